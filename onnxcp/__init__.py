@@ -1,0 +1,3 @@
+"""onnxcp: measured faster CNNs in ONNX, within an accuracy budget."""
+
+__version__ = "0.1.0"

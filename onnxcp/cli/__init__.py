@@ -1,0 +1,48 @@
+"""Options in, exit code out; the only room that prints.
+
+Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a clear "no"
+(budget not met, not faster, verification failed), 2 wrong use or unreadable input,
+3 provider or optional package missing, 70 our bug, 130 interrupted.
+
+Commands import what they need when they run, so that `--help` answers at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+from onnxcp import __version__
+from onnxcp.cli.benchmark import benchmark
+from onnxcp.cli.inspect import inspect
+from onnxcp.cli.optimize import optimize
+from onnxcp.cli.verify import verify
+
+app = typer.Typer(
+    name="onnxcp",
+    help="Make a trained CNN measurably faster on your target, within your accuracy budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (optimize, inspect, verify, benchmark):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"onnxcp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """The `onnxcp` command."""
+    app()

@@ -1,0 +1,119 @@
+"""The terminal: errors as one line, progress with an estimate, results on stdout."""
+
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from onnxcp.errors import OnnxcpError
+
+if TYPE_CHECKING:
+    from onnxcp.progress import Progress
+
+BUG, INTERRUPTED = 70, 130
+WIDEST = 120
+
+
+@contextmanager
+def errors_as_lines(verbose: int) -> Iterator[None]:
+    """Whatever goes wrong inside ends the command with one line and the documented code."""
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except OnnxcpError as error:
+        _fail(str(error), error.exit_code, verbose)
+    except KeyboardInterrupt:
+        _fail("interrupted; no output was written", INTERRUPTED, verbose)
+    except (typer.Exit, SystemExit):
+        raise
+    except MemoryError:
+        _fail("out of memory; try a smaller --batch or fewer --samples", 2, verbose)
+    except Exception as error:
+        what = f"internal error: {type(error).__name__}: {error}"
+        hint = "this is a bug in onnxcp; please report it with the output of -vv"
+        _fail(f"{' '.join(what.split())}; {hint}", BUG, verbose)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int, verbose: int) -> None:
+    if verbose >= 2:
+        traceback.print_exc()
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def width() -> int:
+    """Columns to write for; a pipe gets as many as a wide terminal."""
+    columns = shutil.get_terminal_size((WIDEST, 24)).columns
+    return min(columns, WIDEST)
+
+
+@contextmanager
+def progress_shown(quiet: bool, verbose: int) -> "Iterator[Progress]":
+    """Bars with an estimate on a terminal; with -v one line a phase anywhere."""
+    if not quiet and sys.stderr.isatty():
+        with _bars() as show:
+            yield show
+    else:
+        yield _lines() if verbose else _nothing
+
+
+def _nothing(phase: str, done: int, total: int) -> None:
+    del phase, done, total
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    begin, last = time.perf_counter(), ""
+
+    def show(phase: str, done: int, total: int) -> None:
+        nonlocal last
+        if phase != last:
+            typer.echo(f"[{time.perf_counter() - begin:7.1f} s] {phase}", err=True)
+            last = phase
+        del done, total
+
+    return show
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[Any] = [
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                for task in tasks.values():
+                    bars.update(task, visible=False)
+                tasks[phase] = bars.add_task(phase, total=total)
+            bars.update(tasks[phase], completed=done, total=total)
+
+        yield show

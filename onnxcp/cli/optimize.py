@@ -1,0 +1,142 @@
+"""`onnxcp optimize`: the main job."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxcp.cli import options
+from onnxcp.cli.console import errors_as_lines, progress_shown, width
+
+if TYPE_CHECKING:
+    from onnxcp.report import Report
+
+
+def optimize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Default: MODEL's name with .cp.onnx"),
+    ] = None,
+    data: options.Data = [],  # noqa: B006
+    calibration: options.Calibration = [],  # noqa: B006
+    preprocess: options.Preprocess = "none",
+    samples: options.Samples = None,
+    metric: options.Metric = None,
+    max_drop: options.MaxDrop = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            "--max-error",
+            metavar="X",
+            help="Largest relative L2 change of the outputs; the budget without data: 0.05.",
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--form", metavar="NAME", help="auto, cp4 or cp3.")] = "auto",
+    strategy: Annotated[
+        str, typer.Option("--strategy", metavar="NAME", help="How ranks are chosen: bisect.")
+    ] = "bisect",
+    rank: Annotated[
+        list[str],
+        typer.Option(
+            "--rank",
+            metavar="'GLOB=R'",
+            help="Force ranks by node name: 32, or 1.5c for 1.5 × output channels. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
+    include: Annotated[
+        list[str], typer.Option("--include", metavar="GLOB", help="Only these nodes. Repeatable.")
+    ] = [],  # noqa: B006
+    exclude: Annotated[
+        list[str], typer.Option("--exclude", metavar="GLOB", help="Not these nodes. Repeatable.")
+    ] = [],  # noqa: B006
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Replay a plan exactly.")
+    ] = None,
+    provider: options.Provider = "cpu",
+    provider_option: options.ProviderOption = [],  # noqa: B006
+    threads: options.Threads = 0,
+    batch: options.Batch = None,
+    input_shape: options.InputShape = [],  # noqa: B006
+    iterations: options.Iterations = 200,
+    seed: options.Seed = 0,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", metavar="N", help="Fits at once; default: all cores.")
+    ] = None,
+    report: Annotated[
+        list[Path],
+        typer.Option("--report", metavar="FILE", help="Write a report: .json, .md. Repeatable."),
+    ] = [],  # noqa: B006
+    allow_unchanged: Annotated[
+        bool,
+        typer.Option("--allow-unchanged", help="If nothing is faster, copy MODEL and exit 0."),
+    ] = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Find convolutions that CP chains make faster, within a budget, and prove it.
+
+    Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
+    """
+    with errors_as_lines(verbose):
+        from onnxcp.job import Settings
+        from onnxcp.judging import Limits
+
+        written = output or model.with_suffix(".cp.onnx")
+        _reserve(model, written, report, overwrite)
+        settings = Settings(
+            model=model,
+            output=written,
+            target=options.target(provider, provider_option, threads),
+            sources=options.sources(
+                data,
+                preprocess,
+                batch,
+                input_shape,
+                calibration=calibration,
+                samples=samples,
+                seed=seed,
+            ),
+            limits=Limits(max_drop, max_error, metric),
+            form=form,
+            strategy=strategy,
+            ranks=tuple(rank),
+            include=tuple(include),
+            exclude=tuple(exclude),
+            plan=plan,
+            seed=seed,
+            turns=iterations,
+            allow_unchanged=allow_unchanged,
+            jobs=jobs if jobs is not None else os.cpu_count() or 1,
+        )
+        from onnxcp.pipeline import optimize as run
+
+        with progress_shown(quiet, verbose) as progress:
+            found = run(settings, shlex.join(["onnxcp", *sys.argv[1:]]), progress)
+        _publish(found, report, quiet)
+        raise typer.Exit(found.exit_code)
+
+
+def _reserve(model: Path, output: Path, reports: list[Path], overwrite: bool) -> None:
+    """Every file this run may write, checked before any work."""
+    from onnxcp.files import data_file, reserve
+    from onnxcp.pipeline import plan_file
+
+    keep = (model, data_file(model))
+    for path in (output, plan_file(output)):
+        reserve(path, overwrite=overwrite, keep=keep)
+    options.reserve_reports(reports, overwrite=overwrite, keep=(*keep, output, plan_file(output)))
+
+
+def _publish(found: "Report", reports: list[Path], quiet: bool) -> None:
+    from onnxcp.files import write_text
+    from onnxcp.report import WRITERS
+    from onnxcp.report.text import to_text
+
+    for path in reports:
+        write_text(path, WRITERS[path.suffix](found))
+    typer.echo(found.verdict if quiet else to_text(found, width()).rstrip())

@@ -1,0 +1,118 @@
+"""Options that several commands share, and what they are turned into."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from onnxcp.inputs import Sources
+    from onnxcp.providers import Target
+
+Data = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        metavar="SPEC",
+        help="Evaluation samples: an .npz (arrays named as the inputs, 'label' optional) or a "
+        "folder of images (labels.csv: file,label). Repeatable.",
+    ),
+]
+Calibration = Annotated[
+    list[str],
+    typer.Option(
+        "--calibration", metavar="SPEC", help="Samples that calibrate and never judge. Repeatable."
+    ),
+]
+Preprocess = Annotated[
+    str,
+    typer.Option(
+        "--preprocess",
+        metavar="NAME|FILE.json",
+        help="none, unit (0..1), cifar10, imagenet, or a JSON recipe.",
+    ),
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", metavar="N", help="Use the first N samples of --data.")
+]
+Provider = Annotated[
+    str, typer.Option("--provider", metavar="NAME", help="Execution provider: cpu or cuda.")
+]
+ProviderOption = Annotated[
+    list[str],
+    typer.Option("--provider-option", metavar="K=V", help="Passed to the provider. Repeatable."),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", metavar="N", help="Threads of the runtime; 0: its own choice.")
+]
+Batch = Annotated[
+    int | None, typer.Option("--batch", metavar="N", help="Size of a dynamic batch; default 1.")
+]
+InputShape = Annotated[
+    list[str],
+    typer.Option(
+        "--input-shape", metavar="NAME:1x3x224x224", help="Shape of a dynamic input. Repeatable."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of fits and synthetic inputs.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print the verdict only.")]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="Log phases; -vv adds tracebacks.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout in place of text.")]
+Iterations = Annotated[
+    int, typer.Option("--iterations", metavar="N", min=8, help="Timed runs at most.")
+]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop", metavar="X", help="Largest drop of the metric: 0.01 absolute, 1% relative."
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="top1, top5, agreement, cosine or psnr."),
+]
+
+
+def sources(
+    data: list[str],
+    preprocess: str,
+    batch: int | None,
+    input_shape: list[str],
+    *,
+    calibration: list[str] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+) -> "Sources":
+    """Raises UsageError for an input shape that is none."""
+    from onnxcp.inputs import Sources
+    from onnxcp.tensors import parse_shape
+
+    shapes = dict(parse_shape(text) for text in input_shape)
+    return Sources(tuple(data), tuple(calibration or ()), preprocess, samples, batch, shapes, seed)
+
+
+def target(provider: str, options: list[str], threads: int) -> "Target":
+    """Raises UsageError for an unknown provider, or an option that is no K=V."""
+    from onnxcp.errors import UsageError
+    from onnxcp.providers import Target
+
+    pairs = [text.partition("=") for text in options]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise UsageError(f"--provider-option {key!r}: write it as KEY=VALUE")
+    return Target.named(provider, threads, {key: value for key, _, value in pairs})
+
+
+def reserve_reports(reports: list[Path], *, overwrite: bool, keep: tuple[Path, ...]) -> None:
+    """Raises UsageError for a format that has no writer, OutputError for a bad place."""
+    from onnxcp.errors import UsageError
+    from onnxcp.files import reserve
+    from onnxcp.report import WRITERS
+
+    for path in reports:
+        if path.suffix not in WRITERS:
+            raise UsageError(f"--report {path}: name a file that ends in {' or '.join(WRITERS)}")
+        reserve(path, overwrite=overwrite, keep=keep)

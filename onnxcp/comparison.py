@@ -1,0 +1,131 @@
+"""What `verify` does: compare two models' outputs, and their accuracy where asked."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxcp import files
+from onnxcp.errors import UsageError
+from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.judging import Limits, Referee
+from onnxcp.providers import Runner, Target, open_runner
+from onnxcp.report.record import AccuracyRecord
+from onnxcp.report.words import accuracy
+from onnxcp.tensors import Feeds
+from onnxcp.verify import STATS, Tolerance, Verdict, compare
+
+MOST_SAMPLES = 64  # compared elementwise; accuracy uses all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Outputs apart, and the accuracy lost; `failures` says why it does not pass."""
+
+    reference: str
+    candidate: str
+    verdict: Verdict
+    accuracy: AccuracyRecord | None
+    failures: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+def tolerance(
+    rtol: float | None, atol: float | None, stat: str
+) -> dict[str, Tolerance] | Tolerance | None:
+    """The rule that options ask for; None without rtol and atol. `OUTPUT:STAT` is for one
+    output, and the others are then judged elementwise.
+
+    Raises:
+        UsageError: an unknown statistic.
+    """
+    output, _, name = stat.rpartition(":")
+    if name not in STATS:
+        raise UsageError(f"--check-error-stat {stat}: choose one of {', '.join(STATS)}")
+    if rtol is None and atol is None:
+        return None
+    made = Tolerance(rtol or 0.0, atol or 0.0, name)
+    return {output: made} if output else made
+
+
+def run(
+    reference: Path,
+    candidate: Path,
+    sources: Sources,
+    target: Target,
+    *,
+    tolerance: dict[str, Tolerance] | Tolerance | None,
+    metric: str | None,
+    max_drop: str | None,
+) -> Comparison:
+    """Run both models on the same samples and judge.
+
+    Raises:
+        UsageError: the models differ in their inputs or outputs, or options contradict.
+        OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
+    """
+    model, other = files.load(reference), files.load(candidate)
+    inputs = prepare(model.inputs, sources)
+    old, new = open_runner(reference, target), open_runner(candidate, target)
+    _refuse_strangers(old, new, {s.name for s in model.inputs}, {s.name for s in other.inputs})
+    verdict = compare(old, new, old.outputs, _feeds(inputs), tolerance=tolerance)
+    judged = None
+    if metric is not None or max_drop is not None:
+        judged = Referee(old, inputs, Limits(max_drop, None, metric)).judge(new)
+    failures = tuple(_failures(verdict, judged if max_drop is not None else None))
+    return Comparison(str(reference), str(candidate), verdict, judged, failures)
+
+
+def _refuse_strangers(old: Runner, new: Runner, fed: set[str], other: set[str]) -> None:
+    if fed != other:
+        raise UsageError(f"the models take different inputs: {sorted(fed)} and {sorted(other)}")
+    if old.outputs != new.outputs:
+        raise UsageError(f"the models give different outputs: {old.outputs} and {new.outputs}")
+
+
+def _feeds(inputs: Inputs) -> Iterable[Feeds]:
+    if inputs.samples is None:
+        return inputs.synthetic.batches(1)
+    if inputs.batching.fixed:
+        return inputs.checked
+    return inputs.samples.first(MOST_SAMPLES).batches(inputs.batching.size)
+
+
+def _failures(verdict: Verdict, judged: AccuracyRecord | None) -> Iterable[str]:
+    for output in verdict.outputs:
+        if output.failure is not None:
+            yield f"{output.output}: {output.failure}"
+    if judged is not None and judged.budget is not None and judged.drop > judged.budget:
+        yield f"{judged.metric} drop {judged.drop:.4f} exceeds {judged.budget:.4g}"
+
+
+def as_json(found: Comparison) -> str:
+    """The comparison for programs."""
+    document: dict[str, Any] = {
+        "reference": found.reference,
+        "candidate": found.candidate,
+        "ok": found.ok,
+        "failures": list(found.failures),
+        "samples": found.verdict.samples,
+        "outputs": [asdict(o) for o in found.verdict.outputs],
+        "accuracy": None if found.accuracy is None else asdict(found.accuracy),
+    }
+    return json.dumps(document, indent=2)
+
+
+def as_text(found: Comparison) -> str:
+    """A line for every output, then the verdict."""
+    lines = [f"{'output':<24}{'rel. L2':>11}{'max abs':>11}{'cosine':>10}{'agreement':>11}"]
+    for o in found.verdict.outputs:
+        same = "" if o.agreement is None else f"{o.agreement:.4f}"
+        lines.append(
+            f"{o.output[:23]:<24}{o.relative_l2:>11.2e}{o.max_abs:>11.2e}{o.cosine:>10.6f}{same:>11}"
+        )
+    if found.accuracy is not None:
+        lines += ["", accuracy(found.accuracy)]
+    lines += ["", *(f"FAILED {failure}" for failure in found.failures)]
+    return "\n".join(lines + (["passed"] if found.ok else []))

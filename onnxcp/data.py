@@ -1,0 +1,277 @@
+"""Calibration and evaluation samples: from .npz files, image folders, or made up.
+
+`Samples` hands out feeds in batches, preprocessed when asked for, so that a folder of any
+size is read with bounded memory. Synthetic inputs stand in where there is no data: images
+with the 1/f spectrum of natural ones, of zero mean and unit variance in every channel.
+"""
+
+import csv
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxcp.errors import DataError
+from onnxcp.preprocess import CHANNELS, Preprocess, read_image, to_input
+from onnxcp.tensors import Feeds, Shape, TensorSpec
+
+LABELS = ("label", "labels")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """`count` samples; `read(start, stop)` gives preprocessed feeds of some of them."""
+
+    count: int
+    read: Callable[[int, int], Feeds]
+    labels: np.ndarray | None
+    source: str
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, size: int) -> Iterator[Feeds]:
+        """All samples in order, `size` at a time; the last batch may be smaller."""
+        for start in range(0, self.count, size):
+            yield self.read(start, min(start + size, self.count))
+
+    def first(self, count: int) -> "Samples":
+        """The first `count` samples."""
+        count = min(count, self.count)
+        labels = None if self.labels is None else self.labels[:count]
+        return Samples(count, self.read, labels, self.source)
+
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of one sample of every input, without the batch."""
+        return {name: array.shape[1:] for name, array in self.read(0, 1).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How many samples go in at once; a `fixed` batch is filled up and cut again."""
+
+    size: int
+    fixed: bool
+
+    def run(
+        self, runner: Callable[[Feeds], Sequence[np.ndarray]], feeds: Feeds
+    ) -> list[np.ndarray]:
+        """Outputs of one batch of at most `size` samples."""
+        count = len(next(iter(feeds.values())))
+        missing = self.size - count if self.fixed else 0
+        if missing:
+            feeds = {
+                n: np.concatenate([a, np.repeat(a[-1:], missing, 0)]) for n, a in feeds.items()
+            }
+        return [o[:count] if o.ndim and missing else o for o in runner(feeds)]
+
+
+def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
+    """Samples for a model's inputs from an .npz file or a folder of images.
+
+    Raises:
+        DataError: unreadable, empty, or names, shapes, dtypes or counts that do not fit.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, specs, recipe)
+    if not path.is_file():
+        raise DataError(f"--data {source}: no such file or folder")
+    if path.suffix != ".npz":
+        raise DataError(f"--data {source}: give an .npz file or a folder of images")
+    return _npz(path, specs, recipe)
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Several sources as one.
+
+    Raises:
+        DataError: some have labels and some do not.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    labelled = {p.labels is not None for p in parts}
+    if len(labelled) > 1:
+        raise DataError("--data: some sources have labels and some have none; give one kind")
+    ends = np.cumsum([p.count for p in parts])
+    labels = (
+        np.concatenate([p.labels for p in parts if p.labels is not None])
+        if True in labelled
+        else None
+    )
+
+    def read(start: int, stop: int) -> Feeds:
+        pieces = []
+        for part, end in zip(parts, ends, strict=True):
+            low, high = max(start, end - part.count), min(stop, end)
+            if low < high:
+                pieces.append(part.read(int(low - end + part.count), int(high - end + part.count)))
+        return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+
+    return Samples(int(ends[-1]), read, labels, ", ".join(p.source for p in parts))
+
+
+def _npz(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
+    arrays = _arrays(path)
+    labels = next(
+        (
+            arrays.pop(name)
+            for name in LABELS
+            if name in arrays and name not in {s.name for s in specs}
+        ),
+        None,
+    )
+    chosen = _named_as_inputs(path, arrays, specs)
+    counts = {name: len(array) for name, array in chosen.items()}
+    if labels is not None:
+        counts["label"] = len(labels)
+    if len(set(counts.values())) != 1:
+        raise DataError(f"{path}: arrays of unequal length: {counts}")
+    count = next(iter(counts.values()))
+    if not count:
+        raise DataError(f"{path}: holds no samples")
+    by_name = {s.name: s for s in specs}
+
+    def read(start: int, stop: int) -> Feeds:
+        return {n: to_input(a[start:stop], recipe, by_name[n]) for n, a in chosen.items()}
+
+    samples = Samples(count, read, labels, str(path))
+    samples.read(0, 1)  # whatever does not fit is said now, not after the fits
+    return samples
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path}: not a readable .npz of plain arrays: {error}") from error
+
+
+def _named_as_inputs(
+    path: Path, arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]
+) -> dict[str, np.ndarray]:
+    """The array of every input: by name, or the only one for the only input."""
+    if len(specs) == 1 and len(arrays) == 1:
+        chosen = {specs[0].name: next(iter(arrays.values()))}
+    else:
+        missing = [s.name for s in specs if s.name not in arrays]
+        if missing:
+            raise DataError(
+                f"{path}: no array for input {', '.join(missing)}; "
+                f"it has {', '.join(arrays) or 'none'}"
+            )
+        chosen = {s.name: arrays[s.name] for s in specs}
+    for spec in specs:
+        array = chosen[spec.name]
+        if array.dtype.kind not in "fiub" or array.ndim == 0:
+            raise DataError(f"{path}: array {spec.name!r} of {array.dtype} is no batch of numbers")
+        if array.dtype.kind == "f" and spec.dtype.kind in "iu":
+            raise DataError(
+                f"{path}: {spec.name!r} is {array.dtype}, the model's input {spec.dtype}; "
+                "convert the array"
+            )
+    return chosen
+
+
+def _folder(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
+    if len(specs) != 1:
+        raise DataError(f"--data {path}: a folder of images fits one input, not {len(specs)}")
+    listing = path / "labels.csv"
+    table = _labels(listing) if listing.is_file() else None
+    files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGES)
+    labels = None
+    if table is not None:  # in its order: the first N samples are the first N it lists
+        present = {f.name for f in files}
+        files = [path / name for name in table if name in present]
+        labels = np.array([table[f.name] for f in files], dtype=np.int64)
+    if not files:
+        raise DataError(
+            f"--data {path}: holds no images{' that labels.csv names' if table else ''}"
+        )
+    spec, size = specs[0], _image_size(specs[0], recipe)
+
+    def read(start: int, stop: int) -> Feeds:
+        images = np.stack(_equal([read_image(f, recipe, size) for f in files[start:stop]], path))
+        return {spec.name: to_input(images, recipe, spec)}
+
+    samples = Samples(len(files), read, labels, str(path))
+    samples.read(0, 1)
+    return samples
+
+
+def _equal(images: list[np.ndarray], path: Path) -> list[np.ndarray]:
+    if len({i.shape for i in images}) > 1:
+        raise DataError(
+            f"--data {path}: images of different sizes; --preprocess with a crop makes them equal"
+        )
+    return images
+
+
+def _image_size(spec: TensorSpec, recipe: Preprocess) -> tuple[int, int] | None:
+    """The model's own (height, width), where fixed."""
+    if spec.dims is None or len(spec.dims) != 4:
+        raise DataError(f"images do not fit the input {spec.text()}")
+    height, width = spec.dims[1:3] if recipe.layout == "NHWC" else spec.dims[2:4]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _labels(path: Path) -> dict[str, int]:
+    """File name → class number; a header line is allowed."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+        if rows and not rows[0][1].strip().lstrip("-").isdigit():
+            rows = rows[1:]
+        return {Path(row[0]).name: int(row[1]) for row in rows}
+    except (OSError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: expects lines of file,label: {error}") from error
+
+
+def synthetic(
+    specs: Sequence[TensorSpec], shapes: Mapping[str, Shape], count: int, seed: int
+) -> Samples:
+    """`count` made-up samples (batches of the given shapes), the same for the same seed."""
+
+    def one(number: int) -> Feeds:
+        rng = np.random.default_rng([seed, number])
+        return {s.name: _made_up(rng, shapes[s.name], s.dtype) for s in specs}
+
+    def read(start: int, stop: int) -> Feeds:
+        made = [one(number) for number in range(start, stop)]
+        return {
+            n: np.concatenate([m[n] for m in made]) if made[0][n].ndim else made[0][n]
+            for n in made[0]
+        }
+
+    return Samples(count, read, None, "synthetic")
+
+
+def _made_up(rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind in "iub":
+        return np.zeros(shape, dtype)
+    noise = rng.standard_normal(shape)
+    axes = _image_axes(shape)
+    return (noise if axes is None else _natural(noise, axes)).astype(dtype)
+
+
+def _image_axes(shape: Shape) -> tuple[int, int] | None:
+    if len(shape) != 4:
+        return None
+    if shape[1] in CHANNELS and min(shape[2:]) > 4:
+        return 2, 3
+    return (1, 2) if shape[3] in CHANNELS and min(shape[1:3]) > 4 else None
+
+
+def _natural(noise: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+    """Noise with amplitude 1/f over the image axes (Field, JOSA A 4, 1987)."""
+    across = [np.fft.fftfreq(noise.shape[a]) for a in axes]
+    frequency = np.hypot(across[0][:, None], across[1][None, :])
+    frequency[0, 0] = np.inf
+    falling = np.expand_dims(1 / frequency, [a for a in range(noise.ndim) if a not in axes])
+    image = np.fft.ifft2(np.fft.fft2(noise, axes=axes) * falling, axes=axes).real
+    natural: np.ndarray = image / image.std(axis=axes, keepdims=True)
+    return natural

@@ -1,0 +1,49 @@
+"""Everything that can go wrong, as one tree.
+
+    OnnxcpError
+    ├── ModelError           the file is not a model we can read, check or run
+    ├── DataError            samples that do not fit the model, or are no samples
+    ├── UsageError           options that contradict each other or name nothing
+    ├── OutputError          a file we may not or can not write
+    ├── PlanError            a plan names a site, form or rank the model does not have
+    ├── ProviderError        the execution provider is not usable on this machine
+    │   └── MissingPackage   an optional package is not installed
+    └── SurgeryError         the rewritten model does not compute what its chains stand for
+
+Not errors but values: a Conv left alone (`sites.Skip`), a fit that did not converge
+(`forms.Outcome`), a budget that no plan meets (`search` returns the empty plan), two
+models that differ (`verify.Verdict`).
+
+A message says what failed, where (file or node), and what to try. `cli` prints it after
+"error: " and exits with `exit_code`; nothing else in the package exits or prints.
+"""
+
+
+class OnnxcpError(Exception):
+    exit_code = 2
+
+
+class ModelError(OnnxcpError): ...
+
+
+class DataError(OnnxcpError): ...
+
+
+class UsageError(OnnxcpError): ...
+
+
+class OutputError(OnnxcpError): ...
+
+
+class PlanError(OnnxcpError): ...
+
+
+class ProviderError(OnnxcpError):
+    exit_code = 3
+
+
+class MissingPackage(ProviderError): ...
+
+
+class SurgeryError(OnnxcpError):
+    exit_code = 70

@@ -1,0 +1,247 @@
+"""Models as files: read with every doubt settled, written whole or not at all.
+
+External data is read into memory with the model and written next to the model again, one
+file `<model>.data` for all tensors that came from outside. Protocol buffers can not hold
+2 GiB in one message on disk, so a model above that is always written with external data.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from onnxcp.errors import ModelError, OutputError
+from onnxcp.tensors import TensorSpec
+
+LARGEST_MESSAGE = 2**31 - 2**24  # bytes: protobuf's 2 GiB, less room for the graph itself
+ALIGNMENT = 4096  # of external tensors: what memory mapping wants
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A checked model in memory. `external` names the tensors that lay outside its file."""
+
+    path: Path
+    proto: onnx.ModelProto
+    sha256: str
+    external: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What a caller feeds: graph inputs that are not initializers."""
+        stored = {t.name for t in self.proto.graph.initializer}
+        fed = [i for i in self.proto.graph.input if i.name not in stored]
+        return tuple(_spec(i) for i in fed)
+
+
+def load(path: Path) -> Model:
+    """Read a model with its external data and check it.
+
+    Raises:
+        ModelError: no file, not ONNX, truncated, refused by the ONNX checker, or external
+            data that is missing, short, or outside the model's folder.
+    """
+    proto = _parse(path)
+    outside = [t for t in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
+    files = sorted({_external_file(path, t) for t in outside})
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
+    names = frozenset(t.name for t in outside)
+    if outside:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    return Model(path, proto, _sha256([path, *files]), names)
+
+
+def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers and attributes, subgraphs and functions included."""
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _graph_tensors(graph)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; give the path of an .onnx file")
+    try:
+        proto = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: not an ONNX file, or a truncated one") from error
+    if not proto.ir_version or not proto.graph.node:
+        raise ModelError(f"{path}: not an ONNX model: it holds no graph")
+    return proto
+
+
+def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
+    """The file a tensor's bytes lie in, once it is known to be there and long enough."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    where = f"{path}: tensor {tensor.name!r}"
+    folder = path.parent.resolve()
+    file: Path = (folder / entries.get("location", "")).resolve()
+    if not file.is_relative_to(folder) or file == folder:
+        raise ModelError(
+            f"{where}: external data {entries.get('location')!r} leaves the model's folder; "
+            "move the data beside the model and save it again"
+        )
+    if not file.is_file():
+        raise ModelError(
+            f"{where}: external data {file.name!r} is missing; put it beside the model"
+        )
+    try:
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    except ValueError:
+        raise ModelError(f"{where}: external data offset or length is no number") from None
+    if end > file.stat().st_size:
+        raise ModelError(f"{where}: external data {file.name!r} is truncated: it ends before {end}")
+    return file
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"input {value.name!r} is not a tensor: not supported") from error
+    if not kind.HasField("shape"):
+        return TensorSpec(value.name, dtype, None)
+    dims = [
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in kind.shape.dim
+    ]
+    return TensorSpec(value.name, dtype, tuple(dims))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def reserve(path: Path, *, overwrite: bool, keep: tuple[Path, ...] = ()) -> None:
+    """Make sure, before any work, that `path` can be written.
+
+    Raises:
+        OutputError: it exists and `overwrite` is off, is one of `keep`, or its folder is
+            missing or not writable.
+    """
+    if any(path.resolve() == kept.resolve() for kept in keep):
+        raise OutputError(f"{path}: would overwrite an input of this run; choose another -o")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists; choose another name or pass --overwrite")
+    try:
+        probe = path.parent / f".{path.name}.{os.getpid()}.probe"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: can not write there: {error.strerror}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that at every moment it is the old one or the new one."""
+    partial = path.parent / f".{path.name}.{os.getpid()}.part"
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: can not write: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def data_file(path: Path) -> Path:
+    """Where the external data of a model written to `path` lies."""
+    return path.with_name(path.name + ".data")
+
+
+def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozenset()) -> None:
+    """Write a model; the tensors named in `external` go to `data_file(path)`.
+
+    Raises:
+        OutputError: the disk is full or the folder is not writable.
+    """
+    if _large(proto):
+        external |= {t.name for t in proto.graph.initializer if len(t.raw_data) >= 1024}
+    try:
+        if not external:
+            path.write_bytes(proto.SerializeToString())
+            return
+        with _detached(proto, external, data_file(path)):
+            path.write_bytes(proto.SerializeToString())
+    except OSError as error:
+        raise OutputError(f"{path}: can not write: {error.strerror}") from error
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a saved model into place on the same disk, its external data first.
+
+    A model's external data is named after its file, so `source` and `target` must share
+    their name.
+    """
+    assert source.name == target.name
+    if data_file(source).exists():
+        data_file(source).replace(data_file(target))
+    source.replace(target)
+
+
+def _large(proto: onnx.ModelProto) -> bool:
+    return sum(len(t.raw_data) for t in proto.graph.initializer) > LARGEST_MESSAGE
+
+
+@contextlib.contextmanager
+def _detached(proto: onnx.ModelProto, names: frozenset[str], file: Path) -> Iterator[None]:
+    """Stream the named tensors' bytes to `file`; inside, they are references to it."""
+    held: list[tuple[onnx.TensorProto, bytes]] = []
+    try:
+        with file.open("wb") as stream:
+            for tensor in tensors(proto):
+                if tensor.name in names and tensor.HasField("raw_data"):
+                    held.append((tensor, tensor.raw_data))
+                    _refer(tensor, file.name, stream.tell() + -stream.tell() % ALIGNMENT)
+                    stream.write(b"\0" * (-stream.tell() % ALIGNMENT))
+                    stream.write(held[-1][1])
+        yield
+    finally:
+        for tensor, raw in held:
+            del tensor.external_data[:]
+            tensor.ClearField("data_location")
+            tensor.raw_data = raw
+
+
+def _refer(tensor: onnx.TensorProto, location: str, offset: int) -> None:
+    length = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))

@@ -1,0 +1,161 @@
+"""Fits of a model's sites, each computed once, and the chains they become.
+
+A fit depends on the kernel, form, rank and seed alone: never on which fits came before.
+"""
+
+import hashlib
+import math
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from onnxcp.conv import Chain, Kernel
+from onnxcp.errors import PlanError
+from onnxcp.forms import FORMS, Effort, Fit, Outcome, Shape
+from onnxcp.forms.algebra import Factors
+from onnxcp.plan import Choice, Plan
+from onnxcp.sites import Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A fit and the seconds it took."""
+
+    fit: Fit
+    seconds: float
+
+
+class Fits:
+    """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them.
+
+    With `workers` fits run in other processes, and `get` may be called from several threads
+    to keep them busy.
+    """
+
+    def __init__(
+        self,
+        sites: Mapping[str, Site],
+        seed: int,
+        effort: Effort | None = None,
+        workers: Executor | None = None,
+    ) -> None:
+        self._sites, self._seed, self._workers = sites, seed, workers
+        self._effort = effort or Effort()
+        self._known: dict[tuple[str, Choice], Future[Fitted]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str, choice: Choice) -> Fitted:
+        """The fit of a site; computed at the first call."""
+        site = self._sites[name]
+        with self._lock:
+            future = self._known.get((site.tensor, choice))
+            if future is None:
+                future = self._known[site.tensor, choice] = self._start(site, choice)
+        return future.result()
+
+    def _start(self, site: Site, choice: Choice) -> "Future[Fitted]":
+        seed = [self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}")]
+        if self._workers is not None:
+            return self._workers.submit(compute, site.kernel, choice, seed, self._effort)
+        future: Future[Fitted] = Future()
+        future.set_result(compute(site.kernel, choice, seed, self._effort))
+        return future
+
+    def error(self, name: str, choice: Choice) -> float:
+        """Relative kernel error; infinite for a fit that is not usable."""
+        fit = self.get(name, choice).fit
+        return float("inf") if fit.outcome is Outcome.DIVERGED else fit.error
+
+    def chains(self, plan: Plan) -> dict[str, Chain]:
+        """The chain of every site a plan changes, without bias: the node's own stays.
+
+        Raises:
+            PlanError: the plan names a site or a form that the model does not have, or a
+                fit came out unusable.
+        """
+        return {name: self._chain(name, choice) for name, choice in plan.choices.items()}
+
+    def _chain(self, name: str, choice: Choice) -> Chain:
+        check(self._sites, name, choice)
+        site, fit = self._sites[name], self.get(name, choice).fit
+        if fit.outcome is Outcome.DIVERGED:
+            raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fit.outcome.value}")
+        return FORMS[choice.form].stages(fit.factors, site.shape, site.geometry, None)
+
+    def kernels(self, plan: Plan) -> dict[str, Kernel]:
+        """The dense kernels that the plan's chains stand for, factors rounded as stored."""
+        return {name: self._kernel(name, choice) for name, choice in plan.choices.items()}
+
+    def _kernel(self, name: str, choice: Choice) -> Kernel:
+        site, form = self._sites[name], FORMS[choice.form]
+        factors = self.get(name, choice).fit.factors
+        stored: Factors = tuple(f.astype(site.kernel.dtype).astype(np.float64) for f in factors)
+        return form.reconstruct(stored, site.shape)
+
+
+def compute(kernel: Kernel, choice: Choice, seed: Sequence[int], effort: Effort) -> Fitted:
+    """One fit, on one thread: its matrices are too small to share out, and several fits at
+    once use the cores better."""
+    start = time.perf_counter()
+    with threadpool_limits(1):
+        rng = np.random.default_rng(seed)
+        fit = FORMS[choice.form].fit(kernel, choice.rank, rng, effort)
+    return Fitted(fit, time.perf_counter() - start)
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Executor | None]:
+    """Processes for fits, gone when the block ends, however it ends; None for one job."""
+    if jobs == 1:
+        yield None
+        return
+    spawn = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_leave_interrupts)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
+    """Raises PlanError if a choice can not be made for a site, with what could."""
+    if name not in sites:
+        raise PlanError(f"the plan names {name!r}, which is no site of this model")
+    if choice.form not in FORMS:
+        raise PlanError(f"{name}: unknown form {choice.form!r}; choose one of {', '.join(FORMS)}")
+    reason = FORMS[choice.form].refuses(sites[name].shape)
+    if reason is not None:
+        raise PlanError(f"{name}: {choice.form}: {reason}")
+    outputs = sites[name].shape[0]
+    most = largest_rank(sites[name].shape)
+    if not 1 <= choice.rank <= most:
+        size = "×".join(map(str, sites[name].shape))
+        raise PlanError(
+            f"{name}: rank {choice.rank} is not in 1..{most}, all that a {size} kernel can use; "
+            f"try --rank '{name}={min(most, outputs)}'"
+        )
+
+
+def largest_rank(shape: Shape) -> int:
+    """The rank at which a kernel can be written exactly: more has no use."""
+    return math.prod(shape) // max(shape[:2])
+
+
+def _digits(text: str) -> list[int]:
+    digest = hashlib.sha256(text.encode()).digest()
+    return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]

@@ -1,0 +1,15 @@
+"""Forms: ways to write a kernel as a chain of cheaper convolutions.
+
+To add one: a module with its refusals, fit, stages and reconstruction, and a row here. The
+law tests run over every row.
+"""
+
+from onnxcp.forms.cp import CP3, CP4
+from onnxcp.forms.form import Effort, Fit, Form, Outcome, Shape
+
+FORMS: dict[str, Form] = {
+    "cp4": CP4,
+    "cp3": CP3,
+}
+
+__all__ = ["FORMS", "Effort", "Fit", "Form", "Outcome", "Shape"]

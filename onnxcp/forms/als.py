@@ -1,0 +1,133 @@
+"""Alternating least squares for CP, extrapolated, and run until it has converged.
+
+One `sweep` solves for every mode in turn, whatever rule solves a mode: plain least
+squares here, least sensitivity in `stable`. Between sweeps the factors are extrapolated
+along their last change (Nesterov's weights, restarted when the objective rises: Mitchell,
+Ye & De Sterck, Numer. Linear Algebra Appl. 27(4), 2020), which reaches in 100 sweeps an
+error that plain sweeps miss after 1000 on the convolution kernels tried.
+
+Axes and modes are those of `algebra`: factors are ordered (T, S, *spatial).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from onnxcp.forms.algebra import (
+    Factors,
+    Gram,
+    Matrix,
+    Target,
+    balance,
+    column_energy,
+    grams_except,
+    positions,
+    spatial_mode,
+    squared_error,
+)
+
+Energy = Float64[np.ndarray, "modes R"]
+SolveMode = Callable[[int, Matrix, Gram, Energy], Matrix]
+"""(mode, MTTKRP, normal matrix, ‖column‖² of all modes) -> the mode's new factor."""
+
+RIDGE = 1e-12  # on a normal matrix of unit diagonal: far below what a fit resolves
+WINDOW = 10  # sweeps over which progress is judged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Iterates:
+    """Where a run of sweeps ended."""
+
+    factors: Factors
+    objective: float
+    sweeps: int
+    converged: bool
+
+
+def least_squares(mode: int, product: Matrix, normal: Gram, energy: Energy) -> Matrix:
+    """The factor minimising ‖tensor − model‖² with the other modes held."""
+    del mode, energy
+    scale = np.sqrt(np.diag(normal))
+    scale = np.where(scale > 0, scale, 1.0)
+    scaled = normal / scale / scale[:, None]
+    ridge = RIDGE
+    while True:
+        scaled[np.diag_indices_from(scaled)] += ridge
+        try:
+            factor = cho_factor(scaled, overwrite_a=False, check_finite=False)
+        except LinAlgError:  # collinear terms: a little more ridge parts them
+            ridge *= 100
+            continue
+        solved: Matrix = cho_solve(factor, (product / scale).T, check_finite=False).T / scale
+        return solved
+
+
+def sweep(target: Target, factors: Factors, solve: SolveMode) -> tuple[Factors, float]:
+    """Solve for every mode once; returns the balanced factors and ‖tensor − model‖².
+
+    Order: spatial modes, smaller channel mode, larger channel mode, because that is the
+    order in which the two large products become available.
+    """
+    modes, narrow, wide = list(factors), target.narrow, target.wide
+    grams = [f.T @ f for f in modes]
+    energy = column_energy(modes)
+
+    def update(mode: int, product: Matrix) -> None:
+        modes[mode] = solve(mode, product, grams_except(grams, mode), energy)
+        grams[mode] = modes[mode].T @ modes[mode]
+        energy[mode] = np.diag(grams[mode])
+
+    carried = target.carry(modes[wide])
+    contracted = carried.spatial_product(modes[narrow])
+    for mode in range(2, len(modes)):
+        update(mode, spatial_mode(contracted, modes[2:], mode - 2))
+    update(narrow, carried.narrow_product(positions(modes[2:])))
+    product = target.wide_product(modes[narrow], positions(modes[2:]))
+    update(wide, product)
+    error = squared_error(target, product, modes[wide], grams_except(grams, wide))
+    return balance(modes), error
+
+
+def extrapolated(
+    step: Callable[[Factors], tuple[Factors, float]],
+    start: Factors,
+    *,
+    sweeps: int,
+    tolerance: float,
+) -> Iterates:
+    """Repeat `step` from extrapolated points, never keeping one that raises its objective.
+
+    Converged when the objective fell by less than `tolerance` of itself over the last
+    `WINDOW` sweeps, or when even a step from the best point does not lower it.
+    """
+    best, objective = step(start)
+    point, momentum = best, 1.0
+    fresh, history = True, [objective]
+    for used in range(2, sweeps + 1):
+        new, value = step(point)
+        if value <= objective:
+            following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+            weight, momentum = (momentum - 1) / following, following
+            point = tuple(n + weight * (n - b) for n, b in zip(new, best, strict=True))
+            best, objective, fresh = new, value, False
+        elif fresh or not np.isfinite(objective):
+            return Iterates(best, objective, used, np.isfinite(objective))
+        else:
+            point, momentum, fresh = best, 1.0, True
+        history.append(objective)
+        if used > WINDOW and history[-WINDOW - 1] - objective <= tolerance * objective:
+            return Iterates(best, objective, used, True)
+    return Iterates(best, objective, sweeps, False)
+
+
+def fit_least_squares(target: Target, start: Factors, *, sweeps: int, tolerance: float) -> Iterates:
+    """Least-squares CP factors from `start`; the objective is ‖tensor − model‖²."""
+    return extrapolated(
+        lambda factors: sweep(target, factors, least_squares),
+        balance(start),
+        sweeps=sweeps,
+        tolerance=tolerance,
+    )

@@ -1,0 +1,116 @@
+"""What a run feeds a model: concrete shapes, samples to judge by, feeds to time and check."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from onnxcp import data, preprocess
+from onnxcp.data import Batching, Samples
+from onnxcp.errors import UsageError
+from onnxcp.tensors import Feeds, Shape, TensorSpec, concrete_shapes
+
+SYNTHETIC = 4  # made-up feeds to judge by where there is no data
+CHECKED = 2  # feeds for the surgery check
+EVALUATION_BATCH = 32  # where the model leaves the batch free
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The options of a command that say what to feed."""
+
+    data: tuple[str, ...] = ()
+    calibration: tuple[str, ...] = ()
+    preprocess: str = "none"
+    samples: int | None = None
+    batch: int | None = None
+    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """`shapes` are those a benchmark runs at; `samples` is None without data."""
+
+    shapes: Mapping[str, Shape]
+    samples: Samples | None
+    synthetic: Samples
+    calibration: Samples | None
+    batching: Batching
+    timed: Feeds
+
+    @property
+    def checked(self) -> list[Feeds]:
+        """A few feeds for the surgery check: calibration samples, else others at hand."""
+        source = self.calibration or self.samples
+        if source is None:
+            return list(self.synthetic.first(CHECKED).batches(1))
+        size = self.batching.size if self.batching.fixed else CHECKED
+        return [_filled(source.read(0, min(size, len(source))), size)]
+
+
+def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
+    """Load and check everything that a run feeds, before any work is done.
+
+    Raises:
+        DataError: samples that can not be read or do not fit.
+        UsageError: a shape that nothing fixes, or data used twice.
+    """
+    recipe = preprocess.named(sources.preprocess)
+    _refuse_reuse(sources)
+    samples = _load(sources.data, specs, recipe, sources.samples)
+    calibration = _load(sources.calibration, specs, recipe, None)
+    shapes = concrete_shapes(
+        specs,
+        batch=sources.batch,
+        overrides=sources.input_shapes,
+        samples={} if samples is None else samples.shapes(),
+    )
+    synthetic = data.synthetic(specs, shapes, SYNTHETIC, sources.seed)
+    fixed = not all(s.has_free_batch for s in specs if s.dims != ())
+    size = next((shape[0] for shape in shapes.values() if shape), 1) if fixed else EVALUATION_BATCH
+    timed = synthetic.read(0, 1) if samples is None else _timed(samples, shapes)
+    return Inputs(shapes, samples, synthetic, calibration, Batching(size, fixed), timed)
+
+
+def _load(
+    names: Sequence[str],
+    specs: Sequence[TensorSpec],
+    recipe: preprocess.Preprocess,
+    most: int | None,
+) -> Samples | None:
+    if not names:
+        return None
+    joined = data.join([data.load(name, specs, recipe) for name in names])
+    return joined if most is None else joined.first(most)
+
+
+def _refuse_reuse(sources: Sources) -> None:
+    twice = {Path(d).resolve() for d in sources.data} & {
+        Path(c).resolve() for c in sources.calibration
+    }
+    if twice:
+        raise UsageError(
+            f"{', '.join(map(str, twice))}: given as --data and as --calibration; samples that "
+            "calibrate must not judge: give other ones"
+        )
+    if sources.samples is not None and sources.samples < 1:
+        raise UsageError(f"--samples {sources.samples}: give 1 or more")
+    if sources.batch is not None and sources.batch < 1:
+        raise UsageError(f"--batch {sources.batch}: give 1 or more")
+
+
+def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:
+    """Real samples at the shapes of the benchmark; made-up ones where those differ."""
+    batch = next((shape[0] for shape in shapes.values() if shape), 1)
+    feeds = _filled(samples.read(0, min(batch, len(samples))), batch)
+    if any(feeds[name].shape != shape for name, shape in shapes.items()):
+        shown = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in shapes.items())
+        raise UsageError(f"--input-shape {shown} is not the shape of the samples in --data")
+    return feeds
+
+
+def _filled(feeds: Feeds, count: int) -> dict[str, np.ndarray]:
+    """Feeds of exactly `count` samples, repeated where there are fewer."""
+    return {n: np.resize(a, (count, *a.shape[1:])) for n, a in feeds.items()}

@@ -1,0 +1,163 @@
+"""One run of `optimize`: its options, and everything asked of it more than once."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from onnxcp import __version__, files, fitting
+from onnxcp.errors import UsageError
+from onnxcp.fitting import Fits
+from onnxcp.forms import FORMS
+from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.judging import Limits
+from onnxcp.latency import all_choices
+from onnxcp.plan import Choice, Plan, forced_ranks, from_json
+from onnxcp.progress import Progress
+from onnxcp.providers import Runner, Target, open_runner
+from onnxcp.rewrite import rewrite, with_kernels
+from onnxcp.sites import Site, Skip
+from onnxcp.survey import survey
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of `optimize`."""
+
+    model: Path
+    output: Path
+    target: Target
+    sources: Sources = field(default_factory=Sources)
+    limits: Limits = field(default_factory=Limits)
+    form: str = "auto"
+    strategy: str = "bisect"
+    ranks: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    plan: Path | None = None
+    seed: int = 0
+    turns: int = 100  # of the whole-model benchmark
+    allow_unchanged: bool = False
+    jobs: int = 1  # fits at once, in as many processes
+
+    def __post_init__(self) -> None:
+        if self.form not in ("auto", *FORMS):
+            raise UsageError(f"--form {self.form}: unknown; choose auto, {', '.join(FORMS)}")
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: give 1 or more")
+        if self.plan is not None and self.ranks:
+            raise UsageError("--plan and --rank exclude each other: a plan names every rank")
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return tuple(FORMS) if self.form == "auto" else (self.form,)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether ranks are given, not searched."""
+        return bool(self.ranks) or self.plan is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    settings: Settings
+    model: files.Model
+    sites: tuple[Site, ...]
+    skips: tuple[Skip, ...]
+    inputs: Inputs
+    fits: Fits
+    folder: Path
+    progress: Progress
+
+    @property
+    def chosen(self) -> tuple[Site, ...]:
+        """Sites that `--include` and `--exclude` leave."""
+        include, exclude = self.settings.include or ("*",), self.settings.exclude
+        wanted = [s for s in self.sites if _matches(s.name, include)]
+        return tuple(s for s in wanted if not _matches(s.name, exclude))
+
+    def choices(self) -> dict[str, list[Choice]]:
+        """What is to be timed: forced choices, else every candidate of every chosen site.
+
+        Raises:
+            PlanError: a rule or a plan names what the model does not have.
+        """
+        sites = {s.name: s for s in self.sites}
+        if self.settings.plan is not None:
+            plan, _ = from_json(self.settings.plan)
+            asked = {name: [choice] for name, choice in plan.choices.items()}
+        elif self.settings.ranks:
+            channels = {s.name: s.shape[0] for s in self.chosen}
+            ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block)
+            asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
+        else:
+            block = self.settings.target.block
+            return {s.name: all_choices(s, self.settings.forms, block) for s in self.chosen}
+        for name, made in asked.items():
+            for choice in made:
+                fitting.check(sites, name, choice)
+        return {name: made for name, made in asked.items() if made}
+
+    def _forced(self, site: Site, rank: int) -> list[Choice]:
+        """A rank in every form that takes the kernel."""
+        forms = self.settings.forms
+        return [Choice(form, rank) for form in forms if FORMS[form].refuses(site.shape) is None]
+
+    def build(self, plan: Plan) -> Path:
+        """Write the model that a plan makes into the run's folder."""
+        folder = self.folder / plan.sha256[:16]
+        path = folder / self.settings.output.name
+        if not path.exists():
+            folder.mkdir()
+            made = rewrite(
+                self.model.proto,
+                self.fits.chains(plan),
+                self.sites,
+                metadata=self._provenance(plan),
+                external=self.model.external,
+            )
+            files.save(made.proto, path, made.external)
+        return path
+
+    def build_dense(self, plan: Plan) -> Path:
+        """Write the original with the kernels that the plan's chains stand for."""
+        proto = with_kernels(self.model.proto, self.fits.kernels(plan), self.sites)
+        path = self.folder / "dense.onnx"
+        files.save(proto, path, self.model.external)
+        return path
+
+    def _provenance(self, plan: Plan) -> dict[str, str]:
+        return {
+            "onnxcp.version": __version__,
+            "onnxcp.source_sha256": self.model.sha256,
+            "onnxcp.plan_sha256": plan.sha256,
+        }
+
+    def judged_runner(self, path: Path) -> Runner:
+        """A runner for outputs: all cores, because its time does not matter."""
+        target = self.settings.target
+        return open_runner(path, Target(target.provider, 0, target.options))
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@contextmanager
+def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
+    """Load and check everything a run needs; its folder is gone when the block ends."""
+    model = files.load(settings.model)
+    inputs = prepare(model.inputs, settings.sources)
+    sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
+    for pattern in (*settings.include, *settings.exclude):
+        if not any(fnmatchcase(s.name, pattern) for s in sites):
+            raise UsageError(f"--include/--exclude {pattern!r}: matches no site")
+    seed = settings.seed if settings.plan is None else from_json(settings.plan)[1]
+    with (
+        tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
+        fitting.workers(settings.jobs) as workers,
+    ):
+        fits = Fits({s.name: s for s in sites}, seed, workers=workers)
+        yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress)

@@ -1,0 +1,148 @@
+"""What a plan loses: accuracy on data, or the change of the outputs where there is none."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxcp.accuracy import Evaluation, choose_metric
+from onnxcp.data import Samples
+from onnxcp.errors import UsageError
+from onnxcp.inputs import Inputs
+from onnxcp.plan import Budget
+from onnxcp.report.record import AccuracyRecord
+from onnxcp.tensors import Feeds
+
+Outputs = Callable[[Feeds], Sequence[np.ndarray]]
+
+MAX_DROP, MAX_ERROR = "0.01", 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The budget as given: `max_drop` "0.01" absolute or "1%" of the original; or
+    `max_error`, the relative L2 change of the outputs. `judged` is off for forced plans
+    without a limit of their own."""
+
+    max_drop: str | None = None
+    max_error: float | None = None
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and self.max_error is not None:
+            raise UsageError("--max-drop and --max-error exclude each other: give one budget")
+        if self.max_error is not None and not 0 < self.max_error < 1:
+            raise UsageError(f"--max-error {self.max_error}: give a number between 0 and 1")
+        if self.max_drop is not None:
+            parse_drop(self.max_drop)
+
+    @property
+    def is_given(self) -> bool:
+        return self.max_drop is not None or self.max_error is not None
+
+
+class Referee:
+    """Judges runners of rewritten models against the original."""
+
+    def __init__(self, original: Outputs, inputs: Inputs, limits: Limits) -> None:
+        self._by_drop = inputs.samples is not None and limits.max_error is None
+        if inputs.samples is None and (limits.max_drop or limits.metric):
+            option = "--max-drop" if limits.max_drop else "--metric"
+            raise UsageError(f"{option} needs --data; without data the budget is --max-error")
+        if self._by_drop:
+            assert inputs.samples is not None
+            metric = choose_metric(limits.metric, inputs.samples)
+            self._evaluation = Evaluation(original, inputs.samples, metric, inputs.batching)
+            before = float(self._evaluation.before.mean())
+            limit = parse_drop(limits.max_drop or MAX_DROP)
+            self._budget = limit[0] * (before if limit[1] else 1.0)
+        else:
+            self._feeds = _feeds(inputs)
+            self._reference = [original(feed) for feed in self._feeds]
+            self._budget = limits.max_error or MAX_ERROR
+        self._inputs = inputs
+
+    @property
+    def budget(self) -> Budget:
+        unit = f"{self._evaluation.metric} drop" if self._by_drop else "relative output change"
+        return Budget(self._budget, f"{unit} ≤ {self._budget:.4g}")
+
+    def judge(self, candidate: Outputs) -> AccuracyRecord:
+        """What a candidate loses, with the budget it is judged by."""
+        if self._by_drop:
+            found = self._evaluation.measure(candidate)
+            return AccuracyRecord(
+                metric=found.metric,
+                before=found.before,
+                after=found.after,
+                drop=found.drop,
+                drop_ci=found.drop_ci,
+                samples=found.samples,
+                budget=self._budget,
+                data=self._samples.source,
+                measured=True,
+            )
+        change = output_change(self._reference, [candidate(feed) for feed in self._feeds])
+        return AccuracyRecord(
+            metric="output-change",
+            before=None,
+            after=None,
+            drop=change,
+            drop_ci=None,
+            samples=len(self._samples),
+            budget=self._budget,
+            data=self._samples.source,
+            measured=False,
+        )
+
+    @property
+    def _samples(self) -> Samples:
+        return self._inputs.samples or self._inputs.synthetic
+
+
+def unjudged(record: AccuracyRecord) -> AccuracyRecord:
+    """The same measurement where no budget was asked for."""
+    return replace(record, budget=None)
+
+
+def _feeds(inputs: Inputs) -> list[Feeds]:
+    if inputs.samples is None:
+        return list(inputs.synthetic.batches(1))
+    if inputs.batching.fixed and len(inputs.samples) < inputs.batching.size:
+        return inputs.checked
+    return list(inputs.samples.batches(inputs.batching.size))
+
+
+def output_change(
+    reference: Sequence[Sequence[np.ndarray]], candidate: Sequence[Sequence[np.ndarray]]
+) -> float:
+    """‖candidate − reference‖ / ‖reference‖ over all samples, of the output that moved most."""
+    worst = 0.0
+    for position in range(len(reference[0])):
+        pairs = [
+            (np.asarray(a[position], np.float64), np.asarray(b[position], np.float64))
+            for a, b in zip(reference, candidate, strict=True)
+        ]
+        if any(a.shape != b.shape for a, b in pairs):
+            return float("inf")
+        moved = sum(float(np.square(a - b).sum()) for a, b in pairs)
+        size = sum(float(np.square(a).sum()) for a, _ in pairs)
+        change = np.sqrt(moved / size) if size else (0.0 if moved == 0 else np.inf)
+        worst = max(worst, float(change) if np.isfinite(change) else float("inf"))
+    return worst
+
+
+def parse_drop(text: str) -> tuple[float, bool]:
+    """`0.01` as (0.01, False), absolute; `1%` as (0.01, True), of the original's.
+
+    Raises:
+        UsageError: not a number, negative, or not finite.
+    """
+    relative = text.strip().endswith("%")
+    try:
+        value = float(text.strip().rstrip("%")) / (100 if relative else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"--max-drop {text}: give an absolute drop as 0.01, a relative one as 1%")
+    return value, relative

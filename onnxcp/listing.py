@@ -1,0 +1,121 @@
+"""What `inspect` shows: every layer with its cost, and whether a chain could replace it."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from onnxcp import files, shapes, sites
+from onnxcp.inputs import Sources, prepare
+from onnxcp.latency import measure
+from onnxcp.providers import Target
+from onnxcp.report.words import count
+from onnxcp.sites import Layer, Site, total_macs
+from onnxcp.survey import survey
+from onnxcp.tensors import known_shapes
+
+ELIGIBLE = "eligible"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layer: `status` is "eligible" or the reason why not."""
+
+    layer: Layer
+    status: str
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A model's layers; `unknown` names inputs whose shape nothing fixed."""
+
+    model: str
+    rows: tuple[Row, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def macs(self) -> int:
+        return total_macs([row.layer for row in self.rows])
+
+
+def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool) -> Listing:
+    """List a model's layers. Only `profile`, and shapes that ONNX can not infer, need a
+    runtime.
+
+    Raises:
+        OnnxcpError: an unreadable model, or a shape that does not fit it.
+    """
+    model = files.load(path)
+    given = known_shapes(model.inputs, batch=sources.batch, overrides=sources.input_shapes)
+    found, skips = sites.find(model.proto, shapes.infer(model.proto, given))
+    complete = len(given) == len(model.inputs)
+    if profile or (complete and any(site.image is None for site in found)):
+        inputs = prepare(model.inputs, sources)
+        found, skips = survey(model, inputs.shapes, target, inputs.timed)
+    times = _times(found, target) if profile else {}
+    rows = [Row(s.layer, ELIGIBLE, times.get(s.name)) for s in found]
+    rows += [Row(s.layer, s.reason) for s in skips]
+    unknown = tuple(s.name for s in model.inputs if s.name not in given)
+    return Listing(str(path), tuple(rows), unknown)
+
+
+def _times(found: tuple[Site, ...], target: Target) -> dict[str, float]:
+    """Milliseconds of every site's own Conv."""
+    table = measure({s.name: () for s in found}, found, target, time.perf_counter)
+    return {name: 1e3 * row.dense for name, row in table.items()}
+
+
+def as_json(listing: Listing) -> str:
+    """The listing for programs."""
+    rows = [
+        {
+            **asdict(r.layer),
+            "eligible": r.status == ELIGIBLE,
+            "reason": r.status,
+            "ms": r.milliseconds,
+        }
+        for r in listing.rows
+    ]
+    return json.dumps({"model": listing.model, "macs": listing.macs, "layers": rows}, indent=2)
+
+
+def as_text(listing: Listing, width: int) -> str:
+    """A table as wide as the terminal."""
+    timed = any(r.milliseconds is not None for r in listing.rows)
+    fixed = 46 + 9 * timed
+    longest = max((len(r.layer.name) for r in listing.rows), default=4)
+    name = max(12, min(longest + 2, (width - fixed) // 2))
+    head = (
+        f"{'layer':<{name}}{'op':<6}{'weight':<14}{'stride':<7}{'group':>5}{'macs':>7}{'share':>6}"
+    )
+    lines = [head + (f"{'ms':>9}" if timed else "") + "  status"]
+    lines += [_line(row, listing.macs, name, timed, width) for row in listing.rows]
+    eligible = [r for r in listing.rows if r.status == ELIGIBLE]
+    share = total_macs([r.layer for r in eligible]) / listing.macs if listing.macs else 0.0
+    lines += [
+        "",
+        f"{len(eligible)} of {len(listing.rows)} layers eligible, with {share:.0%} of "
+        f"{count(listing.macs)} multiply-adds",
+    ]
+    if listing.unknown:
+        lines.append(
+            f"shapes unknown: pass --input-shape for {', '.join(listing.unknown)} to see costs"
+        )
+    return "\n".join(lines)
+
+
+def _line(row: Row, macs: int, name: int, timed: bool, width: int) -> str:
+    layer = row.layer
+    shape = "×".join(map(str, layer.shape)) if layer.shape else "?"
+    stride = "×".join(map(str, layer.strides)) or "1"
+    share = f"{layer.macs / macs:.1%}" if layer.macs and macs else ""
+    ms = "" if row.milliseconds is None else f"{row.milliseconds:.3f}"
+    label = layer.name if len(layer.name) < name else "…" + layer.name[-(name - 2) :]
+    line = (
+        f"{label:<{name}}{layer.op[:5]:<6}{shape:<14}{stride:<7}{layer.group:>5}"
+        f"{count(layer.macs):>7}{share:>6}" + (f"{ms:>9}" if timed else "")
+    )
+    status = f"  {row.status}"
+    room = width - len(line)
+    return line + (status if len(status) <= room or room < 12 else status[: room - 1] + "…")

@@ -1,0 +1,165 @@
+"""optimize(): the only place where the parts meet.
+
+load → find sites → time candidates → search, fitting on demand → rewrite → surgery check →
+accuracy → whole-model benchmark → write. Nothing reaches the output path before the last
+step; everything before it happens in a folder that goes with the run.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from onnxcp import files
+from onnxcp.benchmark import Timing, take_turns
+from onnxcp.errors import SurgeryError
+from onnxcp.job import Job, Settings, open_job
+from onnxcp.judging import Referee, unjudged
+from onnxcp.latency import Latency, candidates, measure
+from onnxcp.plan import Candidate, Menu, Plan, Score, to_json
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import open_runner
+from onnxcp.report.record import Report, VerificationRecord
+from onnxcp.search import STEPS, STRATEGIES
+from onnxcp.summary import Outcome, summarise
+from onnxcp.verify import compare
+
+SECONDS = 20.0  # at most, for the whole-model benchmark
+
+
+def optimize(settings: Settings, command: str = "", progress: Progress = silent) -> Report:
+    """Make a model faster within its budget, or say why not.
+
+    The model and its plan are written if the report's exit code is 0; otherwise nothing is.
+
+    Raises:
+        OnnxcpError: unusable input, option, plan, provider or output; or a rewritten model
+            that does not compute what its chains stand for (`SurgeryError`).
+    """
+    with open_job(settings, progress) as job:
+        outcome = run(job)
+        report = summarise(job, outcome, command)
+        if report.exit_code == 0:
+            _write(job, outcome)
+        return report
+
+
+def plan_file(output: Path) -> Path:
+    """Where the plan of a model lies."""
+    return output.with_suffix(".plan.json")
+
+
+def _write(job: Job, outcome: Outcome) -> None:
+    output, settings = job.settings.output, job.settings
+    if outcome.staged is None:
+        _copy(job.model.path, output)
+    else:
+        files.move(outcome.staged, output)
+    files.write_text(plan_file(output), to_json(outcome.plan, job.model.sha256, settings.seed))
+
+
+def _copy(source: Path, output: Path) -> None:
+    """The input written through, external data too."""
+    model = files.load(source)
+    if not model.external:
+        shutil.copyfile(source, output)
+        return
+    files.save(model.proto, output, model.external)
+
+
+def run(job: Job) -> Outcome:
+    """Find a plan and measure what it does to the model.
+
+    Raises:
+        SurgeryError: the rewritten model does not compute what its chains stand for.
+    """
+    settings = job.settings
+    asked = job.choices()
+    latency = measure(
+        asked,
+        job.sites,
+        settings.target,
+        time.perf_counter,
+        seed=settings.seed,
+        progress=job.progress,
+    )
+    job.progress("evaluate the original", 0, 1)
+    referee = Referee(job.judged_runner(job.model.path), job.inputs, settings.limits)
+    plan = _forced(latency) if settings.is_forced else _search(job, latency, referee)
+    outcome = Outcome(plan, latency, referee.budget)
+    return _measured(job, outcome, referee) if plan.choices else outcome
+
+
+def _forced(latency: Mapping[str, Latency]) -> Plan:
+    """The faster form where a rank was given and the form was not."""
+    best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in latency.items()}
+    return Plan({name: measured.choice for name, measured in best.items()})
+
+
+def _search(job: Job, latency: Mapping[str, Latency], referee: Referee) -> Plan:
+    sites = {n: found for n, row in latency.items() if (found := candidates(n, row))}
+    judged = 0
+
+    def error(candidate: Candidate) -> float:
+        job.progress("fit and judge plans", judged, STEPS)
+        return job.fits.error(candidate.site, candidate.choice)
+
+    def judge(plan: Plan) -> Score:
+        nonlocal judged
+        judged += 1
+        job.progress("fit and judge plans", judged, STEPS)
+        return Score(referee.judge(job.judged_runner(job.build(plan))).drop)
+
+    return STRATEGIES[job.settings.strategy](
+        Menu(sites, error, job.settings.jobs), referee.budget, judge
+    )
+
+
+def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
+    """The outcome with the surgery checked, accuracy and time taken."""
+    settings, staged = job.settings, job.build(outcome.plan)
+    verification = _check_surgery(job, outcome.plan, staged)
+    accuracy = referee.judge(job.judged_runner(staged))
+    if settings.is_forced and not settings.limits.is_given:
+        accuracy = unjudged(accuracy)
+    return replace(
+        outcome,
+        accuracy=accuracy,
+        verification=verification,
+        timings=_time(job, staged),
+        staged=staged,
+    )
+
+
+def _check_surgery(job: Job, plan: Plan, staged: Path) -> VerificationRecord:
+    job.progress("check the surgery", 0, 1)
+    dtypes = {s.kernel.dtype for s in job.sites if s.name in plan.choices}
+    tolerance = max(job.settings.target.tolerance(dtype) for dtype in dtypes)
+    dense, chained = job.judged_runner(job.build_dense(plan)), job.judged_runner(staged)
+    feeds = job.inputs.checked
+    verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance)
+    if not verdict.ok:
+        failed = next(o for o in verdict.outputs if not o.ok)
+        raise SurgeryError(
+            f"{job.model.path}: output {failed.output!r} of the rewritten model is not what its "
+            f"chains stand for: {failed.failure}. This is a bug in onnxcp: nothing was written; "
+            "please report it with the model"
+        )
+    return VerificationRecord(True, verdict.relative_l2, tolerance, verdict.samples)
+
+
+def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
+    """Original and rewritten model in turns, as the user will run them."""
+    target, feeds = job.settings.target, job.inputs.timed
+    original, rewritten = open_runner(job.model.path, target), open_runner(staged, target)
+    turns = job.settings.turns
+    before, after = take_turns(
+        [lambda: original(feeds), lambda: rewritten(feeds)],
+        time.perf_counter,
+        turns=turns,
+        warmup=5,
+        seconds=SECONDS,
+        progress=lambda done: job.progress("benchmark", max(done, 0), turns),
+    )
+    return before, after

@@ -1,0 +1,148 @@
+"""What a search chooses from and what it chooses: numbers and names only.
+
+A `Plan` is a JSON file that replays: it names a form and a rank for every site it changes,
+and every site it does not name stays as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from onnxcp.errors import PlanError
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A form at a rank, for one site."""
+
+    form: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One choice for one site with its measured time; `saves` seconds an inference."""
+
+    site: str
+    choice: Choice
+    seconds: float
+    saves: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Menu:
+    """Candidates that are measured faster than their Conv, by site.
+
+    `error` gives the relative kernel error of a candidate. It may have to fit it first, so
+    a strategy asks for no more than it needs, and for up to `jobs` at once.
+    """
+
+    sites: Mapping[str, Sequence[Candidate]]
+    error: Callable[[Candidate], float]
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Site name → choice."""
+
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[tuple[str, str, int], ...]:
+        return tuple(sorted((s, c.form, c.rank) for s, c in self.choices.items()))
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a plan may lose, and in which words a report says so."""
+
+    limit: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a plan loses, in the budget's unit: smaller is better."""
+
+    loss: float
+
+    def within(self, budget: Budget) -> bool:
+        return self.loss <= budget.limit
+
+
+Judge = Callable[[Plan], Score]
+
+
+def to_json(plan: Plan, source: str, seed: int) -> str:
+    """The file `--plan` reads. `source` is the model's sha256."""
+    sites = {n: {"form": c.form, "rank": c.rank} for n, c in sorted(plan.choices.items())}
+    document = {"plan_version": PLAN_VERSION, "source_sha256": source, "seed": seed, "sites": sites}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def from_json(path: Path) -> tuple[Plan, int]:
+    """The plan in a file and the seed of its fits.
+
+    Raises:
+        PlanError: not a plan file, or of another version.
+    """
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if document["plan_version"] != PLAN_VERSION:
+            raise PlanError(f"{path}: plan version {document['plan_version']}, not {PLAN_VERSION}")
+        choices = {
+            str(name): Choice(str(row["form"]), int(row["rank"]))
+            for name, row in document["sites"].items()
+        }
+        return Plan(choices), int(document["seed"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PlanError(f"{path}: not a plan file: {error}") from error
+
+
+def round_up(rank: float, block: int) -> int:
+    """The smallest multiple of `block` that is not below `rank`, and at least one block."""
+    return max(1, -(-int(-(-rank // 1)) // block)) * block
+
+
+def forced_ranks(rules: Sequence[str], channels: Mapping[str, int], block: int) -> dict[str, int]:
+    """Ranks that `GLOB=R` rules give to sites; a later rule wins over an earlier one.
+
+    R is an integer, or `1.5c`: times the site's output channels, rounded up to `block`.
+
+    Raises:
+        PlanError: a rule is malformed or matches no site.
+    """
+    ranks: dict[str, int] = {}
+    for rule in rules:
+        pattern, equals, value = rule.rpartition("=")
+        matched = [name for name in channels if fnmatchcase(name, pattern)]
+        if not equals or not pattern:
+            raise PlanError(f"--rank {rule!r}: write it as 'GLOB=32' or 'GLOB=1.5c'")
+        if not matched:
+            raise PlanError(f"--rank {rule!r}: matches no site; `onnxcp inspect` lists them")
+        ranks |= {name: _rank(rule, value, channels[name], block) for name in matched}
+    return ranks
+
+
+def _rank(rule: str, value: str, channels: int, block: int) -> int:
+    try:
+        if value.endswith("c"):
+            rank = round_up(float(value[:-1]) * channels, block) if float(value[:-1]) > 0 else 0
+        else:
+            rank = int(value)
+    except (ValueError, OverflowError):
+        rank = 0
+    if rank < 1:
+        raise PlanError(f"--rank {rule!r}: {value!r} is no rank; give 32 or 1.5c")
+    return rank

@@ -1,0 +1,39 @@
+"""The report as Markdown: for a pull request or a wiki page."""
+
+from onnxcp.report import words
+from onnxcp.report.record import Report, SiteRecord
+
+HEAD = (
+    "| layer | weight | decision | error | sensitivity | ms before | ms after | reason |\n"
+    "|---|---|---|---:|---:|---:|---:|---|\n"
+)
+
+
+def to_markdown(report: Report) -> str:
+    """A verdict, warnings, the figures, and a row for every layer."""
+    warnings = "".join(f"> **{w}**\n>\n" for w in report.warnings)
+    facts = "".join(f"- **{label}**: {value}\n" for label, value in words.facts(report))
+    rows = "".join(_row(site) for site in report.sites)
+    run = f"Made by onnxcp {report.tool['version']}"
+    command = f" with `{report.command}`" if report.command else ""
+    return (
+        f"# onnxcp: {report.verdict}\n\n{warnings.removesuffix('>' + chr(10))}\n{facts}\n"
+        f"{HEAD}{rows}\n{run}{command}.\n"
+    )
+
+
+def _row(site: SiteRecord) -> str:
+    error = "" if site.error is None else f"{site.error:.3f}"
+    before, after = site.sensitivity_before, site.sensitivity_after
+    sensitivity = "" if before is None or after is None else f"{before:.2g} → {after:.2g}"
+    cells = (
+        f"`{site.name}`",
+        words.shape(site),
+        words.decision(site),
+        error,
+        sensitivity,
+        words.milliseconds(site.ms_before),
+        words.milliseconds(site.ms_after),
+        site.reason.replace("|", "\\|"),
+    )
+    return f"| {' | '.join(cells)} |\n"

@@ -1,0 +1,114 @@
+"""What a run did and measured, as one record: the content of RUN.json.
+
+Times are milliseconds of one inference, multiply-adds those of one sample. `schema.json`
+beside this module describes the same record to other programs; `SCHEMA_VERSION` grows
+when a field changes its meaning or goes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    path: str
+    sha256: str
+    output: str | None  # None where nothing was written
+    macs_before: int
+    macs_after: int
+    parameters_before: int
+    parameters_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRecord:
+    """One convolution or matrix product. `decision` is a form's name or "kept"."""
+
+    name: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    decision: str
+    reason: str
+    macs_before: int | None
+    macs_after: int | None
+    rank: int | None = None
+    error: float | None = None
+    outcome: str | None = None
+    sensitivity_before: float | None = None
+    sensitivity_after: float | None = None
+    ms_before: float | None = None
+    ms_after: float | None = None
+    fit_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyRecord:
+    """`metric` "output-change" (the relative L2 change of the outputs) has no before and
+    after; every other one is of `accuracy.METRICS`."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    drop: float
+    drop_ci: tuple[float, float] | None
+    samples: int
+    budget: float | None  # None: not judged
+    data: str
+    measured: bool  # False: on synthetic inputs, so no accuracy at all
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRecord:
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    speedup: float
+    speedup_ci: tuple[float, float]
+    turns: int
+    threads: int
+    provider: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationRecord:
+    """Surgery: the rewritten model against the original with reconstructed kernels."""
+
+    ok: bool
+    relative_l2: float
+    tolerance: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run of `optimize`."""
+
+    tool: Mapping[str, str]
+    command: str
+    verdict: str  # one sentence
+    model: ModelRecord
+    environment: Mapping[str, Any]
+    provider: str
+    settings: Mapping[str, Any]
+    sites: tuple[SiteRecord, ...]
+    plan: Mapping[str, Mapping[str, Any]]
+    exit_code: int
+    accuracy: AccuracyRecord | None = None
+    latency: LatencyRecord | None = None
+    verification: VerificationRecord | None = None
+    precision: str = "float32"
+    finetune: None = None
+    warnings: tuple[str, ...] = field(default_factory=tuple)
+    schema_version: int = SCHEMA_VERSION
+
+    def document(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return asdict(self)
+
+    @property
+    def replaced(self) -> tuple[SiteRecord, ...]:
+        return tuple(s for s in self.sites if s.decision != KEPT)

@@ -1,0 +1,79 @@
+"""The numbers of a report as people read them."""
+
+from onnxcp.report.record import AccuracyRecord, LatencyRecord, Report, SiteRecord
+
+
+def count(number: int | None) -> str:
+    """12,345,678 as 12.3M."""
+    if number is None:
+        return "?"
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def shape(site: SiteRecord) -> str:
+    return "×".join(map(str, site.shape)) or "?"
+
+
+def facts(report: Report) -> list[tuple[str, str]]:
+    """Label and value of the lines above the table."""
+    model = report.model
+    lines = [("model", f"{model.path}  →  {model.output or 'not written'}")]
+    if report.latency is not None:
+        lines += latency(report.latency)
+    if report.accuracy is not None:
+        lines.append(
+            ("accuracy" if report.accuracy.measured else "outputs", accuracy(report.accuracy))
+        )
+    macs, parameters = model.macs_before, model.parameters_before
+    lines += [
+        ("multiply-adds", _change(macs, model.macs_after)),
+        ("parameters", _change(parameters, model.parameters_after)),
+        ("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"),
+    ]
+    if report.verification is not None:
+        seen, limit = report.verification.relative_l2, report.verification.tolerance
+        lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
+    return lines
+
+
+def _change(before: int, after: int) -> str:
+    ratio = f" ({before / after:.2f}× fewer)" if 0 < after < before else ""
+    return f"{count(before)} → {count(after)}{ratio}"
+
+
+def latency(found: LatencyRecord) -> list[tuple[str, str]]:
+    low, high = found.speedup_ci
+    threads = (
+        f"{found.threads} thread{'s' * (found.threads != 1)}" if found.threads else "all cores"
+    )
+    before, after = found.before["p50"], found.after["p50"]
+    return [
+        ("speed-up", f"{found.speedup:.2f}× (95 % interval {low:.2f} to {high:.2f})"),
+        (
+            "latency",
+            f"{milliseconds(before)} → {milliseconds(after)} ms median of {found.turns}, "
+            f"{found.provider}, {threads}",
+        ),
+    ]
+
+
+def accuracy(found: AccuracyRecord) -> str:
+    budget = "not judged" if found.budget is None else f"budget {found.budget:.4g}"
+    if found.before is None or found.after is None or found.drop_ci is None:
+        return f"changed by {found.drop:.4f} (relative L2, {found.data}, {budget})"
+    low, high = found.drop_ci
+    return (
+        f"{found.metric} {found.before:.4f} → {found.after:.4f}, drop {found.drop:+.4f} "
+        f"(95 % {low:+.4f} to {high:+.4f}, {found.samples} samples, {budget})"
+    )
+
+
+def decision(site: SiteRecord) -> str:
+    return site.decision if site.rank is None else f"{site.decision} rank {site.rank}"

@@ -1,0 +1,204 @@
+"""Replace nodes by chains: model, {node: chain} → model.
+
+The new model is made of the old one's own messages, so whatever is not replaced comes out
+byte for byte. Rules, which the comments below point back to:
+
+1. A chain writes the tensor its Conv wrote, so nothing downstream changes.
+2. The bias stays where it was: the chain's last stage reads the tensor the Conv read.
+3. A kernel goes once nothing reads it any more: initializer, its entry among the graph's
+   inputs (IR 3 lists initializers there), or the Constant and Identity nodes that gave it.
+4. Equal new tensors are stored once, so convolutions that share a kernel still share.
+5. Up to IR 3 every initializer must be a graph input too; new ones are added there.
+6. IR version and opset stay. Metadata gains `onnxcp.*` entries and loses none.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxcp.chains import chain_nodes
+from onnxcp.conv import Chain, Stage
+from onnxcp.sites import MADE_BY_US, Site, replaced_before
+
+LISTED_INITIALIZERS = 3  # the last IR version that wants initializers among the inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewritten:
+    """A model with chains in place of some nodes; `external` grew by the new tensors' names
+    if the replaced kernels lay outside the file."""
+
+    proto: onnx.ModelProto
+    external: frozenset[str]
+
+
+def rewrite(
+    proto: onnx.ModelProto,
+    chains: Mapping[str, Chain],
+    sites: Iterable[Site],
+    *,
+    metadata: Mapping[str, str],
+    external: frozenset[str] = frozenset(),
+) -> Rewritten:
+    """Put `chains`, by site name, in place of their nodes; `proto` is not changed.
+
+    Without chains the result is a copy, metadata included.
+    """
+    chosen = {s.index: s for s in sites if s.name in chains}
+    made = _copy_without_graph(proto)
+    pool = _Pool({t.name for t in proto.graph.initializer})
+    for index, node in enumerate(proto.graph.node):
+        if index in chosen:
+            site = chosen[index]
+            made.graph.node.extend(_spliced(node, site, chains[site.name], pool))
+        else:
+            made.graph.node.append(node)
+    made.graph.initializer.extend(proto.graph.initializer)
+    made.graph.input.extend(proto.graph.input)
+    _drop_unread(made, [site.tensor for site in chosen.values()])
+    made.graph.initializer.extend(pool.tensors)
+    if proto.ir_version <= LISTED_INITIALIZERS:  # rule 5
+        made.graph.input.extend(_value_info(t) for t in pool.tensors)
+    if chosen:
+        _note(made, [s.name for s in chosen.values()], metadata)
+    outside = (
+        {t.name for t in pool.tensors} if external & {s.tensor for s in chosen.values()} else set()
+    )
+    return Rewritten(made, external | outside)
+
+
+def _copy_without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Everything but nodes, initializers and inputs, field by field: the whole may be over
+    2 GiB, which a message can not be copied at."""
+    made, graph = onnx.ModelProto(), onnx.GraphProto()
+    _copy_fields(proto, made, {"graph"})
+    _copy_fields(proto.graph, graph, {"node", "initializer", "input"})
+    made.graph.CopyFrom(graph)
+    return made
+
+
+def _copy_fields(
+    source: onnx.ModelProto | onnx.GraphProto,
+    target: onnx.ModelProto | onnx.GraphProto,
+    without: set[str],
+) -> None:
+    for descriptor, value in source.ListFields():
+        if descriptor.name in without:
+            continue
+        if hasattr(value, "CopyFrom"):
+            getattr(target, descriptor.name).CopyFrom(value)
+        elif hasattr(value, "extend"):
+            getattr(target, descriptor.name).extend(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+class _Pool:
+    """New initializers, each distinct content once (rule 4), under names still free."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.tensors: list[onnx.TensorProto] = []
+        self._taken = set(taken)
+        self._known: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+
+    def add(self, tensor: onnx.TensorProto) -> str:
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        if key not in self._known:
+            while tensor.name in self._taken:
+                tensor.name += "_"
+            self._taken.add(tensor.name)
+            self._known[key] = tensor.name
+            self.tensors.append(tensor)
+        return self._known[key]
+
+
+def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: _Pool) -> list[onnx.NodeProto]:
+    """The chain's nodes, reading and writing what the Conv did (rules 1 and 2)."""
+    bare = tuple(_without_bias(stage) for stage in chain)
+    made = chain_nodes(bare, f"{site.name}/cp", node.input[0], node.output[0], site.kernel.dtype)
+    stored = {t.name: pool.add(t) for t in made.initializers}
+    for new in made.nodes:
+        renamed = [stored.get(name, name) for name in new.input]
+        del new.input[:]
+        new.input.extend(renamed)
+    if len(node.input) > 2 and node.input[2]:
+        made.nodes[-1].input.append(node.input[2])
+    return list(made.nodes)
+
+
+def _without_bias(stage: Stage) -> Stage:
+    return replace(stage, bias=None)
+
+
+def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
+    """Remove what only the replaced nodes read (rule 3)."""
+    graph = made.graph
+    candidates = list(kernels)
+    while candidates:
+        name = candidates.pop()
+        if name in _read(graph):
+            continue
+        for node in [n for n in graph.node if name in n.output]:
+            if node.op_type in ("Constant", "Identity") and len(node.output) == 1:
+                candidates += node.input
+                graph.node.remove(node)
+        for entries in (graph.initializer, graph.input, graph.value_info):
+            for entry in [e for e in entries if e.name == name]:
+                entries.remove(entry)
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """Names that nodes read, those of subgraphs included, and the graph's outputs."""
+    names = {o.name for o in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                names |= _read(inner)
+    return names
+
+
+def _value_info(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
+    info: onnx.ValueInfoProto = onnx.helper.make_tensor_value_info(
+        tensor.name, tensor.data_type, tensor.dims
+    )
+    return info
+
+
+def _note(made: onnx.ModelProto, replaced: list[str], metadata: Mapping[str, str]) -> None:
+    """Record what was done in the model's metadata (rule 6)."""
+    listed = "\n".join((*replaced_before(made), *replaced))
+    entries = {**metadata, MADE_BY_US: listed}
+    kept = [p for p in made.metadata_props if p.key not in entries]
+    fresh = [onnx.StringStringEntryProto(key=k, value=v) for k, v in sorted(entries.items())]
+    kept = [onnx.StringStringEntryProto(key=p.key, value=p.value) for p in kept]
+    del made.metadata_props[:]
+    made.metadata_props.extend(kept + fresh)
+
+
+def with_kernels(
+    proto: onnx.ModelProto, kernels: Mapping[str, np.ndarray], sites: Iterable[Site]
+) -> onnx.ModelProto:
+    """The model with dense kernels, by site name, in place of its own: what its chains stand
+    for. Sites keep their geometry and bias; each gets a kernel of its own."""
+    chosen = {s.index: s for s in sites if s.name in kernels}
+    made = _copy_without_graph(proto)
+    made.graph.initializer.extend(proto.graph.initializer)
+    made.graph.input.extend(proto.graph.input)
+    for index, node in enumerate(proto.graph.node):
+        made.graph.node.append(node)
+        if index in chosen:
+            site = chosen[index]
+            name = f"{site.name}/reconstructed"
+            dense = kernels[site.name].astype(site.kernel.dtype)
+            made.graph.initializer.append(onnx.numpy_helper.from_array(dense, name))
+            made.graph.node[-1].input[1] = name
+    if proto.ir_version <= LISTED_INITIALIZERS:
+        known = {i.name for i in made.graph.input}
+        made.graph.input.extend(
+            _value_info(t) for t in made.graph.initializer if t.name not in known
+        )
+    _drop_unread(made, [site.tensor for site in chosen.values()])
+    return made

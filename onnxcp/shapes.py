@@ -1,0 +1,87 @@
+"""Shapes of the tensors inside a graph, and the padding that follows from them."""
+
+from collections.abc import Mapping
+
+import onnx
+
+from onnxcp.conv import Geometry, Pair
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+LARGE = 1 << 16  # bytes: a tensor below may be a shape that inference has to read
+
+
+def infer(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
+    """Concrete shapes of all tensors that ONNX shape inference can tell, given the inputs'.
+
+    Works on a copy without the large weights, so that models of any size pass.
+    """
+    inferred = onnx.shape_inference.infer_shapes(_skeleton(proto, inputs), data_prop=True).graph
+    known = {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    for value in (*inferred.value_info, *inferred.input, *inferred.output):
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(d.dim_value > 0 for d in kind.shape.dim):
+            known[value.name] = tuple(d.dim_value for d in kind.shape.dim)
+    return known
+
+
+def _skeleton(proto: onnx.ModelProto, inputs: Shapes) -> onnx.ModelProto:
+    """The graph with fixed inputs, no stale shapes, and large weights as inputs."""
+    graph = onnx.GraphProto(name=proto.graph.name or "graph")
+    graph.node.extend(proto.graph.node)
+    small = [t for t in proto.graph.initializer if len(t.raw_data) < LARGE]
+    large = [t for t in proto.graph.initializer if len(t.raw_data) >= LARGE]
+    graph.initializer.extend(small)
+    stored = {t.name for t in proto.graph.initializer}
+    for value in proto.graph.input:
+        if value.name not in stored:
+            kind = value.type.tensor_type.elem_type
+            fixed = onnx.helper.make_tensor_value_info(value.name, kind, inputs.get(value.name))
+            graph.input.append(fixed)
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large
+    )
+    graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in proto.graph.output)
+    skeleton = onnx.ModelProto(ir_version=max(proto.ir_version, 4), graph=graph)
+    skeleton.opset_import.extend(proto.opset_import)
+    skeleton.functions.extend(proto.functions)
+    return skeleton
+
+
+def padded(node: onnx.NodeProto, window: Pair, image: Pair | None) -> Geometry | str:
+    """The geometry of a Conv node with its padding made explicit.
+
+    Returns the auto_pad mode instead if it needs an image size that is not known.
+    """
+    attributes = {a.name: a for a in node.attribute}
+    strides = _pair(attributes, "strides")
+    dilations = _pair(attributes, "dilations")
+    mode = attributes["auto_pad"].s.decode() if "auto_pad" in attributes else "NOTSET"
+    if mode == "VALID":
+        return Geometry(strides, dilations)
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        if image is None and strides != (1, 1):
+            return mode
+        sides = [
+            _same(mode, window[k], strides[k], dilations[k], image[k] if image else 0)
+            for k in (0, 1)
+        ]
+        return Geometry(strides, dilations, (sides[0][0], sides[1][0], sides[0][1], sides[1][1]))
+    top, left, bottom, right = attributes["pads"].ints if "pads" in attributes else (0,) * 4
+    return Geometry(strides, dilations, (top, left, bottom, right))
+
+
+def _pair(attributes: Mapping[str, onnx.AttributeProto], name: str) -> Pair:
+    if name not in attributes:
+        return (1, 1)
+    vertical, horizontal = attributes[name].ints
+    return vertical, horizontal
+
+
+def _same(mode: str, window: int, stride: int, dilation: int, size: int) -> Pair:
+    """Padding (before, after) that makes the output ceil(size / stride) long."""
+    span = (window - 1) * dilation + 1
+    steps = -(-size // stride) - 1
+    total = max(0, steps * stride + span - size) if size else span - 1
+    less, more = total // 2, total - total // 2
+    return (less, more) if mode == "SAME_UPPER" else (more, less)

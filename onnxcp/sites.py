@@ -1,0 +1,287 @@
+"""The nodes a form could replace, and why the others were left.
+
+Reads a model and changes nothing. Every convolution and matrix product of a model comes
+out as a `Site` or as a `Skip` with its reason, those inside If and Loop bodies and local
+functions included. Multiply-adds are those of one sample.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxcp.conv import Geometry, Kernel, Pair
+from onnxcp.errors import ModelError
+from onnxcp.shapes import Shapes, padded
+
+FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv")
+PRODUCTS = ("Gemm", "MatMul")
+MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in an earlier run, one a line
+
+LEFT_ALONE = {
+    "chain": "part of a chain that an earlier run made",
+    "nested": "inside {detail}: only nodes of the main graph are replaced",
+    "operator": "{detail} is not a plain Conv",
+    "product": "a matrix product; forms for these are not offered yet",
+    "computed": "its weight is computed at run time ({detail}), not stored",
+    "dtype": "its weight is {detail}; float16, float32 and float64 are handled",
+    "dimensions": "a {detail} convolution; chains are made of 2-D ones",
+    "depthwise": "depthwise already",
+    "grouped": "grouped ({detail} groups); forms fit dense kernels",
+    "pointwise": "a 1×1 kernel has no window to separate",
+    "padding": "auto_pad {detail} depends on an input size that is not fixed",
+    "empty": "its weight has no elements",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a table shows of a node; None where the model does not say."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...] | None = None  # of the weight
+    strides: tuple[int, ...] = ()
+    group: int = 1
+    macs: int | None = None
+    parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """A dense 2-D convolution with a stored kernel.
+
+    `index` is the node's place in the main graph; `image` the (height, width) it sees;
+    `tensor` the name of its weight.
+    """
+
+    layer: Layer
+    index: int
+    kernel: Kernel  # as stored, so in the model's dtype
+    bias: np.ndarray | None  # None too where it is computed at run time
+    geometry: Geometry
+    image: Pair | None
+    batch: int
+    tensor: str
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        outputs, inputs, height, width = self.kernel.shape
+        return outputs, inputs, height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A node left alone; `code` is a row of `LEFT_ALONE`."""
+
+    layer: Layer
+    code: str
+    detail: str = ""
+
+    @property
+    def reason(self) -> str:
+        return LEFT_ALONE[self.code].format(detail=self.detail)
+
+
+class Constants:
+    """Stored tensors of a graph by the name a node reads: also Constant nodes, Identity."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.stored = {t.name: t for t in graph.initializer}
+        self.makers = {output: n for n in graph.node for output in n.output}
+
+    def find(self, name: str) -> onnx.TensorProto | None:
+        """The tensor behind a name, or None if it is computed or fed."""
+        while name not in self.stored:
+            maker = self.makers.get(name)
+            if maker is None or maker.op_type not in ("Identity", "Constant"):
+                return None
+            if maker.op_type == "Constant":
+                return _value(maker)
+            name = maker.input[0]
+        tensor: onnx.TensorProto = self.stored[name]
+        return tensor
+
+    def origin(self, name: str) -> str:
+        """What makes a tensor, in words."""
+        maker = self.makers.get(name)
+        return f"by {maker.op_type}" if maker is not None else "an input of the graph"
+
+
+def _value(constant: onnx.NodeProto) -> onnx.TensorProto | None:
+    for attribute in constant.attribute:
+        if attribute.name == "value":
+            tensor: onnx.TensorProto = attribute.t
+            return tensor
+    return None
+
+
+def find(proto: onnx.ModelProto, shapes: Shapes) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
+    """Sites in graph order, and everything left alone.
+
+    `shapes` holds concrete tensor shapes by name, as far as they are known.
+
+    Raises:
+        ModelError: a site's weight holds NaN or infinity, or its window does not fit.
+    """
+    constants, names = Constants(proto.graph), node_names(proto.graph)
+    ours = replaced_before(proto)
+    found: list[Site | Skip] = []
+    for index, node in enumerate(proto.graph.node):
+        if node.op_type in CONVOLUTIONS or _is_product(node, constants):
+            layer = _layer(node, names[index], constants, shapes)
+            found.append(_judge(node, index, layer, constants, shapes, ours))
+    found += [Skip(Layer(n.name or n.op_type, n.op_type), "nested", w) for n, w in _nested(proto)]
+    sites = tuple(f for f in found if isinstance(f, Site))
+    return sites, tuple(f for f in found if isinstance(f, Skip))
+
+
+def node_names(graph: onnx.GraphProto) -> list[str]:
+    """A unique name for every node: its own, or one made of its type and first output."""
+    names = [n.name or f"{n.op_type}:{next(iter(n.output), '')}" for n in graph.node]
+    often = {name for name, count in Counter(names).items() if count > 1}
+    return [f"{name}#{i}" if name in often else name for i, name in enumerate(names)]
+
+
+def replaced_before(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the sites that earlier runs replaced, as the model's metadata tells."""
+    listed = next((p.value for p in proto.metadata_props if p.key == MADE_BY_US), "")
+    return tuple(listed.splitlines())
+
+
+def _judge(
+    node: onnx.NodeProto,
+    index: int,
+    layer: Layer,
+    constants: Constants,
+    shapes: Shapes,
+    ours: Sequence[str],
+) -> Site | Skip:
+    stored = constants.find(node.input[1])
+    reason = _left_alone(node, layer, stored, constants, ours)
+    if reason is not None:
+        return Skip(layer, *reason)
+    assert stored is not None
+    kernel = _checked(layer.name, onnx.numpy_helper.to_array(stored))
+    seen = shapes.get(node.input[0])
+    image = (seen[2], seen[3]) if seen and len(seen) == 4 else None
+    geometry = padded(node, (kernel.shape[2], kernel.shape[3]), image)
+    if isinstance(geometry, str):
+        return Skip(layer, "padding", geometry)
+    _refuse_misfit(layer.name, geometry, kernel, image)
+    bias = constants.find(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    values = None if bias is None else onnx.numpy_helper.to_array(bias)
+    batch = seen[0] if seen else 1
+    return Site(layer, index, kernel, values, geometry, image, batch, node.input[1])
+
+
+def _left_alone(
+    node: onnx.NodeProto,
+    layer: Layer,
+    stored: onnx.TensorProto | None,
+    constants: Constants,
+    ours: Sequence[str],
+) -> tuple[str, str] | None:
+    if any(node.name.startswith(f"{site}/cp/") for site in ours):
+        return "chain", ""
+    if node.op_type in PRODUCTS:
+        return "product", ""
+    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+        return "operator", node.op_type
+    if stored is None:
+        return "computed", constants.origin(node.input[1])
+    return _unfit_kernel(layer, stored)
+
+
+def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | None:
+    dims = tuple(stored.dims)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
+    if dtype not in FLOATS:
+        return "dtype", str(dtype)
+    if 0 in dims:
+        return "empty", ""
+    if len(dims) != 4:
+        return "dimensions", f"{len(dims) - 2}-D"
+    if layer.group > 1:
+        return ("depthwise", "") if dims[1] == 1 else ("grouped", str(layer.group))
+    return ("pointwise", "") if dims[2:] == (1, 1) else None
+
+
+def _checked(name: str, kernel: np.ndarray) -> Kernel:
+    wrong = int(kernel.size - np.isfinite(kernel).sum())
+    if wrong:
+        raise ModelError(
+            f"{name}: {wrong} of {kernel.size} weights are NaN or infinite; "
+            "the model can not work: export it again"
+        )
+    return kernel
+
+
+def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Pair | None) -> None:
+    window = (kernel.shape[2], kernel.shape[3])
+    if image is not None and min(geometry.output(window, image)) < 1:
+        raise ModelError(
+            f"{name}: a {window[0]}×{window[1]} window does not fit its {image[0]}×{image[1]} "
+            "input; pass --input-shape with the real size"
+        )
+
+
+def _is_product(node: onnx.NodeProto, constants: Constants) -> bool:
+    return node.op_type in PRODUCTS and constants.find(node.input[1]) is not None
+
+
+def _layer(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:
+    attributes = {a.name: a for a in node.attribute}
+    stored = constants.find(node.input[1]) if len(node.input) > 1 else None
+    shape = tuple(stored.dims) if stored is not None else shapes.get(node.input[1])
+    strides = tuple(attributes["strides"].ints) if "strides" in attributes else ()
+    group = attributes["group"].i if "group" in attributes else 1
+    size = int(np.prod(shape)) if shape else 0
+    result = shapes.get(node.output[0])
+    macs = _macs(node.op_type, size, shape, result) if size and result else None
+    return Layer(name, node.op_type, shape, strides, group, macs, size)
+
+
+def _macs(op: str, size: int, shape: tuple[int, ...] | None, result: Sequence[int]) -> int:
+    """Of one sample: every weight once per output position."""
+    if op in PRODUCTS:
+        return size * int(np.prod(result[1:-1]))
+    if op == "ConvTranspose" and shape:
+        return size * int(np.prod(result[2:])) // max(1, int(np.prod(shape[2:])))
+    return size * int(np.prod(result[2:]))
+
+
+def _nested(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """Convolutions that are not in the main graph, with where they are."""
+    for node in proto.graph.node:
+        yield from _within(node, f"{node.op_type} {node.name!r}")
+    for function in proto.functions:
+        for node in function.node:
+            if node.op_type in CONVOLUTIONS:
+                yield node, f"the local function {function.name!r}"
+            yield from _within(node, f"the local function {function.name!r}")
+
+
+def _within(node: onnx.NodeProto, where: str) -> Iterator[tuple[onnx.NodeProto, str]]:
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                if inner.op_type in CONVOLUTIONS:
+                    yield inner, where
+                yield from _within(inner, where)
+
+
+def total_macs(layers: Sequence[Layer]) -> int:
+    """Multiply-adds of the layers that are known."""
+    return sum(layer.macs or 0 for layer in layers)
+
+
+def sites_by_name(sites: Sequence[Site]) -> Mapping[str, Site]:
+    return {site.name: site for site in sites}

@@ -1,0 +1,261 @@
+"""What a run found, put into a `Report`: a verdict, a row for every layer, warnings."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxcp import __version__, files
+from onnxcp.benchmark import Speedup, Timing, speedup
+from onnxcp.conv import cost
+from onnxcp.forms import FORMS
+from onnxcp.job import Job
+from onnxcp.latency import Latency
+from onnxcp.plan import Budget, Choice, Plan
+from onnxcp.providers import environment
+from onnxcp.report.record import (
+    KEPT,
+    AccuracyRecord,
+    LatencyRecord,
+    ModelRecord,
+    Report,
+    SiteRecord,
+    VerificationRecord,
+)
+from onnxcp.rewrite import LISTED_INITIALIZERS
+from onnxcp.sites import Layer, Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a run found. `timings` are of the original and the rewritten model; the fields
+    that are None were not measured, because there was no plan."""
+
+    plan: Plan
+    latency: Mapping[str, Latency]
+    budget: Budget
+    accuracy: AccuracyRecord | None = None
+    verification: VerificationRecord | None = None
+    timings: tuple[Timing, Timing] | None = None
+    staged: Path | None = None
+
+
+def summarise(job: Job, outcome: Outcome, command: str) -> Report:
+    """The report of a run, exit code included."""
+    ratio = None if outcome.timings is None else speedup(*outcome.timings)
+    exit_code, verdict = _verdict(job, outcome, ratio)
+    sites = _sites(job, outcome)
+    return Report(
+        tool={"name": "onnxcp", "version": __version__},
+        command=command,
+        verdict=verdict,
+        model=_model(job, sites, exit_code),
+        environment=environment(job.settings.target),
+        provider=job.settings.target.provider.name,
+        precision=_precision(job),
+        settings=_settings(job, outcome),
+        sites=sites,
+        plan={n: asdict(c) for n, c in sorted(outcome.plan.choices.items())},
+        exit_code=exit_code,
+        accuracy=outcome.accuracy,
+        latency=_latency(job, outcome, ratio),
+        verification=outcome.verification,
+        warnings=tuple(_warnings(job, outcome, ratio)),
+    )
+
+
+def _verdict(job: Job, outcome: Outcome, ratio: Speedup | None) -> tuple[int, str]:
+    """Exit code and the sentence that says why."""
+    found = outcome.accuracy
+    if found is None or ratio is None:
+        return _unchanged(job, _why_nothing(job, outcome))
+    loss = _loss(found)
+    if found.budget is not None and found.drop > found.budget:
+        return _unchanged(job, f"over budget: {loss}, {outcome.budget.words} asked")
+    if job.settings.is_forced:
+        return 0, f"ranks as given: {ratio.verdict()}, {loss}"
+    if ratio.low <= 1:
+        return _unchanged(job, f"not faster as a whole: {ratio.verdict()}, {loss}")
+    return 0, f"{ratio.verdict()}, {loss}"
+
+
+def _unchanged(job: Job, why: str) -> tuple[int, str]:
+    if job.settings.allow_unchanged:
+        return 0, f"left unchanged, {why}"
+    return 1, f"nothing written, {why}"
+
+
+def _loss(found: AccuracyRecord) -> str:
+    if not found.measured:
+        return f"outputs changed by {found.drop:.2%}"
+    return f"{found.metric} {found.before:.4f} → {found.after:.4f} (drop {found.drop:+.4f})"
+
+
+def _why_nothing(job: Job, outcome: Outcome) -> str:
+    if not job.sites:
+        return "the model has no convolution that a chain could replace"
+    if not outcome.latency:
+        return "no site is left by the options"
+    faster = [n for n, row in outcome.latency.items() if any(m.is_faster for m in row.tried)]
+    if not faster:
+        return "no chain is measured faster than the convolution it would replace"
+    return f"no plan that is faster stays within {outcome.budget.words}"
+
+
+def _sites(job: Job, outcome: Outcome) -> tuple[SiteRecord, ...]:
+    kept = [_skipped(s.layer, s.reason) for s in job.skips]
+    return tuple([_site(job, site, outcome) for site in job.sites] + kept)
+
+
+def _skipped(layer: Layer, reason: str) -> SiteRecord:
+    return SiteRecord(
+        name=layer.name,
+        shape=layer.shape or (),
+        stride=layer.strides,
+        decision=KEPT,
+        reason=reason,
+        macs_before=layer.macs,
+        macs_after=layer.macs,
+    )
+
+
+def _site(job: Job, site: Site, outcome: Outcome) -> SiteRecord:
+    row = outcome.latency.get(site.name)
+    choice = outcome.plan.choices.get(site.name)
+    before = None if row is None else 1e3 * row.dense
+    if choice is None:
+        record = _skipped(site.layer, _why_kept(job, site, outcome, row))
+        return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
+    fitted, form = job.fits.get(site.name, choice), FORMS[choice.form]
+    chain = form.stages(fitted.fit.factors, site.shape, site.geometry, site.bias)
+    measured = next(m for m in row.tried if m.choice == choice) if row else None
+    return SiteRecord(
+        name=site.name,
+        shape=site.shape,
+        stride=site.geometry.strides,
+        decision=choice.form,
+        reason=f"measured {measured.against.verdict()}" if measured else "as the plan says",
+        macs_before=site.layer.macs,
+        macs_after=cost(chain, site.image).macs if site.image else None,
+        rank=choice.rank,
+        error=fitted.fit.error,
+        outcome=fitted.fit.outcome.value,
+        sensitivity_before=fitted.fit.sensitivity_before,
+        sensitivity_after=fitted.fit.sensitivity_after,
+        ms_before=before,
+        ms_after=1e3 * measured.seconds if measured else None,
+        fit_seconds=fitted.seconds,
+    )
+
+
+def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> str:
+    if row is None:
+        if job.settings.is_forced:
+            refusals = [FORMS[f].refuses(site.shape) or "" for f in job.settings.forms]
+            return next(filter(None, refusals), "no rank is given for it")
+        if site not in job.chosen:
+            return "left out by --include or --exclude"
+        refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.shape))]
+        return refusals[0] if refusals else "no candidate rank saves multiply-adds"
+    best = min(row.tried, key=lambda m: m.seconds)
+    text = f"{best.choice.form} at rank {best.choice.rank}: {best.against.verdict()}"
+    if not any(m.is_faster for m in row.tried):
+        return f"no chain is measured faster; the best, {text}"
+    if not outcome.plan.choices:
+        return f"no plan met the budget; the fastest chain, {text}, was not accurate enough"
+    return f"no faster chain is accurate enough; the fastest, {text}"
+
+
+def _model(job: Job, sites: Sequence[SiteRecord], exit_code: int) -> ModelRecord:
+    stored = sum(math.prod(t.dims) for t in files.tensors(job.model.proto))
+    change = sum(_parameter_change(job, s) for s in sites if s.decision != KEPT)
+    return ModelRecord(
+        path=str(job.model.path),
+        sha256=job.model.sha256,
+        output=str(job.settings.output) if exit_code == 0 else None,
+        macs_before=sum(s.macs_before or 0 for s in sites),
+        macs_after=sum(s.macs_after or 0 for s in sites),
+        parameters_before=stored,
+        parameters_after=stored + change,
+    )
+
+
+def _parameter_change(job: Job, record: SiteRecord) -> int:
+    site = next(s for s in job.sites if s.name == record.name)
+    factors = job.fits.get(site.name, Choice(record.decision, record.rank or 0)).fit.factors
+    return int(sum(f.size for f in factors) - site.kernel.size)
+
+
+def _precision(job: Job) -> str:
+    """The dtype of the model's kernels: that of most sites."""
+    counts = Counter(str(s.kernel.dtype) for s in job.sites)
+    return counts.most_common(1)[0][0] if counts else "float32"
+
+
+def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
+    settings, sources = job.settings, job.settings.sources
+    return {
+        "form": settings.form,
+        "strategy": settings.strategy,
+        "budget": outcome.budget.words,
+        "rank": list(settings.ranks),
+        "include": list(settings.include),
+        "exclude": list(settings.exclude),
+        "data": list(sources.data),
+        "calibration": list(sources.calibration),
+        "preprocess": sources.preprocess,
+        "samples": sources.samples,
+        "seed": settings.seed,
+        "provider_options": dict(settings.target.options),
+    }
+
+
+def _latency(job: Job, outcome: Outcome, ratio: Speedup | None) -> LatencyRecord | None:
+    if outcome.timings is None or ratio is None:
+        return None
+    before, after = outcome.timings
+    return LatencyRecord(
+        before=before.milliseconds(),
+        after=after.milliseconds(),
+        speedup=ratio.ratio,
+        speedup_ci=(ratio.low, ratio.high),
+        turns=len(before.seconds),
+        threads=job.settings.target.threads,
+        provider=job.settings.target.provider.name,
+        shapes=dict(job.inputs.shapes),
+    )
+
+
+def _warnings(job: Job, outcome: Outcome, ratio: Speedup | None) -> Iterator[str]:
+    """What a reader must know; that accuracy was not measured always comes first."""
+    if job.inputs.samples is None:
+        yield (
+            "ACCURACY WAS NOT MEASURED: the budget is the change of the outputs on synthetic "
+            "inputs; pass --data (an .npz or a folder of images with labels.csv) to judge by it"
+        )
+    if ratio is not None and not job.settings.is_forced and job.inputs.samples is not None:
+        yield "the samples that judged the search also give the accuracy shown"
+    found = outcome.accuracy
+    if found and found.budget is not None and found.drop_ci and found.drop_ci[1] > found.budget:
+        yield (
+            f"{found.samples} samples are too few to be sure of the budget: the drop's 95 % "
+            f"interval reaches {found.drop_ci[1]:.4f}, the budget is {found.budget:.4g}"
+        )
+    if outcome.timings and any(t.is_noisy for t in outcome.timings):
+        yield "the times are noisy: close other programs, or raise --iterations"
+    if job.inputs.calibration is not None:
+        yield "--calibration served the surgery check only: fits do not use activations yet"
+    yield from _overridable(job)
+
+
+def _overridable(job: Job) -> Iterator[str]:
+    graph = job.model.proto.graph
+    stored = {t.name for t in graph.initializer}
+    listed = [i.name for i in graph.input if i.name in stored]
+    if listed and job.model.proto.ir_version > LISTED_INITIALIZERS:
+        yield (
+            f"{len(listed)} stored weights are graph inputs too, which keeps ONNX Runtime from "
+            "treating them as constant; export with keep_initializers_as_inputs=False"
+        )

@@ -1,0 +1,154 @@
+"""The inputs a model asks for, and which concrete shapes a run gives them.
+
+A dimension is a number, a name ("N", "height") or None where the model says nothing.
+Shapes are tuples of numbers, batch first, in the model's own layout.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxcp.errors import UsageError
+
+Dim = int | str | None
+Shape = tuple[int, ...]
+Feeds = Mapping[str, np.ndarray]
+
+MOST_ELEMENTS = 2**31  # of one input: more is a typing error, not an image
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input: `dims` is None where not even the rank is known."""
+
+    name: str
+    dtype: np.dtype
+    dims: tuple[Dim, ...] | None
+
+    @property
+    def has_free_batch(self) -> bool:
+        return bool(self.dims) and not isinstance(self.dims[0], int)  # type: ignore[index]
+
+    def text(self) -> str:
+        if self.dims is None:
+            return f"{self.name}: any shape"
+        if not self.dims:
+            return f"{self.name}: scalar"
+        return f"{self.name}: {'x'.join('?' if d is None else str(d) for d in self.dims)}"
+
+
+def parse_shape(text: str) -> tuple[str, Shape]:
+    """`name:1x3x224x224` as (name, shape); the name may hold colons itself.
+
+    Raises:
+        UsageError: it has no colon, or a size that is no positive number.
+    """
+    name, colon, sizes = text.rpartition(":")
+    parts = sizes.lower().split("x")
+    if not colon or not name or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise UsageError(f"input shape {text!r}: write it as name:1x3x224x224")
+    return name, tuple(map(int, parts))
+
+
+def concrete_shapes(
+    specs: Sequence[TensorSpec],
+    *,
+    batch: int | None = None,
+    overrides: Mapping[str, Shape] | None = None,
+    samples: Mapping[str, Shape] | None = None,
+) -> dict[str, Shape]:
+    """A shape for every input: from `overrides`, else the model, else one sample's shape.
+
+    A free first dimension is the batch: `batch`, or 1. `samples` holds shapes without it.
+
+    Raises:
+        UsageError: an override names no input or contradicts the model; a dimension is
+            zero or absurd; or nothing fixes one, with its name and what to pass.
+    """
+    overrides, samples = overrides or {}, samples or {}
+    _refuse_unknown(specs, overrides)
+    return {s.name: _concrete(s, batch, overrides.get(s.name), samples.get(s.name)) for s in specs}
+
+
+def known_shapes(
+    specs: Sequence[TensorSpec],
+    *,
+    batch: int | None = None,
+    overrides: Mapping[str, Shape] | None = None,
+) -> dict[str, Shape]:
+    """Like `concrete_shapes`, without the inputs whose shape nothing fixes."""
+    given = overrides or {}
+    _refuse_unknown(specs, given)
+    found: dict[str, Shape] = {}
+    for spec in specs:
+        mine = {n: s for n, s in given.items() if n == spec.name}
+        if mine or _is_fixed(spec):
+            found |= concrete_shapes([spec], batch=batch, overrides=mine)
+    return found
+
+
+def _is_fixed(spec: TensorSpec) -> bool:
+    return spec.dims is not None and all(isinstance(d, int) for d in spec.dims[1:])
+
+
+def _refuse_unknown(specs: Sequence[TensorSpec], overrides: Mapping[str, Shape]) -> None:
+    for name in overrides:
+        if name not in {s.name for s in specs}:
+            inputs = ", ".join(s.text() for s in specs)
+            raise UsageError(f"--input-shape {name}: no such input; the model takes {inputs}")
+
+
+def _concrete(
+    spec: TensorSpec, batch: int | None, override: Shape | None, sample: Shape | None
+) -> Shape:
+    if override is not None:
+        _refuse_mismatch(spec, override)
+        return _refuse_absurd(spec, override)
+    if spec.dims is None:
+        raise UsageError(f"input {spec.text()}: pass --input-shape {spec.name}:1x3x224x224")
+    sizes = [_size(spec, axis, batch, sample) for axis in range(len(spec.dims))]
+    return _refuse_absurd(spec, tuple(sizes))
+
+
+def _size(spec: TensorSpec, axis: int, batch: int | None, sample: Shape | None) -> int:
+    assert spec.dims is not None
+    dim = spec.dims[axis]
+    if isinstance(dim, int):
+        if axis == 0 and batch not in (None, dim) and len(spec.dims) > 1:
+            raise UsageError(f"--batch {batch}: input {spec.text()} has a fixed batch of {dim}")
+        return dim
+    if axis == 0:
+        return batch or 1
+    if sample is not None and len(sample) == len(spec.dims) - 1:
+        return sample[axis - 1]
+    named = f"'{dim}'" if dim else "unnamed"
+    shape = "x".join(str(d) if isinstance(d, int) else "?" for d in spec.dims)
+    raise UsageError(
+        f"input {spec.text()}: dimension {axis} ({named}) is dynamic and nothing fixes it; "
+        f"pass --data, or --input-shape {spec.name}:{shape} with a number for each ?"
+    )
+
+
+def _refuse_mismatch(spec: TensorSpec, shape: Shape) -> None:
+    dims = spec.dims
+    if dims is None:
+        return
+    fits = len(dims) == len(shape) and all(
+        not isinstance(d, int) or d == size for d, size in zip(dims, shape, strict=True)
+    )
+    if not fits:
+        given = "x".join(map(str, shape))
+        raise UsageError(f"--input-shape {spec.name}:{given} does not fit the input {spec.text()}")
+
+
+def _refuse_absurd(spec: TensorSpec, shape: Shape) -> Shape:
+    count = math.prod(shape)
+    if not 0 < count <= MOST_ELEMENTS:
+        size = "no elements" if count == 0 else f"{count:.2g} elements"
+        raise UsageError(
+            f"input {spec.text()}: a shape of {'x'.join(map(str, shape))} has {size}; "
+            "pass --input-shape with the real one"
+        )
+    return shape
