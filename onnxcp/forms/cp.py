@@ -16,6 +16,7 @@ Sources: `cp4` Lebedev et al. 2015, arXiv:1412.6553; `cp3` Phan et al. 2020, arX
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -55,28 +56,41 @@ def _draw(sizes: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factor
 
 
 def _fit(name: str, target: Target, rank: int, rng: np.random.Generator, effort: Effort) -> Fit:
-    """Least squares to convergence, then the least sensitivity at that error."""
+    """Least squares to convergence, then the least sensitivity at that error.
+
+    Works on the tensor scaled to norm one, so that kernels of any scale fit alike.
+    """
     start = _draw(target.shape, rank, rng)
-    rough = fit_least_squares(target, start, sweeps=effort.sweeps, tolerance=effort.tolerance)
-    bound = rough.objective * (1 + effort.slack) ** 2
+    if not target.energy:
+        nothing = tuple(np.zeros_like(f) for f in start)
+        return Fit(name, nothing, 0.0, 0.0, 0.0, Outcome.CONVERGED, 0)
+    norm = np.sqrt(target.energy)
+    unit = replace(target, flat=target.flat / norm, energy=1.0)
+    rough = fit_least_squares(unit, start, sweeps=effort.sweeps, tolerance=effort.tolerance)
     calm = correct(
-        target,
+        unit,
         rough.factors,
-        bound=bound,
+        bound=rough.objective * (1 + effort.slack) ** 2,
         sweeps=effort.corrections,
         tolerance=10 * effort.tolerance,
     )
-    factors = calm.factors if np.isfinite(calm.objective) else rough.factors
-    before = sensitivity(rough.factors)
+    better = calm.objective < sensitivity(rough.factors)
+    before = _scaled(rough.factors, norm)
+    factors = _scaled(calm.factors, norm) if better else before
     return Fit(
         form=name,
         factors=factors,
         error=_relative_error(target, factors),
-        sensitivity_before=before,
-        sensitivity_after=min(calm.objective, before),
+        sensitivity_before=sensitivity(before),
+        sensitivity_after=sensitivity(factors),
         outcome=_outcome(rough, factors),
         sweeps=rough.sweeps + calm.sweeps,
     )
+
+
+def _scaled(factors: Factors, norm: float) -> Factors:
+    """The model times `norm`, shared out evenly so that the terms stay balanced."""
+    return tuple(f * norm ** (1 / len(factors)) for f in factors)
 
 
 def _outcome(rough: Iterates, factors: Factors) -> Outcome:
@@ -93,7 +107,7 @@ def _relative_error(target: Target, factors: Factors) -> float:
     planes = target.flat.reshape(len(window), len(narrow), -1)
     for plane, weight in zip(planes, window, strict=True):
         left += float(np.square(plane - (narrow * weight) @ wide.T).sum())
-    return float(np.sqrt(left / target.energy)) if target.energy else 0.0
+    return float(np.sqrt(left / target.energy))
 
 
 def _ends(factors: Factors, bias: Bias, middle: tuple[Stage, ...]) -> Chain:

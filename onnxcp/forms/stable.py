@@ -60,7 +60,8 @@ def least_sensitive(
         ridge = np.exp(log_ridge)
         return float(energy - np.sum(power * (values + 2 * ridge) / (values + ridge) ** 2) - bound)
 
-    low, high = np.log(values[-1] * LEAST_RIDGE), np.log(values[-1] * MOST_RIDGE)
+    largest = max(values[-1], np.finfo(np.float64).tiny / LEAST_RIDGE)
+    low, high = np.log(largest * LEAST_RIDGE), np.log(largest * MOST_RIDGE)
     if excess(low) >= 0:
         ridge = np.exp(low)
     elif excess(high) <= 0:

@@ -1,0 +1,89 @@
+"""The import rules of the package, written once, as code."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
+LAYERS = [  # a module imports only from lines above its own, or from its own package
+    "errors",
+    "conv tensors progress",
+    "chains shapes preprocess",
+    "forms files sites data providers benchmark plan",
+    "activations accuracy latency rewrite verify search fitting survey inputs quantize finetune",
+    "report",
+    "judging",
+    "job listing timing comparison",
+    "summary",
+    "pipeline",
+    "cli",
+]
+HOMES = {  # the only modules that may import a heavy or a side-effecting library
+    "onnx": "files sites shapes chains survey rewrite",
+    "onnx_graphsurgeon": "chains",
+    "tensorly": "forms",
+    "scipy": "forms",
+    "PIL": "preprocess",
+    "onnxruntime": "providers quantize",
+    "torch": "finetune",
+    "optuna": "search",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "typer": "cli",
+    "rich": "cli",
+}
+MODULES = [
+    p for p in sorted(PACKAGE.rglob("*.py")) if p.parent != PACKAGE or not p.name.startswith("__")
+]
+
+
+def layer(name):
+    return next(i for i, line in enumerate(LAYERS) if name in line.split())
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def imported_modules(path):
+    """`from onnxcp import files` names a module too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "onnxcp":
+            yield from (f"onnxcp.{alias.name}" for alias in node.names if alias.name[0] != "_")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    me = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    for module in (*imports(path), *imported_modules(path)):
+        top, _, rest = module.partition(".")
+        other = rest.split(".")[0]
+        if top == "onnxcp" and other:
+            assert other == me or layer(other) < layer(me), f"{me} must not import {module}"
+        elif top in HOMES:
+            assert me in HOMES[top].split(), f"{top} is imported only by {HOMES[top]}, not by {me}"
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, onnxcp; heavy = {'torch', 'onnxruntime', 'typer', 'rich', 'matplotlib'};"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_loads_no_numerics():
+    code = (
+        "import sys; from typer.testing import CliRunner; from onnxcp.cli import app;"
+        "assert CliRunner().invoke(app, ['optimize', '--help']).exit_code == 0;"
+        "heavy = {'numpy', 'onnx', 'onnxruntime', 'torch', 'tensorly'};"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
