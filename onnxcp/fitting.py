@@ -33,6 +33,9 @@ class Fitted:
     seconds: float
 
 
+FULL = Effort()
+
+
 class Fits:
     """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them.
 
@@ -41,51 +44,51 @@ class Fits:
     """
 
     def __init__(
-        self,
-        sites: Mapping[str, Site],
-        seed: int,
-        effort: Effort | None = None,
-        workers: Executor | None = None,
+        self, sites: Mapping[str, Site], seed: int, workers: Executor | None = None
     ) -> None:
         self._sites, self._seed, self._workers = sites, seed, workers
-        self._effort = effort or Effort()
-        self._known: dict[tuple[str, Choice], Future[Fitted]] = {}
+        self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, choice: Choice) -> Fitted:
+    def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
         """The fit of a site; computed at the first call."""
-        site = self._sites[name]
-        with self._lock:
-            future = self._known.get((site.tensor, choice))
-            if future is None:
-                future = self._known[site.tensor, choice] = self._start(site, choice)
-        return future.result()
+        return self._future(name, choice, effort).result()
 
-    def _start(self, site: Site, choice: Choice) -> "Future[Fitted]":
+    def _future(self, name: str, choice: Choice, effort: Effort) -> "Future[Fitted]":
+        check(self._sites, name, choice)
+        site = self._sites[name]
+        key = (site.tensor, choice, effort)
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._start(site, choice, effort)
+            return self._known[key]
+
+    def _start(self, site: Site, choice: Choice, effort: Effort) -> "Future[Fitted]":
         seed = [self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}")]
         if self._workers is not None:
-            return self._workers.submit(compute, site.kernel, choice, seed, self._effort)
+            return self._workers.submit(compute, site.kernel, choice, seed, effort)
         future: Future[Fitted] = Future()
-        future.set_result(compute(site.kernel, choice, seed, self._effort))
+        future.set_result(compute(site.kernel, choice, seed, effort))
         return future
 
-    def error(self, name: str, choice: Choice) -> float:
+    def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
         """Relative kernel error; infinite for a fit that is not usable."""
-        fit = self.get(name, choice).fit
+        fit = self.get(name, choice, effort).fit
         return float("inf") if fit.outcome is Outcome.DIVERGED else fit.error
 
-    def chains(self, plan: Plan) -> dict[str, Chain]:
+    def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
         """The chain of every site a plan changes, without bias: the node's own stays.
 
         Raises:
-            PlanError: the plan names a site or a form that the model does not have, or a
-                fit came out unusable.
+            PlanError: the plan names a site, form or rank that the model does not have, or
+                a fit came out unusable.
         """
-        return {name: self._chain(name, choice) for name, choice in plan.choices.items()}
+        for name, choice in plan.choices.items():  # all at once, where there are workers
+            self._future(name, choice, effort)
+        return {name: self._chain(name, c, effort) for name, c in plan.choices.items()}
 
-    def _chain(self, name: str, choice: Choice) -> Chain:
-        check(self._sites, name, choice)
-        site, fit = self._sites[name], self.get(name, choice).fit
+    def _chain(self, name: str, choice: Choice, effort: Effort) -> Chain:
+        site, fit = self._sites[name], self.get(name, choice, effort).fit
         if fit.outcome is Outcome.DIVERGED:
             raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fit.outcome.value}")
         return FORMS[choice.form].stages(fit.factors, site.shape, site.geometry, None)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from onnxcp import __version__, files, fitting
 from onnxcp.errors import UsageError
-from onnxcp.fitting import Fits
-from onnxcp.forms import FORMS
+from onnxcp.fitting import FULL, Fits
+from onnxcp.forms import FORMS, Effort
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits
 from onnxcp.latency import all_choices
@@ -105,15 +105,15 @@ class Job:
         forms = self.settings.forms
         return [Choice(form, rank) for form in forms if FORMS[form].refuses(site.shape) is None]
 
-    def build(self, plan: Plan) -> Path:
+    def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""
-        folder = self.folder / plan.sha256[:16]
+        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}"
         path = folder / self.settings.output.name
         if not path.exists():
             folder.mkdir()
             made = rewrite(
                 self.model.proto,
-                self.fits.chains(plan),
+                self.fits.chains(plan, effort),
                 self.sites,
                 metadata=self._provenance(plan),
                 external=self.model.external,

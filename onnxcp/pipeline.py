@@ -14,6 +14,8 @@ from pathlib import Path
 from onnxcp import files
 from onnxcp.benchmark import Timing, take_turns
 from onnxcp.errors import SurgeryError
+from onnxcp.fitting import FULL
+from onnxcp.forms import DRAFT, Effort
 from onnxcp.job import Job, Settings, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import Latency, candidates, measure
@@ -86,9 +88,15 @@ def run(job: Job) -> Outcome:
     )
     job.progress("evaluate the original", 0, 1)
     referee = Referee(job.judged_runner(job.model.path), job.inputs, settings.limits)
-    plan = _forced(latency) if settings.is_forced else _search(job, latency, referee)
-    outcome = Outcome(plan, latency, referee.budget)
-    return _measured(job, outcome, referee) if plan.choices else outcome
+    if settings.is_forced:
+        return _measured(job, Outcome(_forced(latency), latency, referee.budget), referee)
+    outcome = Outcome(Plan(), latency, referee.budget)
+    for effort in (DRAFT, FULL):  # drafts nearly always suffice to choose by
+        plan = _search(job, latency, referee, effort)
+        outcome = _measured(job, replace(outcome, plan=plan), referee)
+        if outcome.accuracy is None or outcome.accuracy.drop <= referee.budget.limit:
+            break
+    return outcome
 
 
 def _forced(latency: Mapping[str, Latency]) -> Plan:
@@ -97,19 +105,20 @@ def _forced(latency: Mapping[str, Latency]) -> Plan:
     return Plan({name: measured.choice for name, measured in best.items()})
 
 
-def _search(job: Job, latency: Mapping[str, Latency], referee: Referee) -> Plan:
+def _search(job: Job, latency: Mapping[str, Latency], referee: Referee, effort: Effort) -> Plan:
+    """The plan a strategy finds with fits of a given effort."""
     sites = {n: found for n, row in latency.items() if (found := candidates(n, row))}
     judged = 0
 
     def error(candidate: Candidate) -> float:
         job.progress("fit and judge plans", judged, STEPS)
-        return job.fits.error(candidate.site, candidate.choice)
+        return job.fits.error(candidate.site, candidate.choice, effort)
 
     def judge(plan: Plan) -> Score:
         nonlocal judged
         judged += 1
         job.progress("fit and judge plans", judged, STEPS)
-        return Score(referee.judge(job.judged_runner(job.build(plan))).drop)
+        return Score(referee.judge(job.judged_runner(job.build(plan, effort))).drop)
 
     return STRATEGIES[job.settings.strategy](
         Menu(sites, error, job.settings.jobs), referee.budget, judge
@@ -117,7 +126,10 @@ def _search(job: Job, latency: Mapping[str, Latency], referee: Referee) -> Plan:
 
 
 def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
-    """The outcome with the surgery checked, accuracy and time taken."""
+    """The outcome of a plan, with the surgery checked, accuracy and time taken."""
+    if not outcome.plan.choices:
+        return outcome
+    job.progress("fit the plan", 0, 1)
     settings, staged = job.settings, job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan, staged)
     accuracy = referee.judge(job.judged_runner(staged))

@@ -29,8 +29,8 @@ def run(chain, x):
     """Evaluate with the ONNX reference evaluator: an oracle that shares no code with us."""
     for stage in chain:
         g = stage.geometry
-        attributes = dict(group=stage.group, strides=g.strides, dilations=g.dilations, pads=g.pads)
-        x = Conv.eval(x, stage.weight, stage.bias, **attributes)
+        slide = {"strides": g.strides, "dilations": g.dilations, "pads": g.pads}
+        x = Conv.eval(x, stage.weight, stage.bias, group=stage.group, **slide)
     return x
 
 

@@ -5,11 +5,11 @@ law tests run over every row.
 """
 
 from onnxcp.forms.cp import CP3, CP4
-from onnxcp.forms.form import Effort, Fit, Form, Outcome, Shape
+from onnxcp.forms.form import DRAFT, Effort, Fit, Form, Outcome, Shape
 
 FORMS: dict[str, Form] = {
-    "cp4": CP4,
     "cp3": CP3,
+    "cp4": CP4,
 }
 
-__all__ = ["FORMS", "Effort", "Fit", "Form", "Outcome", "Shape"]
+__all__ = ["DRAFT", "FORMS", "Effort", "Fit", "Form", "Outcome", "Shape"]

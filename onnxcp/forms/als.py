@@ -109,9 +109,8 @@ def extrapolated(
     for used in range(2, sweeps + 1):
         new, value = step(point)
         if value <= objective:
-            following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-            weight, momentum = (momentum - 1) / following, following
-            point = tuple(n + weight * (n - b) for n, b in zip(new, best, strict=True))
+            momentum, weight = next_momentum(momentum)
+            point = extrapolate(new, best, weight)
             best, objective, fresh = new, value, False
         elif fresh or not np.isfinite(objective):
             return Iterates(best, objective, used, np.isfinite(objective))
@@ -121,6 +120,17 @@ def extrapolated(
         if used > WINDOW and history[-WINDOW - 1] - objective <= tolerance * objective:
             return Iterates(best, objective, used, True)
     return Iterates(best, objective, sweeps, False)
+
+
+def next_momentum(momentum: float) -> tuple[float, float]:
+    """Nesterov's sequence: the next momentum, and the weight of the last change."""
+    following = (1 + float(np.sqrt(1 + 4 * momentum**2))) / 2
+    return following, (momentum - 1) / following
+
+
+def extrapolate(new: Factors, old: Factors, weight: float) -> Factors:
+    """`new`, moved on by `weight` times its change from `old`."""
+    return tuple(n + weight * (n - o) for n, o in zip(new, old, strict=True))
 
 
 def fit_least_squares(target: Target, start: Factors, *, sweeps: int, tolerance: float) -> Iterates:

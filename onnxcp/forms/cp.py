@@ -67,6 +67,23 @@ def _fit(name: str, target: Target, rank: int, rng: np.random.Generator, effort:
     norm = np.sqrt(target.energy)
     unit = replace(target, flat=target.flat / norm, energy=1.0)
     rough = fit_least_squares(unit, start, sweeps=effort.sweeps, tolerance=effort.tolerance)
+    calm = _calmed(unit, rough, effort)
+    before, factors = _scaled(rough.factors, norm), _scaled(calm.factors, norm)
+    return Fit(
+        form=name,
+        factors=factors,
+        error=_relative_error(target, factors),
+        sensitivity_before=sensitivity(before),
+        sensitivity_after=sensitivity(factors),
+        outcome=_outcome(rough, factors),
+        sweeps=calm.sweeps,
+    )
+
+
+def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
+    """The corrected factors; the rough ones where correction is off or finds none better."""
+    if not effort.corrections:
+        return rough
     calm = correct(
         unit,
         rough.factors,
@@ -75,17 +92,7 @@ def _fit(name: str, target: Target, rank: int, rng: np.random.Generator, effort:
         tolerance=10 * effort.tolerance,
     )
     better = calm.objective < sensitivity(rough.factors)
-    before = _scaled(rough.factors, norm)
-    factors = _scaled(calm.factors, norm) if better else before
-    return Fit(
-        form=name,
-        factors=factors,
-        error=_relative_error(target, factors),
-        sensitivity_before=sensitivity(before),
-        sensitivity_after=sensitivity(factors),
-        outcome=_outcome(rough, factors),
-        sweeps=rough.sweeps + calm.sweeps,
-    )
+    return replace(calm if better else rough, sweeps=rough.sweeps + calm.sweeps)
 
 
 def _scaled(factors: Factors, norm: float) -> Factors:

@@ -6,9 +6,11 @@ all factors of nearly the same error this finds those of least sensitivity,
     minimise  sensitivity(factors)   subject to  ‖tensor − model‖² ≤ δ²,
 
 mode by mode. With the other modes held, sensitivity is const + Σ_r w_r ‖a_r‖² in the
-columns of one factor, so that each mode is a ridge regression whose ridge μ is the root
-of one monotone scalar equation. Between sweeps the factors are extrapolated like those of
-`als`, which on convolution kernels lowers sensitivity 2-8 times further in as many sweeps.
+columns of one factor, so that each mode is a ridge regression. `preserve` finds its ridge
+μ as the root of one monotone scalar equation, at the price of an eigendecomposition;
+`descend` holds one μ for all modes, as at the optimum, and steers it. Between sweeps the
+factors are extrapolated like those of `als`, which on convolution kernels lowers
+sensitivity 2-8 times further in as many sweeps.
 
 Sources: Phan, Tichavský & Cichocki, IEEE TSP 67(5), 2019, for the idea with the norms of
 the terms; Phan et al. 2020, arXiv:2008.05441, for sensitivity in their place.
@@ -25,9 +27,20 @@ from onnxcp.forms.algebra import (
     Target,
     sensitivity,
 )
-from onnxcp.forms.als import Energy, Iterates, SolveMode, extrapolated, sweep
+from onnxcp.forms.als import (
+    WINDOW,
+    Energy,
+    Iterates,
+    extrapolate,
+    extrapolated,
+    least_squares,
+    next_momentum,
+    sweep,
+)
 
 SLACK = 1e-6  # relative, on δ²: what rounding may add to an error that sits on its bound
+FINISH = 10  # sweeps of the closed form
+STEERING = 1.22  # most that μ moves in a sweep
 LEAST_RIDGE, MOST_RIDGE = 1e-13, 1e13  # relative to the largest eigenvalue
 
 
@@ -75,10 +88,23 @@ def least_sensitive(
 def correct(
     target: Target, factors: Factors, *, bound: float, sweeps: int, tolerance: float
 ) -> Iterates:
-    """Lower the sensitivity of `factors` while ‖tensor − model‖² stays within `bound`.
+    """Lower the sensitivity of least-squares `factors`, ‖tensor − model‖² within `bound`.
 
-    The objective of the result is its sensitivity; infinite if no sweep met the bound.
+    Most of the way goes by `descend`, whose sweeps cost what least squares costs; a few
+    sweeps of the closed form then use up what is left of the bound. The objective of the
+    result is its sensitivity.
     """
+    least = sweep(target, factors, lambda mode, *_: factors[mode])[1]
+    calm = descend(target, factors, least, bound, sweeps=sweeps, tolerance=tolerance)
+    final = preserve(target, calm.factors, bound=bound, sweeps=FINISH, tolerance=tolerance)
+    best = final if final.objective < calm.objective else calm
+    return Iterates(best.factors, best.objective, calm.sweeps + final.sweeps, calm.converged)
+
+
+def preserve(
+    target: Target, factors: Factors, *, bound: float, sweeps: int, tolerance: float
+) -> Iterates:
+    """Sweeps of `least_sensitive`; the objective is infinite if none met the bound."""
     sizes = target.shape
 
     def solve(mode: int, product: Matrix, normal: Gram, energy: Energy) -> Matrix:
@@ -86,8 +112,51 @@ def correct(
         return least_sensitive(product, normal, weight, target.energy, bound)
 
     def step(point: Factors) -> tuple[Factors, float]:
-        rule: SolveMode = solve
-        moved, error = sweep(target, point, rule)
+        moved, error = sweep(target, point, solve)
         return moved, sensitivity(moved) if error <= bound * (1 + SLACK) else np.inf
 
     return extrapolated(step, factors, sweeps=sweeps, tolerance=tolerance)
+
+
+def descend(
+    target: Target,
+    factors: Factors,
+    least: float,
+    bound: float,
+    *,
+    sweeps: int,
+    tolerance: float,
+) -> Iterates:
+    """Extrapolated sweeps on error + μ · sensitivity, with μ steered until the error takes
+    up the room between `least`, where it starts, and `bound`.
+
+    Returns the least sensitive factors met within the bound; it may be the start.
+    """
+    sizes, room = target.shape, max(bound - least, np.finfo(np.float64).tiny)
+    best, lowest = factors, sensitivity(factors)
+    base = point = factors
+    error, calm = least, lowest
+    price, momentum, history = 0.1 * room / max(lowest, np.finfo(np.float64).tiny), 1.0, [lowest]
+
+    def solve(mode: int, product: Matrix, normal: Gram, energy: Energy) -> Matrix:
+        penalised = normal + np.diag(price * weights(sizes, energy, mode))
+        return least_squares(mode, product, penalised, energy)
+
+    for used in range(1, sweeps + 1):
+        moved, moved_error = sweep(target, point, solve)
+        moved_calm = sensitivity(moved)
+        if moved_error <= bound and moved_calm < lowest:
+            best, lowest = moved, moved_calm
+        history.append(lowest)
+        if moved_error + price * moved_calm <= error + price * calm or momentum == 1.0:
+            momentum, weight = next_momentum(momentum)
+            point = extrapolate(moved, base, weight)
+            base, error, calm = moved, moved_error, moved_calm
+        else:
+            point, momentum = base, 1.0
+        taken = (error - least) / room
+        price *= float(np.clip(1 / max(taken, 1e-3), 1 / STEERING, STEERING))
+        settled = used > 3 * WINDOW and history[-WINDOW - 1] - lowest <= tolerance * lowest
+        if settled and 0.9 < taken <= 1:
+            return Iterates(best, lowest, used, True)
+    return Iterates(best, lowest, sweeps, False)

@@ -53,6 +53,8 @@ def _fastest(menu: Menu, candidates: Sequence[Candidate], error: float) -> Candi
         if best is not None:
             mine = [c for c in mine if c.seconds < best.seconds]
         mine.sort(key=lambda c: c.choice.rank)
+        if best is not None and mine and menu.error(mine[-1]) > error:
+            continue  # even the largest rank that is faster still is not accurate enough
         found = _least_rank(menu, mine, error)
         best = best if found is None else found
     return best
