@@ -55,6 +55,11 @@ class Settings:
         return tuple(FORMS) if self.form == "auto" else (self.form,)
 
     @property
+    def fit_seed(self) -> int:
+        """A replayed plan brings the seed of its fits."""
+        return self.seed if self.plan is None else from_json(self.plan)[1]
+
+    @property
     def is_forced(self) -> bool:
         """Whether ranks are given, not searched."""
         return bool(self.ranks) or self.plan is not None
@@ -154,10 +159,9 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):
             raise UsageError(f"--include/--exclude {pattern!r}: matches no site")
-    seed = settings.seed if settings.plan is None else from_json(settings.plan)[1]
     with (
         tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
         fitting.workers(settings.jobs) as workers,
     ):
-        fits = Fits({s.name: s for s in sites}, seed, workers=workers)
+        fits = Fits({s.name: s for s in sites}, settings.fit_seed, workers=workers)
         yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress)

@@ -58,7 +58,7 @@ def _write(job: Job, outcome: Outcome) -> None:
         _copy(job.model.path, output)
     else:
         files.move(outcome.staged, output)
-    files.write_text(plan_file(output), to_json(outcome.plan, job.model.sha256, settings.seed))
+    files.write_text(plan_file(output), to_json(outcome.plan, job.model.sha256, settings.fit_seed))
 
 
 def _copy(source: Path, output: Path) -> None:

@@ -6,7 +6,6 @@ from onnxcp.plan import Budget, Candidate, Choice, Menu, Plan, Score
 from onnxcp.search import STRATEGIES
 from onnxcp.search.bisect import at_error
 
-
 ERRORS = {"a": 8.0, "b": 2.0}
 
 

@@ -1,0 +1,149 @@
+"""Reports against golden files; RUN.json against the shipped schema.
+
+After a wanted change of wording: `UPDATE_GOLDEN=1 python -m pytest tests/test_report.py`,
+then read the difference.
+"""
+
+import json
+import os
+import pathlib
+from dataclasses import replace
+
+import jsonschema
+import pytest
+
+from onnxcp.report import WRITERS
+from onnxcp.report.json import schema, to_json
+from onnxcp.report.record import (
+    AccuracyRecord,
+    LatencyRecord,
+    ModelRecord,
+    Report,
+    SiteRecord,
+    VerificationRecord,
+)
+from onnxcp.report.text import to_text
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+FIGURES = {"mean": 2.0, "min": 1.8, "std": 0.1, "p50": 2.0, "p90": 2.2, "p95": 2.3, "p99": 2.5}
+
+REPLACED = SiteRecord(
+    name="features/block_1/a_long_scope_name/conv2/Conv",
+    shape=(64, 64, 3, 3),
+    stride=(1, 1),
+    decision="cp3",
+    reason="measured 2.10× faster",
+    macs_before=2_359_296,
+    macs_after=561_152,
+    rank=64,
+    error=0.25,
+    outcome="converged",
+    sensitivity_before=3.1e5,
+    sensitivity_after=2.2e4,
+    ms_before=0.42,
+    ms_after=0.2,
+    fit_seconds=1.25,
+)
+KEPT = SiteRecord(
+    name="stem/Conv",
+    shape=(32, 3, 3, 3),
+    stride=(2, 2),
+    decision="kept",
+    reason="no chain is measured faster; the best, cp3 at rank 16: 1.20× slower",
+    macs_before=216_000,
+    macs_after=216_000,
+    ms_before=0.1,
+    ms_after=0.1,
+)
+FASTER = Report(
+    tool={"name": "onnxcp", "version": "0.1.0"},
+    command="onnxcp optimize net.onnx --data val.npz",
+    verdict="1.60× faster, top1 0.9154 → 0.9080 (drop +0.0074)",
+    model=ModelRecord("net.onnx", "ab" * 32, "net.cp.onnx", 2_575_296, 777_152, 37_728, 9_632),
+    environment={
+        "platform": "Linux",
+        "python": "3.11.7",
+        "onnxruntime": "1.31.1",
+        "machine": "x86_64",
+        "cpu_flags": ["avx2", "avx512f"],
+        "channel_block": 16,
+    },
+    provider="cpu",
+    settings={"form": "auto"},
+    sites=(REPLACED, KEPT),
+    plan={REPLACED.name: {"form": "cp3", "rank": 64}},
+    exit_code=0,
+    accuracy=AccuracyRecord(
+        "top1", 0.9154, 0.9080, 0.0074, (0.0019, 0.0129), 5000, 0.01, "val.npz", True
+    ),
+    latency=LatencyRecord(
+        FIGURES,
+        {k: v / 1.6 for k, v in FIGURES.items()},
+        1.6,
+        (1.55, 1.64),
+        200,
+        1,
+        "cpu",
+        {"x": (1, 3, 32, 32)},
+    ),
+    verification=VerificationRecord(True, 3.2e-07, 1e-3, 2),
+    warnings=("5000 samples are too few to be sure of the budget",),
+)
+NOTHING = replace(
+    FASTER,
+    verdict="nothing written, no chain is measured faster than the convolution it would replace",
+    model=replace(FASTER.model, output=None, macs_after=2_575_296, parameters_after=37_728),
+    sites=(KEPT,),
+    plan={},
+    exit_code=1,
+    accuracy=None,
+    latency=None,
+    verification=None,
+    warnings=("ACCURACY WAS NOT MEASURED: pass --data",),
+)
+REPORTS = {"faster": FASTER, "nothing": NOTHING}
+
+
+def golden(name, text):
+    """Compare with a file; or write it where that is asked for."""
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_markdown_reads_as_agreed(name):
+    golden(f"{name}.md", WRITERS[".md"](REPORTS[name]))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("width", [80, 120])
+def test_text_reads_as_agreed_and_stays_within_the_terminal(name, width):
+    text = to_text(REPORTS[name], width)
+    golden(f"{name}.{width}.txt", text)
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_run_json_satisfies_its_schema(report):
+    jsonschema.validate(json.loads(to_json(report)), schema())
+
+
+def test_the_schema_refuses_what_is_no_run():
+    document = json.loads(to_json(FASTER))
+    for broken in ({**document, "exit_code": 5}, {**document, "extra": 1}, {"schema_version": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema())
+
+
+def test_numbers_json_can_not_hold_become_null():
+    wild = replace(FASTER, accuracy=replace(FASTER.accuracy, drop=float("inf")))
+    document = json.loads(to_json(wild))
+    assert document["accuracy"]["drop"] is None
+    jsonschema.validate(document, schema())
+
+
+def test_warnings_come_first():
+    for text in (to_text(NOTHING, 80), WRITERS[".md"](NOTHING).split("\n", 2)[2]):
+        assert text.lstrip("!> *").startswith("ACCURACY WAS NOT MEASURED")
