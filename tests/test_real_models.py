@@ -1,0 +1,65 @@
+"""The commands the project promises, on real networks and real images."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jsonschema
+import onnxruntime
+import pytest
+
+from onnxcp.report.json import schema
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDER = pathlib.Path(os.environ.get("ONNXCP_DATA", ROOT / "../shared/data")).resolve()
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "ONNXCP_DATA" not in os.environ and not FOLDER.is_dir(),
+        reason=f"no real models at {FOLDER}; set ONNXCP_DATA",
+    ),
+]
+
+
+def optimize(folder, model, *arguments):
+    """Run the real command; exit code and RUN.json."""
+    run = folder / "run.json"
+    command = [sys.executable, "-m", "onnxcp", "optimize", str(FOLDER / model)]
+    command += ["-o", str(folder / "out.onnx"), "--report", str(run), "--jobs", "2", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode in (0, 1), ended.stderr
+    report = json.loads(run.read_text())
+    jsonschema.validate(report, schema())
+    assert report["exit_code"] == ended.returncode
+    return ended.returncode, report
+
+
+def test_resnet20_is_faster_at_one_point_of_drop(tmp_path):
+    data = ["--data", str(FOLDER / "cifar10/test.npz"), "--preprocess", "cifar10"]
+    budget = ["--max-drop", "0.01", "--threads", "1"]
+    code, report = optimize(tmp_path, "cifar10/resnet20.onnx", *data, *budget)
+    assert code == 0
+    assert report["latency"]["speedup"] > 1.15
+    assert report["latency"]["speedup_ci"][0] > 1
+    assert report["accuracy"]["drop"] <= 0.01
+    assert report["accuracy"]["before"] == pytest.approx(0.9154, abs=0.0005)
+    onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+
+
+def test_error_preserving_correction_halves_sensitivity_on_resnet_kernels(tmp_path):
+    forced = ["--form", "cp3", "--rank", "layer*=1.0c", "--threads", "1"]
+    _, report = optimize(tmp_path, "cifar10/resnet20.onnx", *forced)
+    replaced = [s for s in report["sites"] if s["decision"] == "cp3"]
+    assert len(replaced) == 18
+    for site in replaced:
+        assert site["sensitivity_after"] < site["sensitivity_before"] / 2, site["name"]
+
+
+def test_the_imagenet_preset_gives_the_published_accuracy(tmp_path):
+    data = ["--data", str(FOLDER / "imagenet/val"), "--samples", "400", "--preprocess", "imagenet"]
+    forced = ["--form", "cp3", "--rank", "layer1.0.conv1=0.5c", "--threads", "1"]
+    _, report = optimize(tmp_path, "imagenet/resnet18.onnx", *data, *forced)
+    assert report["accuracy"]["before"] == pytest.approx(0.765, abs=0.0001)
