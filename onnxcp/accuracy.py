@@ -14,6 +14,7 @@ from jaxtyping import Float64
 
 from onnxcp.data import Batching, Samples
 from onnxcp.errors import DataError, UsageError
+from onnxcp.progress import Progress, silent
 from onnxcp.tensors import Feeds
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]
@@ -139,10 +140,16 @@ class Evaluation:
     """Scores models on the same samples; the original's outputs and scores are kept."""
 
     def __init__(
-        self, original: Outputs, samples: Samples, metric: Metric, batching: Batching
+        self,
+        original: Outputs,
+        samples: Samples,
+        metric: Metric,
+        batching: Batching,
+        progress: Progress = silent,
     ) -> None:
         self.metric = metric.name
         self._samples, self._metric, self._batching = samples, metric, batching
+        self._progress = progress
         self._reference = [outputs[0] for outputs in self._outputs(original)]
         self.before = self._scores(self._reference)
 
@@ -152,7 +159,9 @@ class Evaluation:
         return compare(self._metric.name, self.before, after)
 
     def _outputs(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
-        for feeds in self._samples.batches(self._batching.size):
+        size, total = self._batching.size, len(self._samples)
+        for number, feeds in enumerate(self._samples.batches(size)):
+            self._progress("evaluate samples", number * size, total)
             yield self._batching.run(runner, feeds)
 
     def _scores(self, outputs: Sequence[np.ndarray]) -> Scores:

@@ -10,6 +10,7 @@ from onnxcp import files
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits, Referee
+from onnxcp.progress import Progress, silent
 from onnxcp.providers import Runner, Target, open_runner
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.report.words import accuracy
@@ -61,6 +62,7 @@ def run(
     tolerance: dict[str, Tolerance] | Tolerance | None,
     metric: str | None,
     max_drop: str | None,
+    progress: Progress = silent,
 ) -> Comparison:
     """Run both models on the same samples and judge.
 
@@ -75,7 +77,7 @@ def run(
     verdict = compare(old, new, old.outputs, _feeds(inputs), tolerance=tolerance)
     judged = None
     if metric is not None or max_drop is not None:
-        judged = Referee(old, inputs, Limits(max_drop, None, metric)).judge(new)
+        judged = Referee(old, inputs, Limits(max_drop, None, metric), progress).judge(new)
     failures = tuple(_failures(verdict, judged if max_drop is not None else None))
     return Comparison(str(reference), str(candidate), verdict, judged, failures)
 

@@ -10,6 +10,7 @@ from onnxcp.data import Samples
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs
 from onnxcp.plan import Budget
+from onnxcp.progress import Progress, silent
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.tensors import Feeds
 
@@ -44,7 +45,9 @@ class Limits:
 class Referee:
     """Judges runners of rewritten models against the original."""
 
-    def __init__(self, original: Outputs, inputs: Inputs, limits: Limits) -> None:
+    def __init__(
+        self, original: Outputs, inputs: Inputs, limits: Limits, progress: Progress = silent
+    ) -> None:
         self._by_drop = inputs.samples is not None and limits.max_error is None
         if inputs.samples is None and (limits.max_drop or limits.metric):
             option = "--max-drop" if limits.max_drop else "--metric"
@@ -52,7 +55,9 @@ class Referee:
         if self._by_drop:
             assert inputs.samples is not None
             metric = choose_metric(limits.metric, inputs.samples)
-            self._evaluation = Evaluation(original, inputs.samples, metric, inputs.batching)
+            self._evaluation = Evaluation(
+                original, inputs.samples, metric, inputs.batching, progress
+            )
             before = float(self._evaluation.before.mean())
             limit = parse_drop(limits.max_drop or MAX_DROP)
             self._budget = limit[0] * (before if limit[1] else 1.0)

@@ -23,11 +23,12 @@ from onnxcp.plan import Candidate, Menu, Plan, Score, to_json
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
-from onnxcp.search import STEPS, STRATEGIES
+from onnxcp.search import STRATEGIES
 from onnxcp.summary import Outcome, summarise
 from onnxcp.verify import compare
 
 SECONDS = 20.0  # at most, for the whole-model benchmark
+FITS_A_SITE = 7  # what a search asks for, as seen on residual networks: for the estimate
 
 
 def optimize(settings: Settings, command: str = "", progress: Progress = silent) -> Report:
@@ -86,8 +87,8 @@ def run(job: Job) -> Outcome:
         seed=settings.seed,
         progress=job.progress,
     )
-    job.progress("evaluate the original", 0, 1)
-    referee = Referee(job.judged_runner(job.model.path), job.inputs, settings.limits)
+    original = job.judged_runner(job.model.path)
+    referee = Referee(original, job.inputs, settings.limits, job.progress)
     if settings.is_forced:
         return _measured(job, Outcome(_forced(latency), latency, referee.budget), referee)
     outcome = Outcome(Plan(), latency, referee.budget)
@@ -108,16 +109,15 @@ def _forced(latency: Mapping[str, Latency]) -> Plan:
 def _search(job: Job, latency: Mapping[str, Latency], referee: Referee, effort: Effort) -> Plan:
     """The plan a strategy finds with fits of a given effort."""
     sites = {n: found for n, row in latency.items() if (found := candidates(n, row))}
-    judged = 0
+    fitted: set[Candidate] = set()
+    expected = FITS_A_SITE * len(sites)
 
     def error(candidate: Candidate) -> float:
-        job.progress("fit and judge plans", judged, STEPS)
+        fitted.add(candidate)
+        job.progress("fit candidates", min(len(fitted), expected - 1), expected)
         return job.fits.error(candidate.site, candidate.choice, effort)
 
     def judge(plan: Plan) -> Score:
-        nonlocal judged
-        judged += 1
-        job.progress("fit and judge plans", judged, STEPS)
         return Score(referee.judge(job.judged_runner(job.build(plan, effort))).drop)
 
     return STRATEGIES[job.settings.strategy](

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -76,14 +77,15 @@ def _nothing(phase: str, done: int, total: int) -> None:
 
 
 def _lines() -> Callable[[str, int, int], None]:
-    begin, last = time.perf_counter(), ""
+    begin, last, lock = time.perf_counter(), "", threading.Lock()
 
     def show(phase: str, done: int, total: int) -> None:
         nonlocal last
-        if phase != last:
-            typer.echo(f"[{time.perf_counter() - begin:7.1f} s] {phase}", err=True)
-            last = phase
         del done, total
+        with lock:
+            if phase != last:
+                last = phase
+                typer.echo(f"[{time.perf_counter() - begin:7.1f} s] {phase}", err=True)
 
     return show
 
@@ -108,12 +110,14 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
+        lock = threading.Lock()  # fits report from several threads
 
         def show(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                for task in tasks.values():
-                    bars.update(task, visible=False)
-                tasks[phase] = bars.add_task(phase, total=total)
-            bars.update(tasks[phase], completed=done, total=total)
+            with lock:
+                if phase not in tasks:
+                    tasks[phase] = bars.add_task(phase, total=total)
+                for other, task in tasks.items():
+                    bars.update(task, visible=other == phase)
+                bars.update(tasks[phase], completed=done, total=total)
 
         yield show

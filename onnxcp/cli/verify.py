@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcp.cli import options
-from onnxcp.cli.console import errors_as_lines
+from onnxcp.cli.console import errors_as_lines, progress_shown
 
 
 def verify(
@@ -49,14 +49,16 @@ def verify(
         from onnxcp import comparison
 
         sources = options.sources(data, preprocess, batch, input_shape, samples=samples, seed=seed)
-        found = comparison.run(
-            reference,
-            candidate,
-            sources,
-            options.target(provider, provider_option, threads),
-            tolerance=comparison.tolerance(rtol, atol, check_error_stat),
-            metric=metric,
-            max_drop=max_drop,
-        )
+        with progress_shown(quiet=False, verbose=verbose) as progress:
+            found = comparison.run(
+                reference,
+                candidate,
+                sources,
+                options.target(provider, provider_option, threads),
+                tolerance=comparison.tolerance(rtol, atol, check_error_stat),
+                metric=metric,
+                max_drop=max_drop,
+                progress=progress,
+            )
         typer.echo(comparison.as_json(found) if json else comparison.as_text(found))
         raise typer.Exit(0 if found.ok else 1)

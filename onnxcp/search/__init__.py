@@ -7,7 +7,7 @@ a module with a function `(Menu, Budget, Judge) -> Plan`, and a row here.
 from collections.abc import Callable
 
 from onnxcp.plan import Budget, Judge, Menu, Plan
-from onnxcp.search.bisect import STEPS, bisect
+from onnxcp.search.bisect import bisect
 
 Strategy = Callable[[Menu, Budget, Judge], Plan]
 
@@ -15,4 +15,4 @@ STRATEGIES: dict[str, Strategy] = {
     "bisect": bisect,
 }
 
-__all__ = ["STEPS", "STRATEGIES", "Strategy"]
+__all__ = ["STRATEGIES", "Strategy"]
