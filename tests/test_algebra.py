@@ -126,7 +126,7 @@ def test_correction_never_leaves_its_bound():
     kernel, _ = drawn((10, 8, 3, 3), 1)
     target = Target.of(kernel, (9,))
     start = [np.random.default_rng(1).standard_normal((size, 12)) for size in (10, 8, 9)]
-    rough = fit_least_squares(target, tuple(start), sweeps=200, tolerance=1e-6)
+    rough = fit_least_squares(target, tuple(start), sweeps=200, finish=200, tolerance=1e-6)
     bound = rough.objective * 1.01**2
     calm = correct(target, rough.factors, bound=bound, sweeps=100, tolerance=1e-3)
     rebuilt = np.einsum("tr,sr,kr->tsk", *calm.factors)
@@ -151,7 +151,7 @@ def test_acceleration_reaches_in_100_sweeps_what_plain_sweeps_miss_in_300():
     target = Target.of(kernel, (9,))
     rng = np.random.default_rng(0)
     start = tuple(rng.standard_normal((size, 32)) for size in target.shape)
-    fast = fit_least_squares(target, start, sweeps=100, tolerance=0.0)
+    fast = fit_least_squares(target, start, sweeps=50, finish=50, tolerance=0.0)
     factors, slow = balance(start), np.inf
     for _ in range(300):
         factors, slow = sweep(target, factors, least_squares)

@@ -59,7 +59,7 @@ def test_chain_equals_the_convolution_with_the_reconstructed_kernel(
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_planted_rank_is_recovered(form, shape):
     kernel = planted(form, shape, rank=2)
-    fit = form.fit(kernel, 2, np.random.default_rng(1), Effort(sweeps=2000, tolerance=1e-6))
+    fit = form.fit(kernel, 2, np.random.default_rng(1), Effort(finish=2000, tolerance=1e-6))
     assert fit.error < 0.02  # the correction gives up a hundredth of the error it was given
     assert fit.outcome is Outcome.CONVERGED
 

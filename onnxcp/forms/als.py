@@ -10,7 +10,7 @@ Axes and modes are those of `algebra`: factors are ordered (T, S, *spatial).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -23,8 +23,10 @@ from onnxcp.forms.algebra import (
     Target,
     balance,
     column_energy,
+    double,
     grams_except,
     positions,
+    single,
     spatial_mode,
     squared_error,
 )
@@ -133,11 +135,26 @@ def extrapolate(new: Factors, old: Factors, weight: float) -> Factors:
     return tuple(n + weight * (n - o) for n, o in zip(new, old, strict=True))
 
 
-def fit_least_squares(target: Target, start: Factors, *, sweeps: int, tolerance: float) -> Iterates:
-    """Least-squares CP factors from `start`; the objective is ‖tensor − model‖²."""
+def fit_least_squares(
+    target: Target, start: Factors, *, sweeps: int, finish: int, tolerance: float
+) -> Iterates:
+    """Least-squares CP factors from `start`; the objective is ‖tensor − model‖².
+
+    At most `sweeps` in single precision, at half the cost and with the same course as far
+    as it resolves, then at most `finish` in double precision.
+    """
+    rough = _swept(target.single(), single(balance(start)), sweeps, tolerance)
+    factors = double(rough.factors)
+    if not finish:
+        return replace(rough, factors=factors)
+    fine = _swept(target, factors, finish, tolerance)
+    return replace(fine, sweeps=rough.sweeps + fine.sweeps)
+
+
+def _swept(target: Target, start: Factors, sweeps: int, tolerance: float) -> Iterates:
     return extrapolated(
         lambda factors: sweep(target, factors, least_squares),
-        balance(start),
+        start,
         sweeps=sweeps,
         tolerance=tolerance,
     )

@@ -66,7 +66,9 @@ def _fit(name: str, target: Target, rank: int, rng: np.random.Generator, effort:
         return Fit(name, nothing, 0.0, 0.0, 0.0, Outcome.CONVERGED, 0)
     norm = np.sqrt(target.energy)
     unit = replace(target, flat=target.flat / norm, energy=1.0)
-    rough = fit_least_squares(unit, start, sweeps=effort.sweeps, tolerance=effort.tolerance)
+    rough = fit_least_squares(
+        unit, start, sweeps=effort.sweeps, finish=effort.finish, tolerance=effort.tolerance
+    )
     calm = _calmed(unit, rough, effort)
     before, factors = _scaled(rough.factors, norm), _scaled(calm.factors, norm)
     return Fit(

@@ -50,13 +50,14 @@ class Fit:
 class Effort:
     """How hard a fit tries: sweeps at most, and the progress below which it has converged."""
 
-    sweeps: int = 500
+    sweeps: int = 500  # in single precision
+    finish: int = 300  # in double precision, from there
     corrections: int = 200  # 0: none, for a draft whose error alone matters
     tolerance: float = 1e-3  # relative fall of the objective over `als.WINDOW` sweeps
     slack: float = 0.01  # error given up for less sensitivity, relative to the error reached
 
 
-DRAFT = Effort(sweeps=60, corrections=0)
+DRAFT = Effort(sweeps=60, finish=0, corrections=0)
 """Enough to compare ranks by: within a few per cent of the converged error."""
 
 

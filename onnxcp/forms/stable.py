@@ -25,7 +25,9 @@ from onnxcp.forms.algebra import (
     Gram,
     Matrix,
     Target,
+    double,
     sensitivity,
+    single,
 )
 from onnxcp.forms.als import (
     WINDOW,
@@ -39,7 +41,9 @@ from onnxcp.forms.als import (
 )
 
 SLACK = 1e-6  # relative, on δ²: what rounding may add to an error that sits on its bound
-FINISH = 10  # sweeps of the closed form
+CHEAP_RANK = 128  # up to here an eigendecomposition costs little: the closed form runs on
+FINISH = 10  # sweeps of the closed form above
+RESOLVED = 1e-5  # of the energy: what squared errors in single precision tell apart, tenfold
 STEERING = 1.22  # most that μ moves in a sweep
 LEAST_RIDGE, MOST_RIDGE = 1e-13, 1e13  # relative to the largest eigenvalue
 
@@ -90,15 +94,29 @@ def correct(
 ) -> Iterates:
     """Lower the sensitivity of least-squares `factors`, ‖tensor − model‖² within `bound`.
 
-    Most of the way goes by `descend`, whose sweeps cost what least squares costs; a few
-    sweeps of the closed form then use up what is left of the bound. The objective of the
-    result is its sensitivity.
+    Most of the way goes by `descend`, whose sweeps cost what least squares costs; sweeps of
+    the closed form then use up what is left of the bound. The objective of the result is
+    its sensitivity.
     """
-    least = sweep(target, factors, lambda mode, *_: factors[mode])[1]
-    calm = descend(target, factors, least, bound, sweeps=sweeps, tolerance=tolerance)
-    final = preserve(target, calm.factors, bound=bound, sweeps=FINISH, tolerance=tolerance)
-    best = final if final.objective < calm.objective else calm
-    return Iterates(best.factors, best.objective, calm.sweeps + final.sweeps, calm.converged)
+    least = error_of(target, factors)
+    if bound - least > RESOLVED * target.energy:  # single precision can tell them apart
+        calm = descend(target.single(), single(factors), least, bound, sweeps, tolerance)
+    else:
+        calm = descend(target, factors, least, bound, sweeps, tolerance)
+    calmed = double(calm.factors)
+    closed = sweeps if calmed[0].shape[1] <= CHEAP_RANK else FINISH
+    final = preserve(target, calmed, bound=bound, sweeps=closed, tolerance=tolerance)
+    used = calm.sweeps + final.sweeps
+    if final.objective < calm.objective:
+        return Iterates(final.factors, final.objective, used, calm.converged)
+    within = error_of(target, calmed) <= bound * (1 + SLACK)
+    kept = calmed if within else factors
+    return Iterates(kept, sensitivity(kept), used, calm.converged)
+
+
+def error_of(target: Target, factors: Factors) -> float:
+    """‖tensor − model‖² of factors as they are."""
+    return sweep(target, factors, lambda mode, *_: factors[mode])[1]
 
 
 def preserve(
@@ -123,7 +141,6 @@ def descend(
     factors: Factors,
     least: float,
     bound: float,
-    *,
     sweeps: int,
     tolerance: float,
 ) -> Iterates:
@@ -139,7 +156,7 @@ def descend(
     price, momentum, history = 0.1 * room / max(lowest, np.finfo(np.float64).tiny), 1.0, [lowest]
 
     def solve(mode: int, product: Matrix, normal: Gram, energy: Energy) -> Matrix:
-        penalised = normal + np.diag(price * weights(sizes, energy, mode))
+        penalised = normal + np.diag(price * weights(sizes, energy, mode)).astype(normal.dtype)
         return least_squares(mode, product, penalised, energy)
 
     for used in range(1, sweeps + 1):
