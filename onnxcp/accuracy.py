@@ -65,17 +65,27 @@ def _top(k: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray | None], Scores
         assert labels is not None
         _check_labels(labels, scores.shape[1])
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        hit: Scores = (best == labels[:, None]).any(axis=1).astype(np.float64)
+        hit: Scores = (best == labels.reshape(-1, 1)).any(axis=1).astype(np.float64)
         return hit
 
     return score
 
 
+def _are_classes(labels: np.ndarray) -> bool:
+    """One whole number a sample."""
+    return labels.dtype.kind in "iu" and labels.size == len(labels)
+
+
 def _check_labels(labels: np.ndarray, classes: int) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if not _are_classes(labels):
+        raise DataError(
+            f"top-k needs one class number a sample, the labels are {labels.dtype} of shape "
+            f"{labels.shape}; convert the labels of --data"
+        )
+    wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise DataError(
-            f"label {labels[wrong[0]]} is out of range: the model has {classes} classes "
+            f"label {wrong.flat[0]} is out of range: the model has {classes} classes "
             f"(0..{classes - 1}); check the labels of --data"
         )
 
@@ -103,7 +113,7 @@ def _psnr(output: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) 
     if labels.shape != output.shape:
         raise DataError(
             f"psnr compares with labels of the output's shape {output.shape[1:]}, "
-            f"got {labels.shape[1:]}"
+            f"got {labels.shape[1:]}; give such labels, or choose another --metric"
         )
     square = np.square(np.asarray(output, np.float64) - labels).reshape(len(output), -1)
     return np.asarray(-10 * np.log10(np.maximum(square.mean(axis=1), 1e-12)), dtype=np.float64)
@@ -128,11 +138,14 @@ def choose_metric(name: str | None, samples: Samples) -> Metric:
     if name is None:
         if labels is None:
             return METRICS["agreement"]
-        return METRICS["top1" if labels.ndim == 1 and labels.dtype.kind in "iu" else "psnr"]
+        return METRICS["top1" if _are_classes(labels) else "psnr"]
     if name not in METRICS:
         raise UsageError(f"--metric {name}: unknown; choose one of {', '.join(METRICS)}")
     if METRICS[name].needs_labels and labels is None:
-        raise UsageError(f"--metric {name}: needs labels, and {samples.source} has none")
+        raise UsageError(
+            f"--metric {name}: needs labels, and {samples.source} has none; add them, or choose "
+            "agreement or cosine"
+        )
     return METRICS[name]
 
 

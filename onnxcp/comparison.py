@@ -1,8 +1,8 @@
 """What `verify` does: compare two models' outputs, and their accuracy where asked."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from onnxcp.tensors import Feeds
 from onnxcp.verify import STATS, Tolerance, Verdict, compare
 
 MOST_SAMPLES = 64  # compared elementwise; accuracy uses all of them
+ALIKE = "compare models of the same interface"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ def tolerance(
     output, and the others are then judged elementwise.
 
     Raises:
-        UsageError: an unknown statistic.
+        UsageError: an unknown statistic, or one without a tolerance.
     """
     output, _, name = stat.rpartition(":")
     if name not in STATS:
         raise UsageError(f"--check-error-stat {stat}: choose one of {', '.join(STATS)}")
     if rtol is None and atol is None:
+        if stat != STATS[0]:
+            raise UsageError(f"--check-error-stat {stat}: bounds nothing; give --rtol or --atol")
         return None
     made = Tolerance(rtol or 0.0, atol or 0.0, name)
     return {output: made} if output else made
@@ -70,23 +73,45 @@ def run(
         UsageError: the models differ in their inputs or outputs, or options contradict.
         OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
     """
+    limits = Limits(max_drop, None, metric)
+    if not sources.data:
+        limits.refuse_without_data()
     model, other = files.load(reference), files.load(candidate)
     inputs = prepare(model.inputs, sources)
     old, new = open_runner(reference, target), open_runner(candidate, target)
     _refuse_strangers(old, new, {s.name for s in model.inputs}, {s.name for s in other.inputs})
-    verdict = compare(old, new, old.outputs, _feeds(inputs), tolerance=tolerance)
+    rules = _rules(tolerance, old.outputs)
+    verdict = compare(old, new, old.outputs, _feeds(inputs), tolerance=rules)
     judged = None
     if metric is not None or max_drop is not None:
-        judged = Referee(old, inputs, Limits(max_drop, None, metric), progress).judge(new)
+        judged = Referee(old, inputs, limits, progress).judge(new)
     failures = tuple(_failures(verdict, judged if max_drop is not None else None))
     return Comparison(str(reference), str(candidate), verdict, judged, failures)
 
 
+def _rules(
+    tolerance: dict[str, Tolerance] | Tolerance | None, outputs: Sequence[str]
+) -> dict[str, Tolerance] | Tolerance | None:
+    """A tolerance for every output: elementwise where another one was given its own."""
+    if not isinstance(tolerance, dict):
+        return tolerance
+    for name, rule in tolerance.items():
+        if name not in outputs:
+            raise UsageError(
+                f"--check-error-stat {name}:{rule.stat}: no such output; the model gives "
+                f"{', '.join(outputs)}"
+            )
+    rule = next(iter(tolerance.values()))
+    return {name: replace(rule, stat="elemwise") for name in outputs} | tolerance
+
+
 def _refuse_strangers(old: Runner, new: Runner, fed: set[str], other: set[str]) -> None:
     if fed != other:
-        raise UsageError(f"the models take different inputs: {sorted(fed)} and {sorted(other)}")
+        names = f"{', '.join(sorted(fed))} and {', '.join(sorted(other))}"
+        raise UsageError(f"the models take different inputs, {names}; {ALIKE}")
     if old.outputs != new.outputs:
-        raise UsageError(f"the models give different outputs: {old.outputs} and {new.outputs}")
+        names = f"{', '.join(old.outputs)} and {', '.join(new.outputs)}"
+        raise UsageError(f"the models give different outputs, {names}; {ALIKE}")
 
 
 def _feeds(inputs: Inputs) -> Iterable[Feeds]:

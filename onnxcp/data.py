@@ -6,7 +6,10 @@ with the 1/f spectrum of natural ones, of zero mean and unit variance in every c
 """
 
 import csv
+import re
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,8 @@ from onnxcp.tensors import Feeds, Shape, TensorSpec
 
 LABELS = ("label", "labels")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+CLASS_NUMBER = re.compile("-?[0-9]{1,18}")
+DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +84,9 @@ def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Sample
     if path.is_dir():
         return _folder(path, specs, recipe)
     if not path.is_file():
-        raise DataError(f"--data {source}: no such file or folder")
+        raise DataError(f"{source}: no such file; give an .npz file or a folder of images")
     if path.suffix != ".npz":
-        raise DataError(f"--data {source}: give an .npz file or a folder of images")
+        raise DataError(f"{source}: not samples; give an .npz file or a folder of images")
     return _npz(path, specs, recipe)
 
 
@@ -89,19 +94,17 @@ def join(parts: Sequence[Samples]) -> Samples:
     """Several sources as one.
 
     Raises:
-        DataError: some have labels and some do not.
+        DataError: some have labels and some do not, or labels of another shape.
     """
     if len(parts) == 1:
         return parts[0]
-    labelled = {p.labels is not None for p in parts}
-    if len(labelled) > 1:
-        raise DataError("--data: some sources have labels and some have none; give one kind")
+    kinds = {p.labels.shape[1:] if p.labels is not None else None for p in parts}
+    if len(kinds) > 1:
+        names = ", ".join(p.source for p in parts)
+        raise DataError(f"{names}: some have labels and some none, or others; give one kind")
     ends = np.cumsum([p.count for p in parts])
-    labels = (
-        np.concatenate([p.labels for p in parts if p.labels is not None])
-        if True in labelled
-        else None
-    )
+    labelled = [p.labels for p in parts if p.labels is not None]
+    labels = np.concatenate(labelled) if labelled else None
 
     def read(start: int, stop: int) -> Feeds:
         pieces = []
@@ -116,23 +119,17 @@ def join(parts: Sequence[Samples]) -> Samples:
 
 def _npz(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
     arrays = _arrays(path)
-    labels = next(
-        (
-            arrays.pop(name)
-            for name in LABELS
-            if name in arrays and name not in {s.name for s in specs}
-        ),
-        None,
-    )
+    labels = _popped_labels(path, arrays, specs)
     chosen = _named_as_inputs(path, arrays, specs)
     counts = {name: len(array) for name, array in chosen.items()}
     if labels is not None:
         counts["label"] = len(labels)
     if len(set(counts.values())) != 1:
-        raise DataError(f"{path}: arrays of unequal length: {counts}")
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"{path}: arrays of unequal length: {shown}; store one row a sample")
     count = next(iter(counts.values()))
     if not count:
-        raise DataError(f"{path}: holds no samples")
+        raise DataError(f"{path}: holds no samples; give at least one")
     by_name = {s.name: s for s in specs}
 
     def read(start: int, stop: int) -> Feeds:
@@ -143,26 +140,45 @@ def _npz(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples
     return samples
 
 
+def _popped_labels(
+    path: Path, arrays: dict[str, np.ndarray], specs: Sequence[TensorSpec]
+) -> np.ndarray | None:
+    inputs = {s.name for s in specs}
+    name = next((n for n in LABELS if n in arrays and n not in inputs), None)
+    if name is None:
+        return None
+    labels = arrays.pop(name)
+    if labels.ndim == 0 or labels.dtype.kind not in "fiub":
+        raise DataError(f"{path}: {name!r} of {labels.dtype} holds no number for every sample")
+    return labels
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive, or a truncated one")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path}: not a readable .npz of plain arrays: {error}") from error
+            return {name: np.asanyarray(archive[name]) for name in archive.files}
+    except (ValueError, OSError, *DAMAGED) as error:
+        raise DataError(
+            f"{path}: not a readable .npz of plain arrays: {error}; write it with numpy.savez"
+        ) from error
 
 
 def _named_as_inputs(
     path: Path, arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]
 ) -> dict[str, np.ndarray]:
     """The array of every input: by name, or the only one for the only input."""
+    if not specs:
+        raise DataError(f"{path}: the model takes no inputs; leave the data out")
     if len(specs) == 1 and len(arrays) == 1:
         chosen = {specs[0].name: next(iter(arrays.values()))}
     else:
         missing = [s.name for s in specs if s.name not in arrays]
         if missing:
             raise DataError(
-                f"{path}: no array for input {', '.join(missing)}; "
-                f"it has {', '.join(arrays) or 'none'}"
+                f"{path}: no array for input {', '.join(missing)}, only "
+                f"{', '.join(arrays) or 'none'}; name the arrays as the model's inputs"
             )
         chosen = {s.name: arrays[s.name] for s in specs}
     for spec in specs:
@@ -179,7 +195,9 @@ def _named_as_inputs(
 
 def _folder(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
     if len(specs) != 1:
-        raise DataError(f"--data {path}: a folder of images fits one input, not {len(specs)}")
+        raise DataError(
+            f"{path}: a folder of images fits one input, not {len(specs)}; give an .npz file"
+        )
     listing = path / "labels.csv"
     table = _labels(listing) if listing.is_file() else None
     files = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGES)
@@ -190,7 +208,8 @@ def _folder(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samp
         labels = np.array([table[f.name] for f in files], dtype=np.int64)
     if not files:
         raise DataError(
-            f"--data {path}: holds no images{' that labels.csv names' if table else ''}"
+            f"{path}: holds no images{'' if table is None else ' that labels.csv names'}; "
+            f"give files that end in {', '.join(IMAGES)}"
         )
     spec, size = specs[0], _image_size(specs[0], recipe)
 
@@ -206,7 +225,7 @@ def _folder(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samp
 def _equal(images: list[np.ndarray], path: Path) -> list[np.ndarray]:
     if len({i.shape for i in images}) > 1:
         raise DataError(
-            f"--data {path}: images of different sizes; --preprocess with a crop makes them equal"
+            f"{path}: images of different sizes; --preprocess with a crop makes them equal"
         )
     return images
 
@@ -214,7 +233,7 @@ def _equal(images: list[np.ndarray], path: Path) -> list[np.ndarray]:
 def _image_size(spec: TensorSpec, recipe: Preprocess) -> tuple[int, int] | None:
     """The model's own (height, width), where fixed."""
     if spec.dims is None or len(spec.dims) != 4:
-        raise DataError(f"images do not fit the input {spec.text()}")
+        raise DataError(f"images do not fit the input {spec.text()}; give an .npz file")
     height, width = spec.dims[1:3] if recipe.layout == "NHWC" else spec.dims[2:4]
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
@@ -222,13 +241,16 @@ def _image_size(spec: TensorSpec, recipe: Preprocess) -> tuple[int, int] | None:
 def _labels(path: Path) -> dict[str, int]:
     """File name → class number; a header line is allowed."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [row for row in csv.reader(stream) if row]
-        if rows and not rows[0][1].strip().lstrip("-").isdigit():
-            rows = rows[1:]
-        return {Path(row[0]).name: int(row[1]) for row in rows}
-    except (OSError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: expects lines of file,label: {error}") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable CSV file: {error}; save it as UTF-8") from error
+    if rows and Path(rows[0][0]).suffix.lower() not in IMAGES:
+        rows = rows[1:]
+    for row in rows:
+        if len(row) < 2 or not CLASS_NUMBER.fullmatch(row[1].strip()):
+            raise DataError(f"{path}: {','.join(row)[:40]!r}: write each line as file,class number")
+    return {Path(row[0]).name: int(row[1]) for row in rows}
 
 
 def synthetic(

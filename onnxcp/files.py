@@ -7,16 +7,17 @@ file `<model>.data` for all tensors that came from outside. Protocol buffers can
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from onnxcp.errors import ModelError, OutputError
+from onnxcp.shapes import element_type
 from onnxcp.tensors import TensorSpec
 
 LARGEST_MESSAGE = 2**31 - 2**24  # bytes: protobuf's 2 GiB, less room for the graph itself
@@ -34,10 +35,14 @@ class Model:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What a caller feeds: graph inputs that are not initializers."""
+        """What a caller feeds: graph inputs that are not initializers.
+
+        Raises:
+            ModelError: one of them is no tensor, or of an unknown type.
+        """
         stored = {t.name for t in self.proto.graph.initializer}
         fed = [i for i in self.proto.graph.input if i.name not in stored]
-        return tuple(_spec(i) for i in fed)
+        return tuple(_spec(self.path, i) for i in fed)
 
 
 def load(path: Path) -> Model:
@@ -53,11 +58,21 @@ def load(path: Path) -> Model:
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path}: the ONNX checker refuses it: {_first_line(error)}; export the model again"
+        ) from error
     names = frozenset(t.name for t in outside)
     if outside:
         onnx.load_external_data_for_model(proto, str(path.parent))
     return Model(path, proto, _sha256([path, *files]), names)
+
+
+def existing(path: Path) -> Path:
+    """Raises ModelError if there is no file to read a model from."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; give the path of an .onnx file")
+    return path
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -83,15 +98,14 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise ModelError(f"{path}: {what}; give the path of an .onnx file")
     try:
-        proto = onnx.load(str(path), format="protobuf", load_external_data=False)
-    except (DecodeError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: not an ONNX file, or a truncated one") from error
+        proto = onnx.load(str(existing(path)), format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(
+            f"{path}: not an ONNX file, or a truncated one; export or copy it again"
+        ) from error
     if not proto.ir_version or not proto.graph.node:
-        raise ModelError(f"{path}: not an ONNX model: it holds no graph")
+        raise ModelError(f"{path}: not an ONNX model: it holds no graph; export it again")
     return proto
 
 
@@ -110,21 +124,48 @@ def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
         raise ModelError(
             f"{where}: external data {file.name!r} is missing; put it beside the model"
         )
-    try:
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-    except ValueError:
-        raise ModelError(f"{where}: external data offset or length is no number") from None
-    if end > file.stat().st_size:
-        raise ModelError(f"{where}: external data {file.name!r} is truncated: it ends before {end}")
+    _refuse_misplaced(f"{where}: external data {file.name!r}", tensor, entries, file)
     return file
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    kind = value.type.tensor_type
+def _refuse_misplaced(
+    where: str, tensor: onnx.TensorProto, entries: dict[str, str], file: Path
+) -> None:
+    """Raises ModelError if the place in a file is not as long as a tensor's elements."""
+    size = file.stat().st_size
     try:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"input {value.name!r} is not a tensor: not supported") from error
+        offset = int(entries.get("offset", 0))
+        length = int(entries.get("length", size - offset))
+    except ValueError:
+        offset = length = -1
+    if min(offset, length) < 0:
+        raise ModelError(f"{where}: its offset or length is no size; save the model again")
+    needed = _bytes(tensor) or length
+    if max(needed, length) > size - offset:
+        raise ModelError(
+            f"{where} is truncated: it has {size} bytes, {offset + max(needed, length)} are "
+            "asked for; copy it again"
+        )
+    if length != needed:
+        raise ModelError(
+            f"{where}: {length} bytes where the shape needs {needed}; save the model again"
+        )
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """What a tensor's elements take; 0 for types that numpy does not have."""
+    dtype = element_type(tensor.data_type)
+    return math.prod(tensor.dims) * dtype.itemsize if dtype and dtype.kind in "fiubc" else 0
+
+
+def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    dtype = element_type(kind.elem_type)
+    if dtype is None:
+        raise ModelError(
+            f"{path}: input {value.name!r} is no tensor of a known type; give a model that "
+            "takes tensors only"
+        )
     if not kind.HasField("shape"):
         return TensorSpec(value.name, dtype, None)
     dims = [
@@ -135,7 +176,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(" .") if lines else type(error).__name__
 
 
 def _sha256(files: list[Path]) -> str:
@@ -155,7 +196,9 @@ def reserve(path: Path, *, overwrite: bool, keep: tuple[Path, ...] = ()) -> None
             missing or not writable.
     """
     if any(path.resolve() == kept.resolve() for kept in keep):
-        raise OutputError(f"{path}: would overwrite an input of this run; choose another -o")
+        raise OutputError(
+            f"{path}: this run reads or writes that file already; choose another name"
+        )
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     if path.exists() and not overwrite:
@@ -165,7 +208,9 @@ def reserve(path: Path, *, overwrite: bool, keep: tuple[Path, ...] = ()) -> None
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"{path}: can not write there: {error.strerror}") from error
+        raise OutputError(
+            f"{path}: can not write there: {error.strerror}; name a folder you can write to"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -175,9 +220,13 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: can not write: {error.strerror}") from error
+        raise OutputError(_unwritten(path, error)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _unwritten(path: Path, error: OSError) -> str:
+    return f"{path}: can not write: {error.strerror}; check the folder and the space left there"
 
 
 def data_file(path: Path) -> Path:
@@ -200,7 +249,7 @@ def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozense
         with _detached(proto, external, data_file(path)):
             path.write_bytes(proto.SerializeToString())
     except OSError as error:
-        raise OutputError(f"{path}: can not write: {error.strerror}") from error
+        raise OutputError(_unwritten(path, error)) from error
 
 
 def move(source: Path, target: Path) -> None:

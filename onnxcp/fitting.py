@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onnxcp.conv import Chain, Kernel
-from onnxcp.errors import PlanError
+from onnxcp.errors import OnnxcpError, PlanError
 from onnxcp.forms import FORMS, Effort, Fit, Outcome, Shape
 from onnxcp.forms.algebra import Factors
 from onnxcp.plan import Choice, Plan
@@ -51,8 +51,13 @@ class Fits:
         self._lock = threading.Lock()
 
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
-        """The fit of a site; computed at the first call."""
-        return self._future(name, choice, effort).result()
+        """The fit of a site; computed at the first call.
+
+        Raises:
+            OnnxcpError: a process that fits was killed from outside.
+        """
+        with _while_workers_live(name):
+            return self._future(name, choice, effort).result()
 
     def _future(self, name: str, choice: Choice, effort: Effort) -> "Future[Fitted]":
         check(self._sites, name, choice)
@@ -66,7 +71,8 @@ class Fits:
     def _start(self, site: Site, choice: Choice, effort: Effort) -> "Future[Fitted]":
         seed = [self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}")]
         if self._workers is not None:
-            return self._workers.submit(compute, site.kernel, choice, seed, effort)
+            with _while_workers_live(site.name), _deaf_to_interrupts():
+                return self._workers.submit(compute, site.kernel, choice, seed, effort)
         future: Future[Fitted] = Future()
         future.set_result(compute(site.kernel, choice, seed, effort))
         return future
@@ -121,7 +127,7 @@ def workers(jobs: int) -> Iterator[Executor | None]:
         yield None
         return
     spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_leave_interrupts)
+    executor = ProcessPoolExecutor(jobs, mp_context=spawn)
     try:
         yield executor
     finally:
@@ -130,15 +136,38 @@ def workers(jobs: int) -> Iterator[Executor | None]:
             child.terminate()
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the first one ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _while_workers_live(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise OnnxcpError(
+            f"{name}: a process that fits was killed, probably for lack of memory; "
+            "try a smaller --jobs"
+        ) from error
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process started inside never sees Ctrl-C, which reaches every process of a terminal:
+    the first one ends the others. Blocked here, not in an initializer, because a child
+    imports for a second before it runs one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
     """Raises PlanError if a choice can not be made for a site, with what could."""
     if name not in sites:
-        raise PlanError(f"the plan names {name!r}, which is no site of this model")
+        raise PlanError(
+            f"the plan names {name!r}, which is no site of this model; `onnxcp inspect` lists them"
+        )
     if choice.form not in FORMS:
         raise PlanError(f"{name}: unknown form {choice.form!r}; choose one of {', '.join(FORMS)}")
     reason = FORMS[choice.form].refuses(sites[name].shape)

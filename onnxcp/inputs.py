@@ -28,6 +28,11 @@ class Sources:
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for option, number in (("--samples", self.samples), ("--batch", self.batch)):
+            if number is not None and number < 1:
+                raise UsageError(f"{option} {number}: give 1 or more")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
@@ -95,10 +100,6 @@ def _refuse_reuse(sources: Sources) -> None:
             f"{', '.join(map(str, twice))}: given as --data and as --calibration; samples that "
             "calibrate must not judge: give other ones"
         )
-    if sources.samples is not None and sources.samples < 1:
-        raise UsageError(f"--samples {sources.samples}: give 1 or more")
-    if sources.batch is not None and sources.batch < 1:
-        raise UsageError(f"--batch {sources.batch}: give 1 or more")
 
 
 def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:
@@ -107,7 +108,9 @@ def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:
     feeds = _filled(samples.read(0, min(batch, len(samples))), batch)
     if any(feeds[name].shape != shape for name, shape in shapes.items()):
         shown = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in shapes.items())
-        raise UsageError(f"--input-shape {shown} is not the shape of the samples in --data")
+        raise UsageError(
+            f"--input-shape {shown} is not the shape of the samples in --data; leave it out"
+        )
     return feeds
 
 

@@ -18,6 +18,7 @@ from onnxcp.plan import Choice, Plan, forced_ranks, from_json
 from onnxcp.progress import Progress
 from onnxcp.providers import Runner, Target, open_runner
 from onnxcp.rewrite import rewrite, with_kernels
+from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
 
@@ -45,10 +46,14 @@ class Settings:
     def __post_init__(self) -> None:
         if self.form not in ("auto", *FORMS):
             raise UsageError(f"--form {self.form}: unknown; choose auto, {', '.join(FORMS)}")
+        if self.strategy not in STRATEGIES:
+            raise UsageError(f"--strategy {self.strategy}: unknown; choose {', '.join(STRATEGIES)}")
         if self.jobs < 1:
             raise UsageError(f"--jobs {self.jobs}: give 1 or more")
         if self.plan is not None and self.ranks:
             raise UsageError("--plan and --rank exclude each other: a plan names every rank")
+        if not self.sources.data:
+            self.limits.refuse_without_data()
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -155,10 +160,13 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
     model = files.load(settings.model)
     inputs = prepare(model.inputs, settings.sources)
+    open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):
-            raise UsageError(f"--include/--exclude {pattern!r}: matches no site")
+            raise UsageError(
+                f"--include/--exclude {pattern!r}: matches no site; `onnxcp inspect` lists them"
+            )
     with (
         tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
         fitting.workers(settings.jobs) as workers,

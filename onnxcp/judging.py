@@ -34,12 +34,20 @@ class Limits:
             raise UsageError("--max-drop and --max-error exclude each other: give one budget")
         if self.max_error is not None and not 0 < self.max_error < 1:
             raise UsageError(f"--max-error {self.max_error}: give a number between 0 and 1")
+        if self.max_error is not None and self.metric is not None:
+            raise UsageError("--metric is what --max-drop bounds: leave it or --max-error out")
         if self.max_drop is not None:
             parse_drop(self.max_drop)
 
     @property
     def is_given(self) -> bool:
         return self.max_drop is not None or self.max_error is not None
+
+    def refuse_without_data(self) -> None:
+        """Raises UsageError if what is asked for can be measured on data only."""
+        for option, value in (("--max-drop", self.max_drop), ("--metric", self.metric)):
+            if value is not None:
+                raise UsageError(f"{option} {value}: needs --data; give samples to measure it on")
 
 
 class Referee:
@@ -49,9 +57,8 @@ class Referee:
         self, original: Outputs, inputs: Inputs, limits: Limits, progress: Progress = silent
     ) -> None:
         self._by_drop = inputs.samples is not None and limits.max_error is None
-        if inputs.samples is None and (limits.max_drop or limits.metric):
-            option = "--max-drop" if limits.max_drop else "--metric"
-            raise UsageError(f"{option} needs --data; without data the budget is --max-error")
+        if inputs.samples is None:
+            limits.refuse_without_data()
         if self._by_drop:
             assert inputs.samples is not None
             metric = choose_metric(limits.metric, inputs.samples)
@@ -145,9 +152,11 @@ def parse_drop(text: str) -> tuple[float, bool]:
     """
     relative = text.strip().endswith("%")
     try:
-        value = float(text.strip().rstrip("%")) / (100 if relative else 1)
+        value = float(text.strip().removesuffix("%")) / (100 if relative else 1)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise UsageError(f"--max-drop {text}: give an absolute drop as 0.01, a relative one as 1%")
+        raise UsageError(
+            f"--max-drop {text!r}: give an absolute drop as 0.01, a relative one as 1%"
+        )
     return value, relative

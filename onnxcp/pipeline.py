@@ -55,20 +55,18 @@ def plan_file(output: Path) -> Path:
 
 def _write(job: Job, outcome: Outcome) -> None:
     output, settings = job.settings.output, job.settings
-    if outcome.staged is None:
-        _copy(job.model.path, output)
-    else:
-        files.move(outcome.staged, output)
+    files.move(outcome.staged or _copy(job.model.path, job.folder / output.name), output)
     files.write_text(plan_file(output), to_json(outcome.plan, job.model.sha256, settings.fit_seed))
 
 
-def _copy(source: Path, output: Path) -> None:
+def _copy(source: Path, staged: Path) -> Path:
     """The input written through, external data too."""
     model = files.load(source)
-    if not model.external:
-        shutil.copyfile(source, output)
-        return
-    files.save(model.proto, output, model.external)
+    if model.external:
+        files.save(model.proto, staged, model.external)
+    else:
+        shutil.copyfile(source, staged)
+    return staged
 
 
 def run(job: Job) -> Outcome:
@@ -79,6 +77,8 @@ def run(job: Job) -> Outcome:
     """
     settings = job.settings
     asked = job.choices()
+    original = job.judged_runner(job.model.path)
+    referee = Referee(original, job.inputs, settings.limits, job.progress)
     latency = measure(
         asked,
         job.sites,
@@ -87,8 +87,6 @@ def run(job: Job) -> Outcome:
         seed=settings.seed,
         progress=job.progress,
     )
-    original = job.judged_runner(job.model.path)
-    referee = Referee(original, job.inputs, settings.limits, job.progress)
     if settings.is_forced:
         return _measured(job, Outcome(_forced(latency), latency, referee.budget), referee)
     outcome = Outcome(Plan(), latency, referee.budget)

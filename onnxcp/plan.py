@@ -99,15 +99,18 @@ def from_json(path: Path) -> tuple[Plan, int]:
     """
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if document["plan_version"] != PLAN_VERSION:
-            raise PlanError(f"{path}: plan version {document['plan_version']}, not {PLAN_VERSION}")
-        choices = {
-            str(name): Choice(str(row["form"]), int(row["rank"]))
-            for name, row in document["sites"].items()
-        }
-        return Plan(choices), int(document["seed"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PlanError(f"{path}: not a plan file: {error}") from error
+        version, sites, seed = document["plan_version"], document["sites"], document["seed"]
+        choices = {name: Choice(str(row["form"]), row["rank"]) for name, row in sites.items()}
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror}; give a plan that a run wrote") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise PlanError(f"{path}: not a plan file; give a plan that a run wrote") from error
+    if version != PLAN_VERSION:
+        raise PlanError(f"{path}: plan version {version}, not {PLAN_VERSION}; make it again")
+    for number in (seed, *(choice.rank for choice in choices.values())):
+        if type(number) is not int or number < 0:
+            raise PlanError(f"{path}: {number!r} is no rank or seed; give a plan that a run wrote")
+    return Plan(choices), seed
 
 
 def round_up(rank: float, block: int) -> int:

@@ -17,6 +17,7 @@ from onnxcp.tensors import TensorSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHANNELS = (1, 3, 4)
+MOST_PIXELS = 1 << 14  # of a side: more is a typing error
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,10 @@ def named(name: str) -> Preprocess:
         )
     try:
         return _from_json(json.loads(Path(name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"--preprocess {name}: {error}") from error
+    except OSError as error:
+        raise DataError(f"--preprocess {name}: {error.strerror}; give a .json file") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"--preprocess {name}: not a recipe: {error}") from error
 
 
 def _from_json(document: Any) -> Preprocess:
@@ -76,13 +79,24 @@ def _from_json(document: Any) -> Preprocess:
         raise ValueError("layout is NCHW or NHWC, channel_order RGB or BGR")
     for name in ("resize", "crop"):
         size = getattr(made, name)
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise ValueError(f"{name} is a positive number of pixels")
-    if not all(isinstance(v, int | float) for v in (made.scale, *made.mean, *made.std)):
-        raise ValueError("scale, mean and std are numbers")
+        if size is not None and not (_is_number(size) and size in range(1, MOST_PIXELS + 1)):
+            raise ValueError(f"{name} is a whole number of pixels from 1 to {MOST_PIXELS}")
+    for name in ("mean", "std"):
+        values = getattr(made, name)
+        if not isinstance(values, tuple) or not values or not all(map(_is_number, values)):
+            raise ValueError(f"{name} is a list of numbers, one or one a channel")
+    if not _is_number(made.scale):
+        raise ValueError("scale is a number")
     if 0 in made.std:
         raise ValueError("std holds a zero")
     return made
+
+
+def _is_number(value: object) -> bool:
+    """JSON allows true, NaN and numbers beyond any float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= float(np.finfo(np.float32).max)
 
 
 def read_image(file: Path, recipe: Preprocess, size: tuple[int, int] | None) -> np.ndarray:
@@ -94,8 +108,8 @@ def read_image(file: Path, recipe: Preprocess, size: tuple[int, int] | None) -> 
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not a readable image: {error}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: not a readable image: {error}; take it out") from error
     crop = (recipe.crop, recipe.crop) if recipe.crop else None
     if recipe.resize is None and crop is None:
         return np.asarray(
@@ -161,8 +175,8 @@ def _scaled(samples: np.ndarray, recipe: Preprocess, axis: int) -> np.ndarray:
     for name, values in (("mean", recipe.mean), ("std", recipe.std)):
         if len(values) not in (1, channels):
             raise DataError(
-                f"preprocessing has {len(values)} values of {name}, the samples {channels} "
-                f"channel{'s' * (channels != 1)}; choose a recipe that fits, or --preprocess none"
+                f"--preprocess: {len(values)} values of {name}, but the samples have {channels} "
+                f"channel{'s' * (channels != 1)}; choose a recipe that fits, or none"
             )
     if samples.ndim == 4:
         shape[axis] = -1

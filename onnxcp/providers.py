@@ -92,14 +92,14 @@ class Target:
 class Runner:
     """A model ready to run. Calling it takes feeds by input name, returns all outputs."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, where: str = "the model") -> None:
+        self._session, self._where = session, where
         self.outputs: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
         self.inputs: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
 
     def __call__(self, feeds: Feeds) -> list[np.ndarray]:
         """Raises ModelError if the runtime refuses the feeds or fails."""
-        with _as_model_error("running the model"):
+        with _as_model_error(f"running {self._where}"):
             results: list[np.ndarray] = self._session.run(None, dict(feeds))
         return results
 
@@ -130,7 +130,7 @@ def open_runner(source: Path | bytes, target: Target) -> Runner:
             f"provider {row.name}: {row.ort_name} did not load and ONNX Runtime fell back to "
             f"{session.get_providers()[0]}; check its driver and libraries"
         )
-    return Runner(session)
+    return Runner(session, where)
 
 
 def _session_options(ort: ModuleType, target: Target) -> Any:
@@ -163,14 +163,17 @@ def _as_model_error(doing: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        text = str(error).strip() or type(error).__name__
-        cause = text.splitlines()[0].split(" : ")[-1]
-        raise ModelError(f"{doing}: ONNX Runtime says: {cause}") from error
+        raise ModelError(f"{doing}: ONNX Runtime says: {_cause(error)}") from error
     except Exception as error:
         if type(error).__module__.startswith("onnxruntime"):
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{doing}: ONNX Runtime says: {cause}") from error
+            raise ModelError(f"{doing}: ONNX Runtime says: {_cause(error)}") from error
         raise
+
+
+def _cause(error: Exception) -> str:
+    """In one line, without the "[ONNXRuntimeError] : 1 : FAIL : " before it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
 
 
 def cpu_flags() -> frozenset[str]:

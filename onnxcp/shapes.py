@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 
 from onnxcp.conv import Geometry, Pair
+from onnxcp.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 LARGE = 1 << 16  # bytes: a tensor below may be a shape that inference has to read
+MOST = 1 << 31  # of a stride, a dilation or a padding: more is damage
 
 
 def infer(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
@@ -48,15 +51,27 @@ def _skeleton(proto: onnx.ModelProto, inputs: Shapes) -> onnx.ModelProto:
     return skeleton
 
 
+def element_type(data_type: int) -> np.dtype | None:
+    """The numpy dtype of an ONNX element type; None for a type that is unknown."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    except (KeyError, TypeError):
+        return None
+
+
 def padded(node: onnx.NodeProto, window: Pair, image: Pair | None) -> Geometry | str:
     """The geometry of a Conv node with its padding made explicit.
 
     Returns the auto_pad mode instead if it needs an image size that is not known.
+
+    Raises:
+        ModelError: an attribute that no 2-D convolution has.
     """
     attributes = {a.name: a for a in node.attribute}
-    strides = _pair(attributes, "strides")
-    dilations = _pair(attributes, "dilations")
-    mode = attributes["auto_pad"].s.decode() if "auto_pad" in attributes else "NOTSET"
+    sy, sx = _numbers(node, attributes, "strides", (1, 1), least=1)
+    dy, dx = _numbers(node, attributes, "dilations", (1, 1), least=1)
+    strides, dilations = (sy, sx), (dy, dx)
+    mode = attributes["auto_pad"].s.decode(errors="replace") if "auto_pad" in attributes else ""
     if mode == "VALID":
         return Geometry(strides, dilations)
     if mode in ("SAME_UPPER", "SAME_LOWER"):
@@ -67,15 +82,29 @@ def padded(node: onnx.NodeProto, window: Pair, image: Pair | None) -> Geometry |
             for k in (0, 1)
         ]
         return Geometry(strides, dilations, (sides[0][0], sides[1][0], sides[0][1], sides[1][1]))
-    top, left, bottom, right = attributes["pads"].ints if "pads" in attributes else (0,) * 4
+    if mode not in ("", "NOTSET"):
+        raise ModelError(f"{node.name}: auto_pad {mode!r} is unknown; export the model again")
+    pads = _numbers(node, attributes, "pads", (0, 0, 0, 0), least=-MOST)
+    top, left, bottom, right = pads
     return Geometry(strides, dilations, (top, left, bottom, right))
 
 
-def _pair(attributes: Mapping[str, onnx.AttributeProto], name: str) -> Pair:
-    if name not in attributes:
-        return (1, 1)
-    vertical, horizontal = attributes[name].ints
-    return vertical, horizontal
+def _numbers(
+    node: onnx.NodeProto,
+    attributes: Mapping[str, onnx.AttributeProto],
+    name: str,
+    default: tuple[int, ...],
+    *,
+    least: int,
+) -> tuple[int, ...]:
+    """An attribute with as many numbers as its default."""
+    numbers = tuple(attributes[name].ints) if name in attributes else default
+    if len(numbers) != len(default) or not all(least <= n <= MOST for n in numbers):
+        raise ModelError(
+            f"{node.name}: {name} {list(numbers)} do not fit a 2-D convolution; "
+            "export the model again"
+        )
+    return numbers
 
 
 def _same(mode: str, window: int, stride: int, dilation: int, size: int) -> Pair:

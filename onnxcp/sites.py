@@ -14,7 +14,7 @@ import onnx
 
 from onnxcp.conv import Geometry, Kernel, Pair
 from onnxcp.errors import ModelError
-from onnxcp.shapes import Shapes, padded
+from onnxcp.shapes import Shapes, element_type, padded
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv")
@@ -129,7 +129,8 @@ def find(proto: onnx.ModelProto, shapes: Shapes) -> tuple[tuple[Site, ...], tupl
     `shapes` holds concrete tensor shapes by name, as far as they are known.
 
     Raises:
-        ModelError: a site's weight holds NaN or infinity, or its window does not fit.
+        ModelError: a site's weight holds NaN or infinity, its window does not fit, or an
+            attribute makes no sense.
     """
     constants, names = Constants(proto.graph), node_names(proto.graph)
     ours = replaced_before(proto)
@@ -202,9 +203,9 @@ def _left_alone(
 
 def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | None:
     dims = tuple(stored.dims)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
-    if dtype not in FLOATS:
-        return "dtype", str(dtype)
+    dtype = element_type(stored.data_type)
+    if dtype is None or dtype not in FLOATS:  # numpy takes None for float64
+        return "dtype", "of an unknown type" if dtype is None else str(dtype)
     if 0 in dims:
         return "empty", ""
     if len(dims) != 4:

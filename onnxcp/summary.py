@@ -159,6 +159,8 @@ def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> st
             return "left out by --include or --exclude"
         refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.shape))]
         return refusals[0] if refusals else "no candidate rank saves multiply-adds"
+    if not row.tried:
+        return "no candidate rank saves multiply-adds"
     best = min(row.tried, key=lambda m: m.seconds)
     text = f"{best.choice.form} at rank {best.choice.rank}: {best.against.verdict()}"
     if not any(m.is_faster for m in row.tried):

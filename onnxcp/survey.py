@@ -35,6 +35,7 @@ def _traced(
         if node.op_type == "Conv"
         for n in (node.input[0], node.output[0])
     }
+    open_runner(model.path, target)  # what it refuses is said by the model's own name
     missing = sorted(wanted - set(known) - {o.name for o in model.proto.graph.output})
     watched = onnx.ModelProto()
     watched.CopyFrom(model.proto)

@@ -45,11 +45,14 @@ def parse_shape(text: str) -> tuple[str, Shape]:
     Raises:
         UsageError: it has no colon, or a size that is no positive number.
     """
-    name, colon, sizes = text.rpartition(":")
-    parts = sizes.lower().split("x")
-    if not colon or not name or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise UsageError(f"input shape {text!r}: write it as name:1x3x224x224")
-    return name, tuple(map(int, parts))
+    name, _, sizes = text.rpartition(":")
+    try:
+        shape = tuple(int(size) for size in sizes.lower().split("x"))
+    except ValueError:
+        shape = (0,)
+    if not name or min(shape) < 1:
+        raise UsageError(f"--input-shape {text!r}: write it as name:1x3x224x224")
+    return name, shape
 
 
 def concrete_shapes(
@@ -104,7 +107,7 @@ def _concrete(
     spec: TensorSpec, batch: int | None, override: Shape | None, sample: Shape | None
 ) -> Shape:
     if override is not None:
-        _refuse_mismatch(spec, override)
+        _refuse_mismatch(spec, override, batch)
         return _refuse_absurd(spec, override)
     if spec.dims is None:
         raise UsageError(f"input {spec.text()}: pass --input-shape {spec.name}:1x3x224x224")
@@ -117,7 +120,9 @@ def _size(spec: TensorSpec, axis: int, batch: int | None, sample: Shape | None) 
     dim = spec.dims[axis]
     if isinstance(dim, int):
         if axis == 0 and batch not in (None, dim) and len(spec.dims) > 1:
-            raise UsageError(f"--batch {batch}: input {spec.text()} has a fixed batch of {dim}")
+            raise UsageError(
+                f"--batch {batch}: input {spec.text()} has a fixed batch of {dim}; leave it out"
+            )
         return dim
     if axis == 0:
         return batch or 1
@@ -131,24 +136,27 @@ def _size(spec: TensorSpec, axis: int, batch: int | None, sample: Shape | None) 
     )
 
 
-def _refuse_mismatch(spec: TensorSpec, shape: Shape) -> None:
-    dims = spec.dims
-    if dims is None:
-        return
+def _refuse_mismatch(spec: TensorSpec, shape: Shape, batch: int | None) -> None:
+    given = f"--input-shape {spec.name}:{'x'.join(map(str, shape))}"
+    dims = (None,) * len(shape) if spec.dims is None else spec.dims
     fits = len(dims) == len(shape) and all(
         not isinstance(d, int) or d == size for d, size in zip(dims, shape, strict=True)
     )
     if not fits:
-        given = "x".join(map(str, shape))
-        raise UsageError(f"--input-shape {spec.name}:{given} does not fit the input {spec.text()}")
+        raise UsageError(
+            f"{given} does not fit the input {spec.text()}; keep its rank and its fixed sizes"
+        )
+    if batch not in (None, shape[0]) and len(shape) > 1:
+        raise UsageError(f"{given} and --batch {batch} contradict each other: give one of them")
 
 
 def _refuse_absurd(spec: TensorSpec, shape: Shape) -> Shape:
-    count = math.prod(shape)
-    if not 0 < count <= MOST_ELEMENTS:
-        size = "no elements" if count == 0 else f"{count:.2g} elements"
+    size = "no elements" if min(shape, default=1) < 1 else f"over {MOST_ELEMENTS} elements"
+    if min(shape, default=1) < 1 or math.prod(shape) > MOST_ELEMENTS:
+        dynamic = spec.dims is None or not all(isinstance(d, int) for d in spec.dims)
+        remedy = "pass --input-shape with" if dynamic else "export the model with"
         raise UsageError(
             f"input {spec.text()}: a shape of {'x'.join(map(str, shape))} has {size}; "
-            "pass --input-shape with the real one"
+            f"{remedy} the real one"
         )
     return shape

@@ -75,7 +75,8 @@ def _time(
     clock = time.perf_counter
     trial = take_turns(subjects, clock, turns=3, warmup=max(1, length.warmup))
     each = sum(t.median for t in trial)
-    turns = min(MOST_TURNS, max(length.iterations, round(length.seconds / each)))
+    wanted = round(min(MOST_TURNS, length.seconds / each))
+    turns = min(MOST_TURNS, max(length.iterations, wanted))
     return take_turns(
         subjects,
         clock,

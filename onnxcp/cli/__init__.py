@@ -7,9 +7,11 @@ Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a c
 Commands import what they need when they run, so that `--help` answers at once.
 """
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from onnxcp import __version__
 from onnxcp.cli.benchmark import benchmark
@@ -17,8 +19,27 @@ from onnxcp.cli.inspect import inspect
 from onnxcp.cli.optimize import optimize
 from onnxcp.cli.verify import verify
 
+WrongUse: Any = typer.BadParameter.__base__  # click's UsageError, which typer does not export
+
+
+class OneLine(TyperGroup):
+    """Says wrong use in one line, as all other errors are said."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except WrongUse as error:
+            command = error.ctx.command_path if error.ctx else "onnxcp"
+            problem = " ".join(error.format_message().split()).rstrip(".")
+            if problem:  # else it was no argument at all, and help is printed
+                typer.echo(f"error: {problem}; see {command} --help", err=True)
+            sys.exit(2)
+        sys.exit(code)
+
+
 app = typer.Typer(
     name="onnxcp",
+    cls=OneLine,
     help="Make a trained CNN measurably faster on your target, within your accuracy budget.",
     no_args_is_help=True,
     add_completion=False,

@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 BUG, INTERRUPTED = 70, 130
 WIDEST = 120
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def errors_as_lines(verbose: int) -> Iterator[None]:
     """Whatever goes wrong inside ends the command with one line and the documented code."""
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = {number: signal.signal(number, _interrupt) for number in ENDING}
     try:
         yield
+    except BrokenPipeError:
+        raise  # a reader that had enough, as `head`: typer ends without a word
     except OnnxcpError as error:
         _fail(str(error), error.exit_code, verbose)
     except KeyboardInterrupt:
@@ -36,23 +39,33 @@ def errors_as_lines(verbose: int) -> Iterator[None]:
         raise
     except MemoryError:
         _fail("out of memory; try a smaller --batch or fewer --samples", 2, verbose)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "check the path, its permissions and the space left on the disk"
+        _fail(f"{where}{error.strerror or error}; {hint}", 2, verbose)
     except Exception as error:
         what = f"internal error: {type(error).__name__}: {error}"
         hint = "this is a bug in onnxcp; please report it with the output of -vv"
-        _fail(f"{' '.join(what.split())}; {hint}", BUG, verbose)
+        _fail(f"{what}; {hint}", BUG, verbose)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            if signal.getsignal(number) is _interrupt:  # else the process is ending, see there
+                signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the run. Later ones, as of an impatient Ctrl-C or of `timeout`,
+    which sends two, must not keep it from tidying up, to the end of the process."""
     del number, frame
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int, verbose: int) -> None:
     if verbose >= 2:
         traceback.print_exc()
-    typer.echo(f"error: {message}", err=True)
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
 
 

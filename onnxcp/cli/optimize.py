@@ -83,11 +83,12 @@ def optimize(
     Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
     """
     with errors_as_lines(verbose):
+        from onnxcp.files import existing
         from onnxcp.job import Settings
         from onnxcp.judging import Limits
 
-        written = output or model.with_suffix(".cp.onnx")
-        _reserve(model, written, report, overwrite)
+        written = output or existing(model).with_suffix(".cp.onnx")
+        _reserve([model, *map(Path, data), *map(Path, calibration)], written, report, overwrite)
         settings = Settings(
             model=model,
             output=written,
@@ -121,15 +122,17 @@ def optimize(
         raise typer.Exit(found.exit_code)
 
 
-def _reserve(model: Path, output: Path, reports: list[Path], overwrite: bool) -> None:
+def _reserve(read: list[Path], output: Path, reports: list[Path], overwrite: bool) -> None:
     """Every file this run may write, checked before any work."""
     from onnxcp.files import data_file, reserve
     from onnxcp.pipeline import plan_file
 
-    keep = (model, data_file(model))
-    for path in (output, plan_file(output)):
+    keep = (*read, data_file(read[0]))
+    reserve(output, overwrite=overwrite, keep=keep)
+    written = (output, plan_file(output), data_file(output))
+    for path in written[1:]:
         reserve(path, overwrite=overwrite, keep=keep)
-    options.reserve_reports(reports, overwrite=overwrite, keep=(*keep, output, plan_file(output)))
+    options.reserve_reports(reports, overwrite=overwrite, keep=(*keep, *written))
 
 
 def _publish(found: "Report", reports: list[Path], quiet: bool) -> None:

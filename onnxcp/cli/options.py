@@ -54,7 +54,9 @@ InputShape = Annotated[
         "--input-shape", metavar="NAME:1x3x224x224", help="Shape of a dynamic input. Repeatable."
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of fits and synthetic inputs.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, help="Of fits and synthetic inputs.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print the verdict only.")]
 Verbose = Annotated[
@@ -102,7 +104,7 @@ def target(provider: str, options: list[str], threads: int) -> "Target":
     pairs = [text.partition("=") for text in options]
     for key, equals, _ in pairs:
         if not key or not equals:
-            raise UsageError(f"--provider-option {key!r}: write it as KEY=VALUE")
+            raise UsageError(f"--provider-option {key + equals!r}: write it as KEY=VALUE")
     return Target.named(provider, threads, {key: value for key, _, value in pairs})
 
 

@@ -4,7 +4,7 @@ Choose it where nothing is known of the data but a budget: it needs few fits and
 judgements, and takes no account of which sites matter more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from onnxcp.plan import Budget, Candidate, Judge, Menu, Plan
@@ -35,10 +35,22 @@ def bisect(menu: Menu, budget: Budget, judge: Judge) -> Plan:
 
 def at_error(menu: Menu, error: float) -> Plan:
     """Every site's fastest candidate whose kernel error is at most `error`."""
-    with ThreadPoolExecutor(menu.jobs) as pool:
-        found = pool.map(lambda candidates: _fastest(menu, candidates, error), menu.sites.values())
-        chosen = dict(zip(menu.sites, found, strict=True))
+    found = _of_all_sites(menu, lambda candidates: _fastest(menu, candidates, error))
+    chosen = dict(zip(menu.sites, found, strict=True))
     return Plan({name: c.choice for name, c in chosen.items() if c is not None})
+
+
+def _of_all_sites(
+    menu: Menu, pick: Callable[[Sequence[Candidate]], Candidate | None]
+) -> list[Candidate | None]:
+    """`pick` for every site, `menu.jobs` of them at once."""
+    if menu.jobs == 1:
+        return [pick(candidates) for candidates in menu.sites.values()]
+    pool = ThreadPoolExecutor(menu.jobs)
+    try:
+        return list(pool.map(pick, menu.sites.values()))
+    finally:  # without a wait: Ctrl-C must not last as long as the fits that were begun
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _fastest(menu: Menu, candidates: Sequence[Candidate], error: float) -> Candidate | None:
