@@ -1,6 +1,7 @@
 """What `inspect` shows: every layer with its cost, and whether a chain could replace it."""
 
 import json
+import textwrap
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,41 +82,43 @@ def as_json(listing: Listing) -> str:
 
 
 def as_text(listing: Listing, width: int) -> str:
-    """A table as wide as the terminal."""
+    """A table as wide as the terminal; reasons are numbered and stand in full below it."""
+    reasons = list(dict.fromkeys(r.status for r in listing.rows if r.status != ELIGIBLE))
     timed = any(r.milliseconds is not None for r in listing.rows)
-    fixed = 46 + 9 * timed
     longest = max((len(r.layer.name) for r in listing.rows), default=4)
-    name = max(12, min(longest + 2, (width - fixed) // 2))
+    name = max(12, min(longest + 2, width - 58 - 9 * timed))
     head = (
-        f"{'layer':<{name}}{'op':<6}{'weight':<14}{'stride':<7}{'group':>5}{'macs':>7}{'share':>6}"
+        f"{'layer':<{name}}{'op':<6}{'weight':<14}{'stride':<7}{'group':>6}{'macs':>7}{'share':>7}"
     )
     lines = [head + (f"{'ms':>9}" if timed else "") + "  status"]
-    lines += [_line(row, listing.macs, name, timed, width) for row in listing.rows]
-    eligible = [r for r in listing.rows if r.status == ELIGIBLE]
-    share = total_macs([r.layer for r in eligible]) / listing.macs if listing.macs else 0.0
-    lines += [
-        "",
-        f"{len(eligible)} of {len(listing.rows)} layers eligible, with {share:.0%} of "
-        f"{count(listing.macs)} multiply-adds",
+    lines += [_line(row, listing.macs, name, timed, reasons) for row in listing.rows]
+    notes = [
+        textwrap.fill(f"[{number}] {reason}", width, subsequent_indent="    ")
+        for number, reason in enumerate(reasons, 1)
     ]
+    return "\n".join([*lines, "", *notes, *_totals(listing)])
+
+
+def _totals(listing: Listing) -> list[str]:
+    eligible = [r.layer for r in listing.rows if r.status == ELIGIBLE]
+    share = total_macs(eligible) / listing.macs if listing.macs else 0.0
+    of_all = f", with {share:.0%} of {count(listing.macs)} multiply-adds" if listing.macs else ""
+    lines = [f"{len(eligible)} of {len(listing.rows)} layers eligible{of_all}"]
     if listing.unknown:
-        lines.append(
-            f"shapes unknown: pass --input-shape for {', '.join(listing.unknown)} to see costs"
-        )
-    return "\n".join(lines)
+        names = ", ".join(listing.unknown)
+        lines.append(f"shapes unknown: pass --input-shape for {names} to see costs")
+    return lines
 
 
-def _line(row: Row, macs: int, name: int, timed: bool, width: int) -> str:
+def _line(row: Row, macs: int, name: int, timed: bool, reasons: list[str]) -> str:
     layer = row.layer
     shape = "×".join(map(str, layer.shape)) if layer.shape else "?"
     stride = "×".join(map(str, layer.strides)) or "1"
     share = f"{layer.macs / macs:.1%}" if layer.macs and macs else ""
     ms = "" if row.milliseconds is None else f"{row.milliseconds:.3f}"
     label = layer.name if len(layer.name) < name else "…" + layer.name[-(name - 2) :]
-    line = (
-        f"{label:<{name}}{layer.op[:5]:<6}{shape:<14}{stride:<7}{layer.group:>5}"
-        f"{count(layer.macs):>7}{share:>6}" + (f"{ms:>9}" if timed else "")
+    status = ELIGIBLE if row.status == ELIGIBLE else f"[{reasons.index(row.status) + 1}]"
+    return (
+        f"{label:<{name}}{layer.op[:5]:<6}{shape:<14}{stride:<7}{layer.group:>6}"
+        f"{count(layer.macs):>7}{share:>7}{ms:>{9 * timed}}  {status}"
     )
-    status = f"  {row.status}"
-    room = width - len(line)
-    return line + (status if len(status) <= room or room < 12 else status[: room - 1] + "…")
