@@ -5,16 +5,16 @@ A fit depends on the kernel, form, rank and seed alone: never on which fits came
 
 import hashlib
 import math
-import multiprocessing
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from loky import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits
 
 from onnxcp.conv import Chain, Kernel
@@ -71,7 +71,7 @@ class Fits:
     def _start(self, site: Site, choice: Choice, effort: Effort) -> "Future[Fitted]":
         seed = [self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}")]
         if self._workers is not None:
-            with _while_workers_live(site.name), _deaf_to_interrupts():
+            with _while_workers_live(site.name):
                 return self._workers.submit(compute, site.kernel, choice, seed, effort)
         future: Future[Fitted] = Future()
         future.set_result(compute(site.kernel, choice, seed, effort))
@@ -126,14 +126,14 @@ def workers(jobs: int) -> Iterator[Executor | None]:
     if jobs == 1:
         yield None
         return
-    spawn = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=spawn)
+    executor = ProcessPoolExecutor(jobs)
     try:
+        with _interrupts_ignored():
+            started = [executor.submit(int) for _ in range(jobs)]
+        wait(started)  # so that nothing starts up while something is timed
         yield executor
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        executor.shutdown(wait=True, kill_workers=True)
 
 
 @contextmanager
@@ -148,18 +148,17 @@ def _while_workers_live(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """A process started inside never sees Ctrl-C, which reaches every process of a terminal:
-    the first one ends the others. Blocked here, not in an initializer, because a child
-    imports for a second before it runs one."""
-    if not hasattr(signal, "pthread_sigmask"):
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which reaches every process of a terminal:
+    the first one ends the others. Ignored signals are inherited, before a child runs a line."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:

@@ -26,6 +26,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx_graphsurgeon": "chains",
     "tensorly": "forms",
     "scipy": "forms",
+    "loky": "fitting",
     "PIL": "preprocess",
     "onnxruntime": "providers quantize",
     "torch": "finetune",
