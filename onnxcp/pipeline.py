@@ -17,7 +17,7 @@ from onnxcp.errors import SurgeryError
 from onnxcp.job import Job, Settings, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import Latency, candidates, measure
-from onnxcp.plan import Candidate, Menu, Plan, Score, to_json
+from onnxcp.plan import Budget, Candidate, Menu, Plan, Score, to_json
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
@@ -76,6 +76,8 @@ def run(job: Job) -> Outcome:
     """
     settings = job.settings
     asked = job.choices()
+    if not asked:  # so the model need not even run
+        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
     latency = measure(
         asked,
         job.sites,
