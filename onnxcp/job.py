@@ -88,9 +88,10 @@ class Job:
         if self.settings.plan is not None:
             plan, _ = from_json(self.settings.plan)
             asked = {name: [choice] for name, choice in plan.choices.items()}
-        elif self.settings.ranks:
+        elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
-            ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block)
+            most = {s.name: fitting.largest_rank(s.shape) for s in self.chosen}
+            ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block, most)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
             block = self.settings.target.block
