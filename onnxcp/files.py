@@ -51,13 +51,30 @@ def load(path: Path) -> Model:
     outside = [t for t in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
     files = sorted({_external_file(path, t) for t in outside})
     try:
-        onnx.checker.check_model(str(path))
+        with _nothing_on_stdout():
+            onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
     names = frozenset(t.name for t in outside)
     if outside:
         onnx.load_external_data_for_model(proto, str(path.parent))
     return Model(path, proto, _sha256([path, *files]), names)
+
+
+@contextlib.contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send to stderr what the checker prints of experimental operators: stdout is for results."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed, so nothing can be printed there
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
