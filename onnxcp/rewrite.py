@@ -138,7 +138,7 @@ def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
     candidates = list(kernels)
     while candidates:
         name = candidates.pop()
-        if name in _read(graph):
+        if name in _read(graph) or name in _trained(made):
             continue
         for node in [n for n in graph.node if name in n.output]:
             if node.op_type in ("Constant", "Identity") and len(node.output) == 1:
@@ -157,6 +157,16 @@ def _read(graph: onnx.GraphProto) -> set[str]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 names |= _read(inner)
+    return names
+
+
+def _trained(made: onnx.ModelProto) -> set[str]:
+    """Names that the model's training graphs read or update."""
+    names: set[str] = set()
+    for training in made.training_info:
+        names |= _read(training.initialization) | _read(training.algorithm)
+        for binding in (*training.initialization_binding, *training.update_binding):
+            names |= {binding.key, binding.value}
     return names
 
 
