@@ -25,7 +25,8 @@ ALIGNMENT = 4096  # of external tensors: what memory mapping wants
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A checked model in memory. `external` names the tensors that lay outside its file."""
+    """A checked model in memory. `external` names the tensors that lay outside its file;
+    those of Constant nodes may have no name, and are written inside."""
 
     path: Path
     proto: onnx.ModelProto
@@ -55,7 +56,7 @@ def load(path: Path) -> Model:
             onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
-    names = frozenset(t.name for t in outside)
+    names = frozenset(t.name for t in outside if t.name)
     if outside:
         onnx.load_external_data_for_model(proto, str(path.parent))
     return Model(path, proto, _sha256([path, *files]), names)
