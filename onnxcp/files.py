@@ -26,7 +26,8 @@ ALIGNMENT = 4096  # of external tensors: what memory mapping wants
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A checked model in memory. `external` names the tensors that lay outside its file."""
+    """A checked model in memory. `external` names the tensors that lay outside its file;
+    those of Constant nodes may have no name, and are written inside."""
 
     path: Path
     proto: onnx.ModelProto
@@ -56,12 +57,13 @@ def load(path: Path) -> Model:
     outside = [t for t in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
     files = sorted({_external_file(path, t) for t in outside})
     try:
-        onnx.checker.check_model(str(path))
+        with _nothing_on_stdout():
+            onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"{path}: the ONNX checker refuses it: {_first_line(error)}; export the model again"
         ) from error
-    names = frozenset(t.name for t in outside)
+    names = frozenset(t.name for t in outside if t.name)
     if outside:
         onnx.load_external_data_for_model(proto, str(path.parent))
     return Model(path, proto, _sha256([path, *files]), names)
@@ -73,6 +75,22 @@ def existing(path: Path) -> Path:
         what = "is a folder" if path.is_dir() else "no such file"
         raise ModelError(f"{path}: {what}; give the path of an .onnx file")
     return path
+
+
+@contextlib.contextmanager
+def _nothing_on_stdout() -> Iterator[None]:
+    """Send to stderr what the checker prints of experimental operators: stdout is for results."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed, so nothing can be printed there
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

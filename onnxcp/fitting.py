@@ -99,6 +99,12 @@ class Fits:
             raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fit.outcome.value}")
         return FORMS[choice.form].stages(fit.factors, site.shape, site.geometry, None)
 
+    def stored_error(self, name: str, choice: Choice) -> float:
+        """Relative kernel error of the factors as stored, rounded to the model's dtype."""
+        kernel = self._sites[name].kernel.astype(np.float64)
+        size = float(np.linalg.norm(kernel))
+        return float(np.linalg.norm(kernel - self._kernel(name, choice))) / size if size else 0.0
+
     def kernels(self, plan: Plan) -> dict[str, Kernel]:
         """The dense kernels that the plan's chains stand for, factors rounded as stored."""
         return {name: self._kernel(name, choice) for name, choice in plan.choices.items()}

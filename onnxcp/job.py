@@ -17,7 +17,7 @@ from onnxcp.latency import all_choices
 from onnxcp.plan import Choice, Plan, forced_ranks, from_json
 from onnxcp.progress import Progress
 from onnxcp.providers import Runner, Target, open_runner
-from onnxcp.rewrite import rewrite, with_kernels
+from onnxcp.rewrite import rewrite, with_kernels, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
@@ -98,9 +98,10 @@ class Job:
         if self.settings.plan is not None:
             plan, _ = from_json(self.settings.plan)
             asked = {name: [choice] for name, choice in plan.choices.items()}
-        elif self.settings.ranks:
+        elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
-            ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block)
+            most = {s.name: fitting.largest_rank(s.shape) for s in self.chosen}
+            ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block, most)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
             block = self.settings.target.block
@@ -131,12 +132,23 @@ class Job:
             files.save(made.proto, path, made.external)
         return path
 
-    def build_dense(self, plan: Plan) -> Path:
-        """Write the original with the kernels that the plan's chains stand for."""
-        proto = with_kernels(self.model.proto, self.fits.kernels(plan), self.sites)
-        path = self.folder / "dense.onnx"
-        files.save(proto, path, self.model.external)
-        return path
+    def build_watched(self, plan: Plan) -> tuple[Path, Path]:
+        """Write, for the surgery check, the original with the kernels that the plan's chains
+        stand for, and the rewritten model; both also give what the changed sites give."""
+        graph = self.model.proto.graph
+        watched = [graph.node[s.index].output[0] for s in self.sites if s.name in plan.choices]
+        dense = with_kernels(self.model.proto, self.fits.kernels(plan), self.sites)
+        chained = rewrite(
+            self.model.proto,
+            self.fits.chains(plan),
+            self.sites,
+            metadata={},
+            external=self.model.external,
+        )
+        paths = (self.folder / "dense.onnx", self.folder / "chained.onnx")
+        files.save(with_outputs(dense, watched), paths[0], self.model.external)
+        files.save(with_outputs(chained.proto, watched), paths[1], chained.external)
+        return paths
 
     def _provenance(self, plan: Plan) -> dict[str, str]:
         return {

@@ -6,13 +6,13 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from onnxcp import files, shapes, sites
+from onnxcp import files
 from onnxcp.inputs import Sources, prepare
 from onnxcp.latency import measure
 from onnxcp.providers import Target
 from onnxcp.report.words import count
 from onnxcp.sites import Layer, Site, total_macs
-from onnxcp.survey import survey
+from onnxcp.survey import inferred, survey
 from onnxcp.tensors import known_shapes
 
 ELIGIBLE = "eligible"
@@ -49,7 +49,7 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
     """
     model = files.load(path)
     given = known_shapes(model.inputs, batch=sources.batch, overrides=sources.input_shapes)
-    found, skips = sites.find(model.proto, shapes.infer(model.proto, given))
+    found, skips = inferred(model, given)
     complete = len(given) == len(model.inputs)
     if profile or (complete and any(site.image is None for site in found)):
         inputs = prepare(model.inputs, sources)

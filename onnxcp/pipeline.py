@@ -19,7 +19,7 @@ from onnxcp.forms import DRAFT, Effort
 from onnxcp.job import Job, Settings, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import Latency, candidates, measure
-from onnxcp.plan import Candidate, Menu, Plan, Score, to_json
+from onnxcp.plan import Budget, Candidate, Menu, Plan, Score, to_json
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
@@ -77,6 +77,8 @@ def run(job: Job) -> Outcome:
     """
     settings = job.settings
     asked = job.choices()
+    if not asked:  # so the model need not even run
+        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
     original = job.judged_runner(job.model.path)
     referee = Referee(original, job.inputs, settings.limits, job.progress)
     latency = measure(
@@ -129,7 +131,7 @@ def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
         return outcome
     job.progress("fit the plan", 0, 1)
     settings, staged = job.settings, job.build(outcome.plan)
-    verification = _check_surgery(job, outcome.plan, staged)
+    verification = _check_surgery(job, outcome.plan)
     accuracy = referee.judge(job.judged_runner(staged))
     if settings.is_forced and not settings.limits.is_given:
         accuracy = unjudged(accuracy)
@@ -142,17 +144,18 @@ def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     )
 
 
-def _check_surgery(job: Job, plan: Plan, staged: Path) -> VerificationRecord:
+def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
+    """Every changed site's output, and the model's, against dense reconstructed kernels."""
     job.progress("check the surgery", 0, 1)
     dtypes = {s.kernel.dtype for s in job.sites if s.name in plan.choices}
     tolerance = max(job.settings.target.tolerance(dtype) for dtype in dtypes)
-    dense, chained = job.judged_runner(job.build_dense(plan)), job.judged_runner(staged)
+    dense, chained = (job.judged_runner(path) for path in job.build_watched(plan))
     feeds = job.inputs.checked
     verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance)
     if not verdict.ok:
         failed = next(o for o in verdict.outputs if not o.ok)
         raise SurgeryError(
-            f"{job.model.path}: output {failed.output!r} of the rewritten model is not what its "
+            f"{job.model.path}: tensor {failed.output!r} of the rewritten model is not what its "
             f"chains stand for: {failed.failure}. This is a bug in onnxcp: nothing was written; "
             "please report it with the model"
         )

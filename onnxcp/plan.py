@@ -118,10 +118,16 @@ def round_up(rank: float, block: int) -> int:
     return max(1, -(-int(-(-rank // 1)) // block)) * block
 
 
-def forced_ranks(rules: Sequence[str], channels: Mapping[str, int], block: int) -> dict[str, int]:
+def forced_ranks(
+    rules: Sequence[str],
+    channels: Mapping[str, int],
+    block: int,
+    most: Mapping[str, int] | None = None,
+) -> dict[str, int]:
     """Ranks that `GLOB=R` rules give to sites; a later rule wins over an earlier one.
 
-    R is an integer, or `1.5c`: times the site's output channels, rounded up to `block`.
+    R is an integer, or `1.5c`: times the site's output channels, rounded up to `block` but
+    never above `most`, the largest rank that has a use. An integer is taken as it is.
 
     Raises:
         PlanError: a rule is malformed or matches no site.
@@ -134,7 +140,9 @@ def forced_ranks(rules: Sequence[str], channels: Mapping[str, int], block: int) 
             raise PlanError(f"--rank {rule!r}: write it as 'GLOB=32' or 'GLOB=1.5c'")
         if not matched:
             raise PlanError(f"--rank {rule!r}: matches no site; `onnxcp inspect` lists them")
-        ranks |= {name: _rank(rule, value, channels[name], block) for name in matched}
+        for name in matched:
+            rank = _rank(rule, value, channels[name], block)
+            ranks[name] = min(rank, (most or {}).get(name, rank)) if value.endswith("c") else rank
     return ranks
 
 

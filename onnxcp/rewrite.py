@@ -12,17 +12,20 @@ byte for byte. Rules, which the comments below point back to:
 6. IR version and opset stay. Metadata gains `onnxcp.*` entries and loses none.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 
 from onnxcp.chains import chain_nodes
 from onnxcp.conv import Chain, Stage
 from onnxcp.sites import MADE_BY_US, Site, replaced_before
 
 LISTED_INITIALIZERS = 3  # the last IR version that wants initializers among the inputs
+LARGEST_COPIED = 2**27  # elements of a tensor, of 16 bytes at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +58,7 @@ def rewrite(
             made.graph.node.extend(_spliced(node, site, chains[site.name], pool))
         else:
             made.graph.node.append(node)
-    made.graph.initializer.extend(proto.graph.initializer)
+    _add_tensors(made.graph, proto.graph.initializer)
     made.graph.input.extend(proto.graph.input)
     _drop_unread(made, [site.tensor for site in chosen.values()])
     made.graph.initializer.extend(pool.tensors)
@@ -79,11 +82,16 @@ def _copy_without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def _copy_fields(
-    source: onnx.ModelProto | onnx.GraphProto,
-    target: onnx.ModelProto | onnx.GraphProto,
-    without: set[str],
-) -> None:
+def _add_tensors(graph: onnx.GraphProto, tensors: Iterable[onnx.TensorProto]) -> None:
+    """Copy initializers into a graph, field by field where one alone may be over 2 GiB."""
+    for tensor in tensors:
+        if math.prod(tensor.dims) < LARGEST_COPIED:
+            graph.initializer.append(tensor)
+        else:
+            _copy_fields(tensor, graph.initializer.add())
+
+
+def _copy_fields(source: Message, target: Message, without: Container[str] = ()) -> None:
     for descriptor, value in source.ListFields():
         if descriptor.name in without:
             continue
@@ -138,15 +146,15 @@ def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
     candidates = list(kernels)
     while candidates:
         name = candidates.pop()
-        if name in _read(graph):
+        if name in _read(graph) or name in _trained(made):
             continue
         for node in [n for n in graph.node if name in n.output]:
             if node.op_type in ("Constant", "Identity") and len(node.output) == 1:
                 candidates += node.input
                 graph.node.remove(node)
         for entries in (graph.initializer, graph.input, graph.value_info):
-            for entry in [e for e in entries if e.name == name]:
-                entries.remove(entry)
+            for place in [i for i, e in enumerate(entries) if e.name == name][::-1]:
+                del entries[place]
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
@@ -157,6 +165,16 @@ def _read(graph: onnx.GraphProto) -> set[str]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 names |= _read(inner)
+    return names
+
+
+def _trained(made: onnx.ModelProto) -> set[str]:
+    """Names that the model's training graphs read or update."""
+    names: set[str] = set()
+    for training in made.training_info:
+        names |= _read(training.initialization) | _read(training.algorithm)
+        for binding in (*training.initialization_binding, *training.update_binding):
+            names |= {binding.key, binding.value}
     return names
 
 
@@ -185,7 +203,7 @@ def with_kernels(
     for. Sites keep their geometry and bias; each gets a kernel of its own."""
     chosen = {s.index: s for s in sites if s.name in kernels}
     made = _copy_without_graph(proto)
-    made.graph.initializer.extend(proto.graph.initializer)
+    _add_tensors(made.graph, proto.graph.initializer)
     made.graph.input.extend(proto.graph.input)
     for index, node in enumerate(proto.graph.node):
         made.graph.node.append(node)
@@ -201,4 +219,13 @@ def with_kernels(
             _value_info(t) for t in made.graph.initializer if t.name not in known
         )
     _drop_unread(made, [site.tensor for site in chosen.values()])
+    return made
+
+
+def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The model with more of its tensors among its outputs, after those it has."""
+    made = rewrite(proto, {}, (), metadata={}).proto
+    known = {output.name for output in made.graph.output}
+    more = [onnx.ValueInfoProto(name=name) for name in names if name not in known]
+    made.graph.output.extend(more)
     return made

@@ -1,8 +1,9 @@
 """The nodes a form could replace, and why the others were left.
 
-Reads a model and changes nothing. Every convolution and matrix product of a model comes
-out as a `Site` or as a `Skip` with its reason, those inside If and Loop bodies and local
-functions included. Multiply-adds are those of one sample.
+Reads a model and changes nothing. Every convolution of a model comes out as a `Site` or as
+a `Skip` with its reason, those inside If and Loop bodies and local functions included; so
+does every product with a stored matrix in the main graph. Multiply-adds are those of one
+sample.
 """
 
 from collections import Counter
@@ -123,10 +124,14 @@ def _value(constant: onnx.NodeProto) -> onnx.TensorProto | None:
     return None
 
 
-def find(proto: onnx.ModelProto, shapes: Shapes) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
+def find(
+    proto: onnx.ModelProto, shapes: Shapes, fixed: Shapes | None = None
+) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
     """Sites in graph order, and everything left alone.
 
-    `shapes` holds concrete tensor shapes by name, as far as they are known.
+    `shapes` holds concrete tensor shapes by name, as far as they are known; `fixed` those
+    that hold at every size the model takes, all of them by default. Padding is made explicit
+    from these alone: what fits one size would be wrong at another.
 
     Raises:
         ModelError: a site's weight holds NaN or infinity, its window does not fit, or an
@@ -138,17 +143,26 @@ def find(proto: onnx.ModelProto, shapes: Shapes) -> tuple[tuple[Site, ...], tupl
     for index, node in enumerate(proto.graph.node):
         if node.op_type in CONVOLUTIONS or _is_product(node, constants):
             layer = _layer(node, names[index], constants, shapes)
-            found.append(_judge(node, index, layer, constants, shapes, ours))
+            image = _image(node, shapes if fixed is None else fixed)
+            found.append(_judge(node, index, layer, constants, shapes, image, ours))
     found += [Skip(Layer(n.name or n.op_type, n.op_type), "nested", w) for n, w in _nested(proto)]
     sites = tuple(f for f in found if isinstance(f, Site))
     return sites, tuple(f for f in found if isinstance(f, Skip))
 
 
 def node_names(graph: onnx.GraphProto) -> list[str]:
-    """A unique name for every node: its own, or one made of its type and first output."""
-    names = [n.name or f"{n.op_type}:{next(iter(n.output), '')}" for n in graph.node]
-    often = {name for name, count in Counter(names).items() if count > 1}
-    return [f"{name}#{i}" if name in often else name for i, name in enumerate(names)]
+    """A unique name for every node: its own, or one made with its first output.
+
+    Outputs are unique and outlive a rewrite, as places in the graph do not: a second run
+    must not find the names of the first one's chains again.
+    """
+    often = {name for name, count in Counter(n.name for n in graph.node).items() if count > 1}
+    return [
+        n.name
+        if n.name and n.name not in often
+        else f"{n.name or n.op_type}:{next(iter(n.output), '')}"
+        for n in graph.node
+    ]
 
 
 def replaced_before(proto: onnx.ModelProto) -> tuple[str, ...]:
@@ -163,6 +177,7 @@ def _judge(
     layer: Layer,
     constants: Constants,
     shapes: Shapes,
+    fixed: Pair | None,
     ours: Sequence[str],
 ) -> Site | Skip:
     stored = constants.find(node.input[1])
@@ -171,9 +186,8 @@ def _judge(
         return Skip(layer, *reason)
     assert stored is not None
     kernel = _checked(layer.name, onnx.numpy_helper.to_array(stored))
-    seen = shapes.get(node.input[0])
-    image = (seen[2], seen[3]) if seen and len(seen) == 4 else None
-    geometry = padded(node, (kernel.shape[2], kernel.shape[3]), image)
+    seen, image = shapes.get(node.input[0]), _image(node, shapes)
+    geometry = padded(node, (kernel.shape[2], kernel.shape[3]), fixed)
     if isinstance(geometry, str):
         return Skip(layer, "padding", geometry)
     _refuse_misfit(layer.name, geometry, kernel, image)
@@ -181,6 +195,12 @@ def _judge(
     values = None if bias is None else onnx.numpy_helper.to_array(bias)
     batch = seen[0] if seen else 1
     return Site(layer, index, kernel, values, geometry, image, batch, node.input[1])
+
+
+def _image(node: onnx.NodeProto, shapes: Shapes) -> Pair | None:
+    """(height, width) of what a node reads, where it is known."""
+    seen = shapes.get(node.input[0], ())
+    return (seen[2], seen[3]) if len(seen) == 4 else None
 
 
 def _left_alone(

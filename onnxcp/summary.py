@@ -140,7 +140,7 @@ def _site(job: Job, site: Site, outcome: Outcome) -> SiteRecord:
         macs_before=site.layer.macs,
         macs_after=cost(chain, site.image).macs if site.image else None,
         rank=choice.rank,
-        error=fitted.fit.error,
+        error=job.fits.stored_error(site.name, choice),
         outcome=fitted.fit.outcome.value,
         sensitivity_before=fitted.fit.sensitivity_before,
         sensitivity_after=fitted.fit.sensitivity_after,
@@ -151,16 +151,8 @@ def _site(job: Job, site: Site, outcome: Outcome) -> SiteRecord:
 
 
 def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> str:
-    if row is None:
-        if job.settings.is_forced:
-            refusals = [FORMS[f].refuses(site.shape) or "" for f in job.settings.forms]
-            return next(filter(None, refusals), "no rank is given for it")
-        if site not in job.chosen:
-            return "left out by --include or --exclude"
-        refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.shape))]
-        return refusals[0] if refusals else "no candidate rank saves multiply-adds"
-    if not row.tried:
-        return "no candidate rank saves multiply-adds"
+    if row is None or not row.tried:
+        return _why_untried(job, site)
     best = min(row.tried, key=lambda m: m.seconds)
     text = f"{best.choice.form} at rank {best.choice.rank}: {best.against.verdict()}"
     if not any(m.is_faster for m in row.tried):
@@ -168,6 +160,17 @@ def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> st
     if not outcome.plan.choices:
         return f"no plan met the budget; the fastest chain, {text}, was not accurate enough"
     return f"no faster chain is accurate enough; the fastest, {text}"
+
+
+def _why_untried(job: Job, site: Site) -> str:
+    refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.shape))]
+    if site not in job.chosen:
+        return "left out by --include or --exclude"
+    if len(refusals) == len(job.settings.forms):
+        return refusals[0]
+    if job.settings.is_forced:
+        return "no rank is given for it"
+    return "no candidate rank saves multiply-adds"
 
 
 def _model(job: Job, sites: Sequence[SiteRecord], exit_code: int) -> ModelRecord:

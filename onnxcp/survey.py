@@ -5,24 +5,33 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx
-
 from onnxcp import files, shapes, sites
 from onnxcp.providers import Target, open_runner
+from onnxcp.rewrite import with_outputs
 from onnxcp.sites import Site, Skip
-from onnxcp.tensors import Feeds, Shape
+from onnxcp.tensors import Feeds, Shape, known_shapes
+
+Found = tuple[tuple[Site, ...], tuple[Skip, ...]]
 
 
-def survey(
-    model: files.Model, inputs: Mapping[str, Shape], target: Target, feeds: Feeds
-) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
+def inferred(model: files.Model, inputs: Mapping[str, Shape]) -> Found:
+    """Sites and skips as far as ONNX shape inference can tell, without a runtime."""
+    fixed = shapes.infer(model.proto, known_shapes(model.inputs))
+    return sites.find(model.proto, shapes.infer(model.proto, inputs), fixed)
+
+
+def survey(model: files.Model, inputs: Mapping[str, Shape], target: Target, feeds: Feeds) -> Found:
     """Sites and skips of a model; every site knows the size of the image it sees."""
-    known = shapes.infer(model.proto, inputs)
-    found, skips = sites.find(model.proto, known)
-    unknown = any(site.image is None for site in found)
-    if not unknown and all(skip.code != "padding" for skip in skips):
+    found, skips = inferred(model, inputs)
+    always = known_shapes(model.inputs)
+    is_fixed = len(always) == len(model.inputs)
+    padding = is_fixed and any(skip.code == "padding" for skip in skips)
+    if not padding and all(site.image is not None for site in found):
         return found, skips
-    return sites.find(model.proto, {**known, **_traced(model, known, target, feeds)})
+    known = shapes.infer(model.proto, inputs)
+    known |= _traced(model, known, target, feeds)
+    fixed = known if is_fixed else shapes.infer(model.proto, always)
+    return sites.find(model.proto, known, fixed)
 
 
 def _traced(
@@ -37,9 +46,7 @@ def _traced(
     }
     open_runner(model.path, target)  # what it refuses is said by the model's own name
     missing = sorted(wanted - set(known) - {o.name for o in model.proto.graph.output})
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model.proto)
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing)
+    watched = with_outputs(model.proto, missing)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "watched.onnx"
         files.save(watched, path, model.external)

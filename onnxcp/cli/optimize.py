@@ -44,7 +44,8 @@ def optimize(
         typer.Option(
             "--rank",
             metavar="'GLOB=R'",
-            help="Force ranks by node name: 32, or 1.5c for 1.5 × output channels. Repeatable.",
+            help="Force ranks by node name: 32, or 1.5c for 1.5 × output channels, or as many "
+            "as the kernel has. Repeatable.",
         ),
     ] = [],  # noqa: B006
     include: Annotated[

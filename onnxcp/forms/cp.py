@@ -28,6 +28,8 @@ from onnxcp.forms.als import Iterates, fit_least_squares
 from onnxcp.forms.form import Effort, Fit, Form, Outcome, Shape
 from onnxcp.forms.stable import correct
 
+NEGLIGIBLE = 1e-3  # relative error below which calm factors are worth more than exact ones
+
 Bias = Float[np.ndarray, " T"] | None
 
 
@@ -89,7 +91,7 @@ def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
     calm = correct(
         unit,
         rough.factors,
-        bound=rough.objective * (1 + effort.slack) ** 2,
+        bound=max(rough.objective * (1 + effort.slack) ** 2, NEGLIGIBLE**2),
         sweeps=effort.corrections,
         tolerance=10 * effort.tolerance,
     )

@@ -1,0 +1,372 @@
+"""Every convolution is a site or a skip with its reason; padding is made explicit or not at
+all. The oracle for padding is ONNX Runtime, which resolves auto_pad itself."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from onnxcp import sites
+from onnxcp.files import Model, load
+from onnxcp.providers import Target
+from onnxcp.shapes import infer
+from onnxcp.sites import LEFT_ALONE, Site, Skip
+from onnxcp.survey import inferred, survey
+from onnxcp.tensors import concrete_shapes
+
+IMAGE = "1,4,9,8"
+Tensors = Mapping[str, np.ndarray | onnx.TensorProto]
+
+
+def model(
+    nodes: str, tensors: Tensors | None = None, *, inputs: str = "", functions: str = ""
+) -> onnx.ModelProto:
+    """A model from x to y: nodes as ONNX text, and the tensors it stores."""
+    inputs = inputs or f"float[{IMAGE}] x"
+    made = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 16, "local" : 1, "com.microsoft" : 1]> '
+        f"g ({inputs}) => (float[a,b,c,d] y) {{ {nodes} }} {functions}"
+    )
+    for name, values in (tensors or {}).items():
+        if isinstance(values, np.ndarray):
+            values = onnx.numpy_helper.from_array(values, name)
+        made.graph.initializer.append(values)
+    return made
+
+
+def weight(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def find(made: onnx.ModelProto) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
+    """Sites and skips at the sizes the model states."""
+    specs = loaded(made).inputs
+    fixed = {s.name: s.dims for s in specs if all(isinstance(d, int) for d in s.dims or ("?",))}
+    return sites.find(made, infer(made, fixed))  # type: ignore[arg-type]
+
+
+def loaded(made: onnx.ModelProto) -> Model:
+    return Model(Path("model.onnx"), made, "")
+
+
+CONV = "y = Conv (x, w)"
+KERNEL = {"w": weight(6, 4, 3, 3)}
+BRANCHES = """
+    y = If (c) <
+        then_branch = t () => (float[a,b,c,d] p) { [inner] p = Conv (x, w) },
+        else_branch = e () => (float[a,b,c,d] q) { q = Identity (x) }
+    >"""
+LOOP = """
+    y = Loop (n, c, x) <
+        body = b (int64 i, bool go, float[a,b,c,d] r) => (bool on, float[a,b,c,d] s)
+        { on = Identity (go)  s = Conv (r, w) }
+    >"""
+FUNCTION = '<domain: "local", opset_import: ["" : 16]> twice (a, b) => (r) { r = Conv (a, b) }'
+NESTED_FUNCTION = """
+<domain: "local", opset_import: ["" : 16]> twice (a, b, c) => (r) {
+    r = If (c) <
+        then_branch = t () => (p) { p = Conv (a, b) },
+        else_branch = e () => (q) { q = Identity (a) }
+    >
+}"""
+
+
+def earlier_run() -> onnx.ModelProto:
+    made = model(CONV, KERNEL)
+    made.graph.node[0].name = "old/cp/window"
+    made.metadata_props.add(key=sites.MADE_BY_US, value="other\nold")
+    return made
+
+
+def bfloat16() -> onnx.ModelProto:
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [6, 4, 3, 3], [0.5] * 216)
+    return model(CONV, {"w": tensor})
+
+
+# code of LEFT_ALONE → models whose only convolution or product is left alone for it, and a
+# part of the reason
+SKIPPED = {
+    "chain": [(earlier_run(), "earlier run")],
+    "nested": [
+        (model(BRANCHES, KERNEL, inputs=f"float[{IMAGE}] x, bool c"), "inside If"),
+        (
+            model(LOOP, KERNEL, inputs="float[1,4,9,8] x, int64 n, bool c"),
+            "inside Loop",
+        ),
+        (model("y = local.twice (x, w)", KERNEL, functions=FUNCTION), "local function 'twice'"),
+        (
+            model(
+                "y = local.twice (x, w, c)",
+                KERNEL,
+                inputs=f"float[{IMAGE}] x, bool c",
+                functions=NESTED_FUNCTION,
+            ),
+            "local function 'twice'",
+        ),
+    ],
+    "operator": [
+        (model("y = ConvTranspose (x, w)", {"w": weight(4, 6, 3, 3)}), "ConvTranspose"),
+        (model("y = com.microsoft.FusedConv (x, w)", KERNEL), "FusedConv"),
+        (model("y = com.microsoft.Conv (x, w)", KERNEL), "Conv is not a plain Conv"),
+    ],
+    "product": [
+        (model("f = Flatten (x)  y = Gemm (f, w)", {"w": weight(288, 5)}), "matrix product"),
+        (model("y = MatMul (x, w)", {"w": weight(8, 5)}), "matrix product"),
+    ],
+    "computed": [
+        (model("v = Neg (w)  y = Conv (x, v)", KERNEL), "by Neg"),
+        (model(CONV, inputs=f"float[{IMAGE}] x, float[6,4,3,3] w"), "an input of the graph"),
+    ],
+    "dtype": [(bfloat16(), "bfloat16")],
+    "dimensions": [
+        (model(CONV, {"w": weight(6, 4, 3)}, inputs="float[1,4,9] x"), "1-D"),
+        (model(CONV, {"w": weight(6, 4, 3, 3, 3)}, inputs="float[1,4,9,9,9] x"), "3-D"),
+    ],
+    "depthwise": [(model("y = Conv <group=4> (x, w)", {"w": weight(8, 1, 3, 3)}), "depthwise")],
+    "grouped": [(model("y = Conv <group=2> (x, w)", {"w": weight(6, 2, 3, 3)}), "2 groups")],
+    "pointwise": [(model(CONV, {"w": weight(6, 4, 1, 1)}), "1×1")],
+    "padding": [
+        (
+            model(
+                'y = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)',
+                KERNEL,
+                inputs="float[1,4,h,w] x",
+            ),
+            "SAME_UPPER depends on an input size that is not fixed",
+        )
+    ],
+    "empty": [(model(CONV, {"w": weight(0, 4, 3, 3)}), "no elements")],
+}
+
+
+def test_every_reason_to_leave_a_node_has_a_model() -> None:
+    assert SKIPPED.keys() == LEFT_ALONE.keys()
+
+
+@pytest.mark.parametrize(
+    ("code", "made", "words"), [(c, m, w) for c, rows in SKIPPED.items() for m, w in rows]
+)
+def test_a_node_left_alone_says_why(code: str, made: onnx.ModelProto, words: str) -> None:
+    found, skips = find(made)
+    assert not found
+    assert [s.code for s in skips] == [code]
+    assert words in skips[0].reason
+    assert not re.search(r"[{}]", skips[0].reason)
+
+
+def test_a_dense_convolution_is_a_site() -> None:
+    (site,), skips = find(model("[a] y = Conv <pads=[1,0,2,1]> (x, w, b)", {**KERNEL, "b": B}))
+    assert not skips
+    assert (site.name, site.shape, site.image, site.batch) == ("a", (6, 4, 3, 3), (9, 8), 1)
+    np.testing.assert_array_equal(site.kernel, KERNEL["w"])
+    np.testing.assert_array_equal(site.bias, B)
+    assert site.layer.macs == 6 * 4 * 9 * (9 + 3 - 2) * (8 + 1 - 2)
+    assert site.layer.parameters == KERNEL["w"].size
+
+
+B = np.arange(6, dtype=np.float32)
+
+
+def test_a_bias_computed_at_run_time_is_no_obstacle() -> None:
+    (site,), _ = find(model("c = Neg (b)  y = Conv (x, w, c)", {**KERNEL, "b": B}))
+    assert site.bias is None
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_kernel_keeps_its_dtype(dtype: type) -> None:
+    kind = {np.float16: "float16", np.float32: "float", np.float64: "double"}[dtype]
+    made = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]> g ({kind}[1,4,9,9] x) => ({kind}[a,b,c,d] y) '
+        f"{{ {CONV} }}"
+    )
+    made.graph.initializer.append(
+        onnx.numpy_helper.from_array(weight(6, 4, 3, 3, dtype=dtype), "w")
+    )
+    (site,), _ = find(made)
+    assert site.kernel.dtype == dtype
+
+
+def constant(name: str, values: np.ndarray) -> onnx.NodeProto:
+    tensor = onnx.numpy_helper.from_array(values)
+    return onnx.helper.make_node("Constant", [], [name], value=tensor)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "where"),
+    [
+        ("y = Conv (x, w)", "initializer"),
+        ("y = Conv (x, w)", "Constant"),
+        ("v = Identity (w)  y = Conv (x, v)", "initializer"),
+        ("u = Identity (w)  v = Identity (u)  y = Conv (x, v)", "Constant"),
+    ],
+)
+def test_a_stored_kernel_is_found_wherever_it_is_stored(nodes: str, where: str) -> None:
+    made = model(nodes, KERNEL if where == "initializer" else {})
+    if where == "Constant":
+        made.graph.node.insert(0, constant("w", KERNEL["w"]))
+    (site,), skips = find(made)
+    assert not skips
+    np.testing.assert_array_equal(site.kernel, KERNEL["w"])
+
+
+def test_every_convolution_of_a_model_is_counted_once() -> None:
+    made = model(
+        BRANCHES.replace("(x, w)", "(z, w)") + "z = Conv <pads=[1,1,1,1]> (x, w)",
+        {"w": weight(4, 4, 3, 3)},
+        inputs=f"float[{IMAGE}] x, bool c",
+        functions=FUNCTION,
+    )
+    found, skips = find(made)
+    assert len(found) == 1
+    assert sorted(s.reason.split(":")[0] for s in skips) == [
+        "inside If ''",
+        "inside the local function 'twice'",
+    ]
+
+
+def test_unnamed_nodes_and_equal_names_get_unique_names() -> None:
+    tensors = {"w": weight(4, 4, 3, 3)}
+    made = model(
+        "a = Conv (x, w)  [same] b = Conv (a, w)  [same] c = Conv (b, w)  [own] y = Relu (c)",
+        tensors,
+    )
+    assert sites.node_names(made.graph) == ["Conv:a", "same:b", "same:c", "own"]
+
+
+MODES = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+EDGES = [
+    (window, stride, dilation, size)
+    for window in ((3, 3), (1, 4))
+    for stride in ((1, 1), (2, 3))
+    for dilation in ((1, 1), (2, 1))
+    for size in ((9, 8), (12, 11))
+]
+
+
+def run(made: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(made.SerializeToString(), options)
+    result: np.ndarray = session.run(None, {"x": x})[0]
+    return result
+
+
+def conv(
+    window: tuple[int, ...],
+    size: tuple[int, ...] | str,
+    attributes: str,
+    kernel: np.ndarray | None = None,
+) -> onnx.ModelProto:
+    shape = size if isinstance(size, str) else ",".join(map(str, size))
+    return model(
+        f"y = Conv <{attributes}> (x, w)",
+        {"w": weight(3, 2, *window) if kernel is None else kernel},
+        inputs=f"float[1,2,{shape}] x",
+    )
+
+
+def listed(**attributes: tuple[int, ...]) -> str:
+    return ", ".join(f"{name}={list(values)}" for name, values in attributes.items())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("window", "stride", "dilation", "size"), EDGES)
+def test_explicit_padding_equals_auto_pad(
+    mode: str,
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    size: tuple[int, ...],
+) -> None:
+    """ONNX Runtime refuses SAME with dilations: it gets the kernel with zeros in its holes."""
+    slide, auto = listed(strides=stride), f'auto_pad="{mode}"'
+    made = conv(window, size, f"{auto}, {slide}, {listed(dilations=dilation)}")
+    (site,), _ = find(made)
+    pads, holes = listed(pads=site.geometry.pads), listed(dilations=dilation)
+    explicit = conv(window, size, f"{pads}, {slide}, {holes}")
+    oracle = conv(window, size, f"{auto}, {slide}", spread(weight(3, 2, *window), dilation))
+    x = weight(1, 2, *size)
+    result = run(oracle, x)
+    np.testing.assert_allclose(run(explicit, x), result, rtol=1e-5, atol=1e-5)
+    assert site.geometry.output(window, size) == result.shape[2:]  # type: ignore[arg-type]
+
+
+def spread(kernel: np.ndarray, dilation: tuple[int, ...]) -> np.ndarray:
+    """A dense kernel that does what `kernel` does with a dilation."""
+    height, width = ((kernel.shape[2 + k] - 1) * dilation[k] + 1 for k in (0, 1))
+    dense = np.zeros((*kernel.shape[:2], height, width), kernel.dtype)
+    dense[:, :, :: dilation[0], :: dilation[1]] = kernel
+    return dense
+
+
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+def test_padding_at_stride_one_needs_no_size(mode: str) -> None:
+    made = conv((2, 3), "h,w", f'auto_pad="{mode}"')
+    (site,), _ = find(made)
+    explicit = conv((2, 3), "h,w", listed(pads=site.geometry.pads))
+    for size in ((5, 6), (8, 7)):
+        x = weight(1, 2, *size)
+        np.testing.assert_array_equal(run(explicit, x), run(made, x))
+
+
+SAME_AT_STRIDE_2 = 'y = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)'
+
+
+def surveyed(made: onnx.ModelProto, **shapes: tuple[int, ...]) -> list[str]:
+    """Codes of what is left alone in a run at the given shapes, and "site" for each site."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(made, path)
+        subject = Model(path, made, "")
+        inputs = concrete_shapes(subject.inputs, overrides=shapes)
+        feeds = {n: np.zeros(s, np.float32) for n, s in inputs.items()}
+        found, skips = survey(subject, inputs, Target.named("cpu", 1), feeds)
+    assert all(site.image is not None for site in found)
+    return [s.code for s in skips] + ["site" for _ in found]
+
+
+def test_padding_for_the_shape_of_one_run_is_not_made_explicit() -> None:
+    made = model(SAME_AT_STRIDE_2, KERNEL, inputs="float[1,4,h,w] x")
+    assert surveyed(made, x=(1, 4, 9, 9)) == ["padding"]
+    found, skips = inferred(loaded(made), {"x": (1, 4, 9, 9)})
+    assert not found
+    assert [s.code for s in skips] == ["padding"]
+
+
+def test_a_free_batch_leaves_padding_fixed() -> None:
+    assert surveyed(model(SAME_AT_STRIDE_2, KERNEL, inputs="float[n,4,9,9] x")) == ["site"]
+
+
+@pytest.mark.parametrize(("image", "code"), [("9,9", "site"), ("h,w", "padding")])
+def test_a_size_only_the_runtime_knows_counts_as_fixed_if_the_inputs_are(
+    image: str, code: str
+) -> None:
+    nodes = f"z = com.microsoft.Gelu (x)  {SAME_AT_STRIDE_2.replace('(x', '(z')}"
+    made = model(nodes, KERNEL, inputs=f"float[1,4,{image}] x")
+    assert surveyed(made, x=(1, 4, 9, 9)) == [code]
+
+
+def test_the_image_of_a_site_is_traced_where_inference_stops() -> None:
+    made = model("z = com.microsoft.Gelu (x)  y = Conv (z, w)", KERNEL)
+    assert find(made)[0][0].image is None
+    assert surveyed(made) == ["site"]
+
+
+def test_the_checkers_warnings_stay_out_of_stdout(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It prints a line on experimental operators, which would spoil `inspect --json`."""
+    made = onnx.parser.parse_model(
+        '<ir_version: 3, opset_import: ["" : 7]> g (float[1,4] x) => (float[a,b] y) '
+        "{ y = Affine <alpha=1.0, beta=0.0> (x) }"
+    )
+    onnx.save(made, tmp_path / "model.onnx")
+    load(tmp_path / "model.onnx")
+    out, err = capfd.readouterr()
+    assert not out
+    assert "experimental" in err
