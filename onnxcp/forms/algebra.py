@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float
 from tensorly.tenalg import khatri_rao
 
 from onnxcp.conv import Kernel
 
-Matrix = Float64[np.ndarray, "mode R"]
-Block = Float64[np.ndarray, "K A r"]
-Gram = Float64[np.ndarray, "R R"]
+Matrix = Float[np.ndarray, "_ R"]  # double precision, or single while sweeping
+Block = Float[np.ndarray, "K A _"]
+Gram = Float[np.ndarray, "R R"]
 Factors = tuple[Matrix, ...]
 
 WIDEST = 4  # an intermediate holds at most this many times the kernel's numbers
@@ -36,7 +36,7 @@ class Target:
     mode: the larger one is contracted first, which leaves least to carry.
     """
 
-    flat: Float64[np.ndarray, "KA B"]
+    flat: Float[np.ndarray, "KA B"]
     spatial: tuple[int, ...]
     narrow: int  # mode number (0 = T, 1 = S) of the smaller channel mode A
     energy: float  # ‖tensor‖²
@@ -100,7 +100,7 @@ class Carried:
 
     blocks: Callable[[], Iterator[tuple[slice, Block]]]
 
-    def spatial_product(self, narrow: Matrix) -> Float64[np.ndarray, "K R"]:
+    def spatial_product(self, narrow: Matrix) -> Float[np.ndarray, "K R"]:
         """Both channel modes contracted, term by term."""
         parts = [np.einsum("kar,ar->kr", held, narrow[:, b]) for b, held in self.blocks()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -129,9 +129,7 @@ def positions(spatial: Sequence[Matrix]) -> Matrix:
     return product
 
 
-def spatial_mode(
-    product: Float64[np.ndarray, "K R"], spatial: Sequence[Matrix], mode: int
-) -> Matrix:
+def spatial_mode(product: Float[np.ndarray, "K R"], spatial: Sequence[Matrix], mode: int) -> Matrix:
     """MTTKRP of one spatial mode, from the tensor already contracted with both channels."""
     if len(spatial) == 1:
         return product
@@ -151,12 +149,12 @@ def grams_except(grams: Sequence[Gram], mode: int) -> Gram:
     return product
 
 
-def column_energy(factors: Sequence[Matrix]) -> Float64[np.ndarray, "modes R"]:
+def column_energy(factors: Sequence[Matrix]) -> Float[np.ndarray, "modes R"]:
     """‖column‖² of every column of every factor."""
     return np.stack([np.einsum("ir,ir->r", f, f) for f in factors])
 
 
-def sensitivity_of(sizes: Sequence[int], energy: Float64[np.ndarray, "modes R"]) -> float:
+def sensitivity_of(sizes: Sequence[int], energy: Float[np.ndarray, "modes R"]) -> float:
     """`sensitivity` from the mode sizes and column energies alone."""
     total = 0.0
     for mode, size in enumerate(sizes):

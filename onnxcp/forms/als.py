@@ -9,11 +9,12 @@ error that plain sweeps miss after 1000 on the convolution kernels tried.
 Axes and modes are those of `algebra`: factors are ordered (T, S, *spatial).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from onnxcp.forms.algebra import (
@@ -31,7 +32,7 @@ from onnxcp.forms.algebra import (
     squared_error,
 )
 
-Energy = Float64[np.ndarray, "modes R"]
+Energy = Float[np.ndarray, "modes R"]
 SolveMode = Callable[[int, Matrix, Gram, Energy], Matrix]
 """(mode, MTTKRP, normal matrix, ‖column‖² of all modes) -> the mode's new factor."""
 
@@ -114,8 +115,8 @@ def extrapolated(
             momentum, weight = next_momentum(momentum)
             point = extrapolate(new, best, weight)
             best, objective, fresh = new, value, False
-        elif fresh or not np.isfinite(objective):
-            return Iterates(best, objective, used, np.isfinite(objective))
+        elif fresh or not math.isfinite(objective):
+            return Iterates(best, objective, used, math.isfinite(objective))
         else:
             point, momentum, fresh = best, 1.0, True
         history.append(objective)

@@ -17,7 +17,7 @@ the terms; Phan et al. 2020, arXiv:2008.05441, for sensitivity in their place.
 """
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float
 from scipy.optimize import brentq
 
 from onnxcp.forms.algebra import (
@@ -48,7 +48,7 @@ STEERING = 1.22  # most that μ moves in a sweep
 LEAST_RIDGE, MOST_RIDGE = 1e-13, 1e13  # relative to the largest eigenvalue
 
 
-def weights(sizes: tuple[int, ...], energy: Energy, mode: int) -> Float64[np.ndarray, " R"]:
+def weights(sizes: tuple[int, ...], energy: Energy, mode: int) -> Float[np.ndarray, " R"]:
     """w of `sensitivity = const + Σ_r w_r ‖column r of mode‖²`."""
     total = np.zeros(energy.shape[1])
     for other, size in enumerate(sizes):
@@ -58,7 +58,7 @@ def weights(sizes: tuple[int, ...], energy: Energy, mode: int) -> Float64[np.nda
 
 
 def least_sensitive(
-    product: Matrix, normal: Gram, weight: Float64[np.ndarray, " R"], energy: float, bound: float
+    product: Matrix, normal: Gram, weight: Float[np.ndarray, " R"], energy: float, bound: float
 ) -> Matrix:
     """argmin Σ_r w_r ‖a_r‖² with ‖tensor − model‖² ≤ `bound`, for one mode's factor.
 
