@@ -196,7 +196,8 @@ def train(part: Part, epochs: int) -> Net:
         loss = train_epoch(net, optimizer, schedule, batches(x, y))
         if (epoch + 1) % 10 == 0:
             print(f"epoch {epoch + 1}/{epochs}: loss {loss:.4f}", file=sys.stderr)
-    return net.eval()
+    net.eval()
+    return net
 
 
 def train_epoch(
@@ -210,7 +211,7 @@ def train_epoch(
     for x, y in data:
         optimizer.zero_grad()
         loss = F.cross_entropy(net(x), y, label_smoothing=LABEL_SMOOTHING)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return float(loss.detach())
