@@ -5,6 +5,7 @@ A fit depends on the kernel, form, rank and seed alone: never on which fits came
 
 import hashlib
 import math
+import os
 import signal
 import threading
 import time
@@ -132,10 +133,10 @@ def workers(jobs: int) -> Iterator[Executor | None]:
     if jobs == 1:
         yield None
         return
-    executor = ProcessPoolExecutor(jobs)
+    with _interrupts_ignored(), _tracker_silenced():
+        executor = ProcessPoolExecutor(jobs)
+        started = [executor.submit(int) for _ in range(jobs)]
     try:
-        with _interrupts_ignored():
-            started = [executor.submit(int) for _ in range(jobs)]
         wait(started)  # so that nothing starts up while something is timed
         yield executor
     finally:
@@ -165,6 +166,22 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _tracker_silenced() -> Iterator[None]:
+    """Processes started inside do not warn of semaphores that a killed one left: loky's
+    tracker, which does, is also what cleans them up."""
+    name, quiet = "PYTHONWARNINGS", "ignore::UserWarning:loky.backend.resource_tracker"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
