@@ -63,10 +63,9 @@ def candidate_ranks(form: Form, site: Site, block: int) -> list[int]:
     return ranks
 
 
-def dense_stage(site: Site, kernel: np.ndarray | None = None) -> Stage:
-    """The site's own convolution, with its kernel or another one of the same shape."""
-    weight = site.kernel if kernel is None else kernel
-    return Stage("dense", weight, site.geometry, bias=site.bias)
+def dense_stage(site: Site) -> Stage:
+    """The site's own convolution."""
+    return Stage("dense", site.kernel, site.geometry, bias=site.bias)
 
 
 def _image(site: Site) -> tuple[int, int]:

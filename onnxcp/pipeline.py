@@ -24,7 +24,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
 from onnxcp.search import STRATEGIES
-from onnxcp.summary import Outcome, summarise
+from onnxcp.summary import Outcome, decide, summarise
 from onnxcp.verify import compare
 
 SECONDS = 20.0  # at most, for the whole-model benchmark
@@ -42,9 +42,13 @@ def optimize(settings: Settings, command: str = "", progress: Progress = silent)
     """
     with open_job(settings, progress) as job:
         outcome = run(job)
-        report = summarise(job, outcome, command)
-        if report.exit_code == 0:
-            _write(job, outcome)
+        decision = decide(job, outcome)
+        report = summarise(job, outcome, decision, command)
+        if decision.accepted:
+            assert outcome.staged is not None
+            _write(job, outcome.staged, outcome.plan)
+        elif decision.exit_code == 0:
+            _write(job, _copy(job.model.path, job.folder / settings.output.name), Plan())
         return report
 
 
@@ -53,10 +57,10 @@ def plan_file(output: Path) -> Path:
     return output.with_suffix(".plan.json")
 
 
-def _write(job: Job, outcome: Outcome) -> None:
-    output, settings = job.settings.output, job.settings
-    files.move(outcome.staged or _copy(job.model.path, job.folder / output.name), output)
-    files.write_text(plan_file(output), to_json(outcome.plan, job.model.sha256, settings.fit_seed))
+def _write(job: Job, staged: Path, plan: Plan) -> None:
+    output, seed = job.settings.output, job.settings.fit_seed
+    files.move(staged, output)
+    files.write_text(plan_file(output), to_json(plan, job.model.sha256, seed))
 
 
 def _copy(source: Path, staged: Path) -> Path:
@@ -91,10 +95,9 @@ def run(job: Job) -> Outcome:
     )
     if settings.is_forced:
         return _measured(job, Outcome(_forced(latency), latency, referee.budget), referee)
-    outcome = Outcome(Plan(), latency, referee.budget)
     for effort in (DRAFT, FULL):  # drafts nearly always suffice to choose by
         plan = _search(job, latency, referee, effort)
-        outcome = _measured(job, replace(outcome, plan=plan), referee)
+        outcome = _measured(job, Outcome(plan, latency, referee.budget), referee)
         if outcome.accuracy is None or outcome.accuracy.drop <= referee.budget.limit:
             break
     return outcome

@@ -8,7 +8,7 @@ the provider that was asked for is an error, never a silent fallback.
 import contextlib
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -198,9 +198,3 @@ def environment(target: Target) -> dict[str, Any]:
         "cpu_flags": [flag for flag in wanted if flag in cpu_flags()],
         "channel_block": target.block,
     }
-
-
-def traced_shapes(runner: Runner, feeds: Feeds, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a runner's outputs `names` for one run."""
-    shapes = [tuple(result.shape) for result in runner(feeds)]
-    return {n: s for n, s in zip(runner.outputs, shapes, strict=True) if n in names}

@@ -7,7 +7,7 @@ sample.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -302,7 +302,3 @@ def _within(node: onnx.NodeProto, where: str) -> Iterator[tuple[onnx.NodeProto, 
 def total_macs(layers: Sequence[Layer]) -> int:
     """Multiply-adds of the layers that are known."""
     return sum(layer.macs or 0 for layer in layers)
-
-
-def sites_by_name(sites: Sequence[Site]) -> Mapping[str, Site]:
-    return {site.name: site for site in sites}

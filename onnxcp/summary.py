@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp import __version__, files
-from onnxcp.benchmark import Speedup, Timing, speedup
+from onnxcp.benchmark import Timing, speedup
 from onnxcp.conv import cost
 from onnxcp.forms import FORMS
 from onnxcp.job import Job
@@ -42,49 +42,57 @@ class Outcome:
     staged: Path | None = None
 
 
-def summarise(job: Job, outcome: Outcome, command: str) -> Report:
-    """The report of a run, exit code included."""
-    ratio = None if outcome.timings is None else speedup(*outcome.timings)
-    exit_code, verdict = _verdict(job, outcome, ratio)
-    sites = _sites(job, outcome)
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether the rewritten model is the result; if not, nothing is, or the input itself."""
+
+    accepted: bool
+    exit_code: int
+    words: str  # one sentence
+
+
+def decide(job: Job, outcome: Outcome) -> Decision:
+    """What becomes of an outcome: within the budget and clearly faster, or not."""
+    found = outcome.accuracy
+    if found is None or outcome.timings is None:
+        return _refused(job, _why_nothing(job, outcome))
+    ratio, loss = speedup(*outcome.timings), _loss(found)
+    if found.budget is not None and found.drop > found.budget:
+        return _refused(job, f"over budget: {loss}, {outcome.budget.words} asked")
+    if job.settings.is_forced:
+        return Decision(True, 0, f"ranks as given: {ratio.verdict()}, {loss}")
+    if ratio.low <= 1:
+        return _refused(job, f"not faster as a whole: {ratio.verdict()}, {loss}")
+    return Decision(True, 0, f"{ratio.verdict()}, {loss}")
+
+
+def _refused(job: Job, why: str) -> Decision:
+    if job.settings.allow_unchanged:
+        return Decision(False, 0, f"left unchanged, {why}")
+    return Decision(False, 1, f"nothing written, {why}")
+
+
+def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> Report:
+    """The report of a run. A plan that was not accepted leaves every site as it was."""
+    plan = outcome.plan if decision.accepted else Plan()
+    sites = _sites(job, outcome, plan)
     return Report(
         tool={"name": "onnxcp", "version": __version__},
         command=command,
-        verdict=verdict,
-        model=_model(job, sites, exit_code),
+        verdict=decision.words,
+        model=_model(job, sites, decision.exit_code),
         environment=environment(job.settings.target),
         provider=job.settings.target.provider.name,
         precision=_precision(job),
         settings=_settings(job, outcome),
         sites=sites,
-        plan={n: asdict(c) for n, c in sorted(outcome.plan.choices.items())},
-        exit_code=exit_code,
+        plan={n: asdict(c) for n, c in sorted(plan.choices.items())},
+        exit_code=decision.exit_code,
         accuracy=outcome.accuracy,
-        latency=_latency(job, outcome, ratio),
+        latency=_latency(job, outcome),
         verification=outcome.verification,
-        warnings=tuple(_warnings(job, outcome, ratio)),
+        warnings=tuple(_warnings(job, outcome)),
     )
-
-
-def _verdict(job: Job, outcome: Outcome, ratio: Speedup | None) -> tuple[int, str]:
-    """Exit code and the sentence that says why."""
-    found = outcome.accuracy
-    if found is None or ratio is None:
-        return _unchanged(job, _why_nothing(job, outcome))
-    loss = _loss(found)
-    if found.budget is not None and found.drop > found.budget:
-        return _unchanged(job, f"over budget: {loss}, {outcome.budget.words} asked")
-    if job.settings.is_forced:
-        return 0, f"ranks as given: {ratio.verdict()}, {loss}"
-    if ratio.low <= 1:
-        return _unchanged(job, f"not faster as a whole: {ratio.verdict()}, {loss}")
-    return 0, f"{ratio.verdict()}, {loss}"
-
-
-def _unchanged(job: Job, why: str) -> tuple[int, str]:
-    if job.settings.allow_unchanged:
-        return 0, f"left unchanged, {why}"
-    return 1, f"nothing written, {why}"
 
 
 def _loss(found: AccuracyRecord) -> str:
@@ -104,9 +112,9 @@ def _why_nothing(job: Job, outcome: Outcome) -> str:
     return f"no plan that is faster stays within {outcome.budget.words}"
 
 
-def _sites(job: Job, outcome: Outcome) -> tuple[SiteRecord, ...]:
+def _sites(job: Job, outcome: Outcome, plan: Plan) -> tuple[SiteRecord, ...]:
     kept = [_skipped(s.layer, s.reason) for s in job.skips]
-    return tuple([_site(job, site, outcome) for site in job.sites] + kept)
+    return tuple([_site(job, site, outcome, plan) for site in job.sites] + kept)
 
 
 def _skipped(layer: Layer, reason: str) -> SiteRecord:
@@ -121,9 +129,9 @@ def _skipped(layer: Layer, reason: str) -> SiteRecord:
     )
 
 
-def _site(job: Job, site: Site, outcome: Outcome) -> SiteRecord:
+def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
     row = outcome.latency.get(site.name)
-    choice = outcome.plan.choices.get(site.name)
+    choice = plan.choices.get(site.name)
     before = None if row is None else 1e3 * row.dense
     if choice is None:
         record = _skipped(site.layer, _why_kept(job, site, outcome, row))
@@ -151,6 +159,9 @@ def _site(job: Job, site: Site, outcome: Outcome) -> SiteRecord:
 
 
 def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> str:
+    tried = outcome.plan.choices.get(site.name)
+    if tried is not None:
+        return f"tried as {tried.form} at rank {tried.rank}, but the plan was not accepted"
     if row is None or not row.tried:
         return _why_untried(job, site)
     best = min(row.tried, key=lambda m: m.seconds)
@@ -217,9 +228,10 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _latency(job: Job, outcome: Outcome, ratio: Speedup | None) -> LatencyRecord | None:
-    if outcome.timings is None or ratio is None:
+def _latency(job: Job, outcome: Outcome) -> LatencyRecord | None:
+    if outcome.timings is None:
         return None
+    ratio = speedup(*outcome.timings)
     before, after = outcome.timings
     return LatencyRecord(
         before=before.milliseconds(),
@@ -233,14 +245,14 @@ def _latency(job: Job, outcome: Outcome, ratio: Speedup | None) -> LatencyRecord
     )
 
 
-def _warnings(job: Job, outcome: Outcome, ratio: Speedup | None) -> Iterator[str]:
+def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
     """What a reader must know; that accuracy was not measured always comes first."""
     if job.inputs.samples is None:
         yield (
             "ACCURACY WAS NOT MEASURED: the budget is the change of the outputs on synthetic "
             "inputs; pass --data (an .npz or a folder of images with labels.csv) to judge by it"
         )
-    if ratio is not None and not job.settings.is_forced and job.inputs.samples is not None:
+    if outcome.timings and not job.settings.is_forced and job.inputs.samples is not None:
         yield "the samples that judged the search also give the accuracy shown"
     found = outcome.accuracy
     if found and found.budget is not None and found.drop_ci and found.drop_ci[1] > found.budget:

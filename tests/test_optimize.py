@@ -89,6 +89,19 @@ def test_allow_unchanged_writes_the_input_through(model):
     assert model.with_suffix(".cp.onnx").read_bytes() == model.read_bytes()
 
 
+def test_an_unaccepted_plan_is_not_what_allow_unchanged_writes(model):
+    run = model.with_name("run.json")
+    budget = ["--data", DATA, "--max-drop", 0.0001, "--allow-unchanged", "--report", run]
+    ended = onnxcp("optimize", model, "--form", "cp3", "--rank", "*=16", *budget, *QUICK)
+    assert ended.exit_code == 0
+    assert "left unchanged, over budget" in ended.stdout
+    assert model.with_suffix(".cp.onnx").read_bytes() == model.read_bytes()
+    report = json.loads(run.read_text())
+    assert report["plan"] == {}
+    assert {site["decision"] for site in report["sites"]} == {"kept"}
+    assert report["accuracy"]["drop"] > 0.0001
+
+
 FORCED = ["--form", "cp3", "--rank", "block/*=0.5c", *QUICK]
 
 

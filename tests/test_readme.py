@@ -36,7 +36,8 @@ def test_files_it_names_exist(path):
 
 
 def test_it_claims_no_option_the_commands_lack():
-    options = set(re.findall(r"(?<!tools/check )(--[a-z][a-z-]+)", README))
+    ours = "".join(line for line in README.splitlines() if "tools/" not in line)
+    options = set(re.findall(r"(--[a-z][a-z-]+)", ours))
     texts = [
         CliRunner().invoke(app, [c, "--help"], env={"COLUMNS": "200"}).output for c in COMMANDS_HELP
     ]
