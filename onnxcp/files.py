@@ -7,7 +7,6 @@ file `<model>.data` for all tensors that came from outside. Protocol buffers can
 
 import contextlib
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,11 +16,11 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxcp.errors import ModelError, OutputError
+from onnxcp.external import detached, located
 from onnxcp.shapes import element_type
 from onnxcp.tensors import TensorSpec
 
 LARGEST_MESSAGE = 2**31 - 2**24  # bytes: protobuf's 2 GiB, less room for the graph itself
-ALIGNMENT = 4096  # of external tensors: what memory mapping wants
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +54,7 @@ def load(path: Path) -> Model:
     """
     proto = _parse(path)
     outside = [t for t in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
-    files = sorted({_external_file(path, t) for t in outside})
+    files = sorted({located(path, t) for t in outside})
     try:
         with _nothing_on_stdout():
             onnx.checker.check_model(str(path))
@@ -125,55 +124,6 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not proto.ir_version or not proto.graph.node:
         raise ModelError(f"{path}: not an ONNX model: it holds no graph; export it again")
     return proto
-
-
-def _external_file(path: Path, tensor: onnx.TensorProto) -> Path:
-    """The file a tensor's bytes lie in, once it is known to be there and long enough."""
-    entries = {e.key: e.value for e in tensor.external_data}
-    where = f"{path}: tensor {tensor.name!r}"
-    folder = path.parent.resolve()
-    file: Path = (folder / entries.get("location", "")).resolve()
-    if not file.is_relative_to(folder) or file == folder:
-        raise ModelError(
-            f"{where}: external data {entries.get('location')!r} leaves the model's folder; "
-            "move the data beside the model and save it again"
-        )
-    if not file.is_file():
-        raise ModelError(
-            f"{where}: external data {file.name!r} is missing; put it beside the model"
-        )
-    _refuse_misplaced(f"{where}: external data {file.name!r}", tensor, entries, file)
-    return file
-
-
-def _refuse_misplaced(
-    where: str, tensor: onnx.TensorProto, entries: dict[str, str], file: Path
-) -> None:
-    """Raises ModelError if the place in a file is not as long as a tensor's elements."""
-    size = file.stat().st_size
-    try:
-        offset = int(entries.get("offset", 0))
-        length = int(entries.get("length", size - offset))
-    except ValueError:
-        offset = length = -1
-    if min(offset, length) < 0:
-        raise ModelError(f"{where}: its offset or length is no size; save the model again")
-    needed = _bytes(tensor) or length
-    if max(needed, length) > size - offset:
-        raise ModelError(
-            f"{where} is truncated: it has {size} bytes, {offset + max(needed, length)} are "
-            "asked for; copy it again"
-        )
-    if length != needed:
-        raise ModelError(
-            f"{where}: {length} bytes where the shape needs {needed}; save the model again"
-        )
-
-
-def _bytes(tensor: onnx.TensorProto) -> int:
-    """What a tensor's elements take; 0 for types that numpy does not have."""
-    dtype = element_type(tensor.data_type)
-    return math.prod(tensor.dims) * dtype.itemsize if dtype and dtype.kind in "fiubc" else 0
 
 
 def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
@@ -264,7 +214,7 @@ def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozense
         if not external:
             path.write_bytes(proto.SerializeToString())
             return
-        with _detached(proto, external, data_file(path)):
+        with detached(tensors(proto), external, data_file(path)):
             path.write_bytes(proto.SerializeToString())
     except OSError as error:
         raise OutputError(_unwritten(path, error)) from error
@@ -284,31 +234,3 @@ def move(source: Path, target: Path) -> None:
 
 def _large(proto: onnx.ModelProto) -> bool:
     return sum(len(t.raw_data) for t in proto.graph.initializer) > LARGEST_MESSAGE
-
-
-@contextlib.contextmanager
-def _detached(proto: onnx.ModelProto, names: frozenset[str], file: Path) -> Iterator[None]:
-    """Stream the named tensors' bytes to `file`; inside, they are references to it."""
-    held: list[tuple[onnx.TensorProto, bytes]] = []
-    try:
-        with file.open("wb") as stream:
-            for tensor in tensors(proto):
-                if tensor.name in names and tensor.HasField("raw_data"):
-                    held.append((tensor, tensor.raw_data))
-                    _refer(tensor, file.name, stream.tell() + -stream.tell() % ALIGNMENT)
-                    stream.write(b"\0" * (-stream.tell() % ALIGNMENT))
-                    stream.write(held[-1][1])
-        yield
-    finally:
-        for tensor, raw in held:
-            del tensor.external_data[:]
-            tensor.ClearField("data_location")
-            tensor.raw_data = raw
-
-
-def _refer(tensor: onnx.TensorProto, location: str, offset: int) -> None:
-    length = len(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))

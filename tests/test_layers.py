@@ -12,6 +12,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "errors",
     "conv tensors progress",
     "chains shapes preprocess",
+    "external",
     "forms files sites data providers benchmark plan",
     "activations accuracy latency rewrite verify search fitting inputs quantize finetune",
     "survey",
@@ -23,7 +24,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "cli",
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
-    "onnx": "files sites shapes chains survey rewrite",
+    "onnx": "external files sites shapes chains survey rewrite",
     "onnx_graphsurgeon": "chains",
     "tensorly": "forms",
     "scipy": "forms",
