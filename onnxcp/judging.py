@@ -22,8 +22,7 @@ MAX_DROP, MAX_ERROR = "0.01", 0.05
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The budget as given: `max_drop` "0.01" absolute or "1%" of the original; or
-    `max_error`, the relative L2 change of the outputs. `judged` is off for forced plans
-    without a limit of their own."""
+    `max_error`, the relative L2 change of the outputs."""
 
     max_drop: str | None = None
     max_error: float | None = None

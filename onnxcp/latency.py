@@ -150,8 +150,4 @@ def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:
 
 def candidates(name: str, latency: Latency) -> list[Candidate]:
     """The candidates of a site that are measured faster than its Conv."""
-    return [
-        Candidate(name, m.choice, m.seconds, latency.dense - m.seconds)
-        for m in latency.tried
-        if m.is_faster
-    ]
+    return [Candidate(name, m.choice, m.seconds) for m in latency.tried if m.is_faster]

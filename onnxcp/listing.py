@@ -3,6 +3,7 @@
 import json
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from onnxcp.inputs import Sources, prepare
 from onnxcp.latency import measure
 from onnxcp.providers import Target
 from onnxcp.report.words import count
-from onnxcp.sites import Layer, Site, total_macs
+from onnxcp.sites import Layer, Site
 from onnxcp.survey import inferred, survey
 from onnxcp.tensors import known_shapes
 
@@ -122,3 +123,8 @@ def _line(row: Row, macs: int, name: int, timed: bool, reasons: list[str]) -> st
         f"{label:<{name}}{layer.op[:5]:<6}{shape:<14}{stride:<7}{layer.group:>6}"
         f"{count(layer.macs):>7}{share:>7}{ms:>{9 * timed}}  {status}"
     )
+
+
+def total_macs(layers: Sequence[Layer]) -> int:
+    """Multiply-adds of the layers that are known."""
+    return sum(layer.macs or 0 for layer in layers)

@@ -27,12 +27,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One choice for one site with its measured time; `saves` seconds an inference."""
+    """One choice for one site with its measured time."""
 
     site: str
     choice: Choice
     seconds: float
-    saves: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

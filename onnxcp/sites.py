@@ -297,8 +297,3 @@ def _within(node: onnx.NodeProto, where: str) -> Iterator[tuple[onnx.NodeProto, 
                 if inner.op_type in CONVOLUTIONS:
                     yield inner, where
                 yield from _within(inner, where)
-
-
-def total_macs(layers: Sequence[Layer]) -> int:
-    """Multiply-adds of the layers that are known."""
-    return sum(layer.macs or 0 for layer in layers)

@@ -156,3 +156,8 @@ def test_acceleration_reaches_in_100_sweeps_what_plain_sweeps_miss_in_300():
     for _ in range(300):
         factors, slow = sweep(target, factors, least_squares)
     assert fast.objective < slow
+
+
+def test_a_normal_matrix_that_is_not_finite_ends_as_nan_and_does_not_hang():
+    broken = np.full((3, 3), np.nan)
+    assert np.isnan(least_squares(0, np.ones((4, 3)), broken, np.ones((3, 3)))).all()

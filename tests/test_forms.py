@@ -150,3 +150,14 @@ def test_cost_is_that_of_the_papers_at_stride_one(form, macs):
     chain = FORMS[form].stages(factors, shape, geometry, None)
     assert cost(chain, (10, 12)).macs == macs * 120
     assert cost(chain, (10, 12)).parameters == macs
+
+
+@ALL_FORMS
+def test_a_fit_that_overflows_is_refused_and_says_so(form, monkeypatch):
+    def not_finite(sizes, rank, rng):
+        return tuple(np.full((size, rank), np.nan) for size in sizes)
+
+    monkeypatch.setattr("onnxcp.forms.cp._draw", not_finite)
+    kernel = np.random.default_rng(0).standard_normal((4, 4, 3, 3))
+    fit = form.fit(kernel, 4, np.random.default_rng(0), Effort())
+    assert fit.outcome is Outcome.DIVERGED

@@ -22,7 +22,7 @@ def menu(errors, asked=None):
     speed = {"cp3": 1.0, "cp4": 0.9}
     sites = {
         site: [
-            Candidate(site, Choice(form, rank), rank * speed[form], 100 - rank * speed[form])
+            Candidate(site, Choice(form, rank), rank * speed[form])
             for form in speed
             for rank in ranks
         ]

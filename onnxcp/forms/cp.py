@@ -85,8 +85,9 @@ def _fit(name: str, target: Target, rank: int, rng: np.random.Generator, effort:
 
 
 def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
-    """The corrected factors; the rough ones where correction is off or finds none better."""
-    if not effort.corrections:
+    """The corrected factors; the rough ones where correction is off, finds none better, or
+    would start from a diverged fit."""
+    if not effort.corrections or not np.isfinite(rough.objective):
         return rough
     calm = correct(
         unit,

@@ -10,7 +10,7 @@ columns of one factor, so that each mode is a ridge regression. `preserve` finds
 μ as the root of one monotone scalar equation, at the price of an eigendecomposition;
 `descend` holds one μ for all modes, as at the optimum, and steers it. Between sweeps the
 factors are extrapolated like those of `als`, which on convolution kernels lowers
-sensitivity 2-8 times further in as many sweeps.
+sensitivity 1.6 to 6.6 times further in 500 sweeps of the closed form.
 
 Sources: Phan, Tichavský & Cichocki, IEEE TSP 67(5), 2019, for the idea with the norms of
 the terms; Phan et al. 2020, arXiv:2008.05441, for sensitivity in their place.
