@@ -49,6 +49,15 @@ class Samples:
         labels = None if self.labels is None else self.labels[:count]
         return Samples(count, self.read, labels, self.source)
 
+    def after(self, count: int) -> "Samples":
+        """All but the first `count` samples."""
+        labels = None if self.labels is None else self.labels[count:]
+
+        def read(start: int, stop: int) -> Feeds:
+            return self.read(start + count, stop + count)
+
+        return Samples(self.count - count, read, labels, self.source)
+
     def shapes(self) -> dict[str, Shape]:
         """Shape of one sample of every input, without the batch."""
         return {name: array.shape[1:] for name, array in self.read(0, 1).items()}

@@ -9,29 +9,60 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from loky import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits
 
-from onnxcp.conv import Chain, Kernel
+from onnxcp.activations import Statistics
+from onnxcp.conv import Chain, Kernel, Stage, with_bias
 from onnxcp.errors import OnnxcpError, PlanError
-from onnxcp.forms import FORMS, Effort, Fit, Outcome, Shape
+from onnxcp.forms import FORMS, Effort, Fit, Outcome, grouped
 from onnxcp.forms.algebra import Factors
-from onnxcp.plan import Choice, Plan
+from onnxcp.forms.grouped import chain, parts, reconstructed
+from onnxcp.forms.norm import Norm, energy, flat, relative_error
+from onnxcp.plan import Choice, Plan, round_up
 from onnxcp.sites import Site
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """A fit and the seconds it took."""
+    """The fits of a layer's groups, mostly one, and the seconds they took.
 
-    fit: Fit
+    `energies` are ‖K‖² of the groups in the norm of the fit.
+    """
+
+    fits: tuple[Fit, ...]
+    energies: tuple[float, ...]
     seconds: float
+
+    @property
+    def factors(self) -> tuple[Factors, ...]:
+        return tuple(fit.factors for fit in self.fits)
+
+    @property
+    def error(self) -> float:
+        """‖K − K̂‖ / ‖K‖ of the whole layer."""
+        lost = sum(f.error**2 * e for f, e in zip(self.fits, self.energies, strict=True))
+        return math.sqrt(lost / sum(self.energies)) if sum(self.energies) else 0.0
+
+    @property
+    def sensitivity_before(self) -> float:
+        return sum(fit.sensitivity_before for fit in self.fits)
+
+    @property
+    def sensitivity_after(self) -> float:
+        return sum(fit.sensitivity_after for fit in self.fits)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of the groups'."""
+        return max((fit.outcome for fit in self.fits), key=list(Outcome).index)
 
 
 FULL = Effort()
@@ -40,16 +71,26 @@ FULL = Effort()
 class Fits:
     """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them.
 
-    With `workers` fits run in other processes, and `get` may be called from several threads
-    to keep them busy.
+    The norm is plain for kernels whose inputs nothing is known of. With `workers` fits run in
+    other processes, and `get` may be called from several threads to keep them busy.
     """
 
     def __init__(
-        self, sites: Mapping[str, Site], seed: int, workers: Executor | None = None
+        self,
+        sites: Mapping[str, Site],
+        seed: int,
+        workers: Executor | None = None,
     ) -> None:
         self._sites, self._seed, self._workers = sites, seed, workers
+        self._statistics: Mapping[str, Statistics] = {}
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._lock = threading.Lock()
+
+    def learn(self, statistics: Mapping[str, Statistics]) -> None:
+        """Fit from now on in the norm of these inputs, given by kernel tensor."""
+        self._statistics = {**self._statistics, **statistics}
+        with self._lock:
+            self._known.clear()
 
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
         """The fit of a site; computed at the first call.
@@ -70,21 +111,30 @@ class Fits:
             return self._known[key]
 
     def _start(self, site: Site, choice: Choice, effort: Effort) -> "Future[Fitted]":
-        seed = [self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}")]
+        seed = (self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
+        task = Task(site.kernel, site.group, self._covariances(site), choice, seed, effort)
         if self._workers is not None:
             with _while_workers_live(site.name):
-                return self._workers.submit(compute, site.kernel, choice, seed, effort)
+                return self._workers.submit(compute, task)
         future: Future[Fitted] = Future()
-        future.set_result(compute(site.kernel, choice, seed, effort))
+        future.set_result(compute(task))
         return future
 
+    def _covariances(self, site: Site) -> tuple[Path | None, ...]:
+        """The file of every group's covariance."""
+        found = self._statistics.get(site.tensor)
+        return (None,) * site.group if found is None else found.covariances
+
     def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
-        """Relative kernel error; infinite for a fit that is not usable."""
-        fit = self.get(name, choice, effort).fit
-        return float("inf") if fit.outcome is Outcome.DIVERGED else fit.error
+        """Relative error; infinite for a fit that is not usable."""
+        fitted = self.get(name, choice, effort)
+        return float("inf") if fitted.outcome is Outcome.DIVERGED else fitted.error
 
     def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
-        """The chain of every site a plan changes, without bias: the node's own stays.
+        """The chain of every site a plan changes.
+
+        Without a bias, so that the node's own stays; but where the inputs' mean is known the
+        bias makes up for what the chain changes in it.
 
         Raises:
             PlanError: the plan names a site, form or rank that the model does not have, or
@@ -95,36 +145,86 @@ class Fits:
         return {name: self._chain(name, c, effort) for name, c in plan.choices.items()}
 
     def _chain(self, name: str, choice: Choice, effort: Effort) -> Chain:
-        site, fit = self._sites[name], self.get(name, choice, effort).fit
-        if fit.outcome is Outcome.DIVERGED:
-            raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fit.outcome.value}")
-        return FORMS[choice.form].stages(fit.factors, site.shape, site.geometry, None)
+        site, fitted = self._sites[name], self.get(name, choice, effort)
+        if fitted.outcome is Outcome.DIVERGED:
+            raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fitted.outcome.value}")
+        made = chain(FORMS[choice.form], fitted.factors, site.part, site.geometry)
+        return with_bias(made, self._bias(site, choice, effort))
+
+    def _bias(self, site: Site, choice: Choice, effort: Effort) -> np.ndarray | None:
+        """The site's bias with the mean of what its chain changes made up for."""
+        found = self._statistics.get(site.tensor)
+        mean = None if found is None else found.means.get(site.name)
+        if mean is None:
+            return None
+        changed = flat(site.kernel) - flat(self._kernel(site, choice, effort))
+        shift = np.einsum("gtk,gk->gt", changed.reshape(site.group, -1, changed.shape[1]), mean)
+        return np.asarray(shift.ravel() + (0 if site.bias is None else site.bias))
 
     def stored_error(self, name: str, choice: Choice) -> float:
-        """Relative kernel error of the factors as stored, rounded to the model's dtype."""
-        kernel = self._sites[name].kernel.astype(np.float64)
-        size = float(np.linalg.norm(kernel))
-        return float(np.linalg.norm(kernel - self._kernel(name, choice))) / size if size else 0.0
+        """Relative error, in the norm of the fit, of the factors as stored, rounded to the
+        model's dtype."""
+        site, fitted = self._sites[name], self.get(name, choice)
+        dense = parts(self._kernel(site, choice, FULL), site.group)
+        errors = [
+            relative_error(kernel, model, norm) ** 2 * energy
+            for kernel, model, norm, energy in zip(
+                parts(site.kernel, site.group),
+                dense,
+                map(_norm, self._covariances(site)),
+                fitted.energies,
+                strict=True,
+            )
+        ]
+        return math.sqrt(sum(errors) / sum(fitted.energies)) if sum(fitted.energies) else 0.0
 
-    def kernels(self, plan: Plan) -> dict[str, Kernel]:
-        """The dense kernels that the plan's chains stand for, factors rounded as stored."""
-        return {name: self._kernel(name, choice) for name, choice in plan.choices.items()}
+    def dense(self, plan: Plan) -> dict[str, Chain]:
+        """One dense stage for every site a plan changes: what its chain stands for, factors
+        rounded as stored."""
+        made: dict[str, Chain] = {}
+        for name, choice in plan.choices.items():
+            site = self._sites[name]
+            kernel = self._kernel(site, choice, FULL)
+            bias = self._bias(site, choice, FULL)
+            made[name] = (Stage("dense", kernel, site.geometry, site.group, bias),)
+        return made
 
-    def _kernel(self, name: str, choice: Choice) -> Kernel:
-        site, form = self._sites[name], FORMS[choice.form]
-        factors = self.get(name, choice).fit.factors
-        stored: Factors = tuple(f.astype(site.kernel.dtype).astype(np.float64) for f in factors)
-        return form.reconstruct(stored, site.shape)
+    def _kernel(self, site: Site, choice: Choice, effort: Effort) -> Kernel:
+        stored = [
+            tuple(f.astype(site.kernel.dtype).astype(np.float64) for f in factors)
+            for factors in self.get(site.name, choice, effort).factors
+        ]
+        return reconstructed(FORMS[choice.form], stored, site.part)
 
 
-def compute(kernel: Kernel, choice: Choice, seed: Sequence[int], effort: Effort) -> Fitted:
-    """One fit, on one thread: its matrices are too small to share out, and several fits at
-    once use the cores better."""
-    start = time.perf_counter()
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """All that a fit depends on."""
+
+    kernel: Kernel
+    group: int
+    covariances: tuple[Path | None, ...]
+    choice: Choice
+    seed: tuple[int, ...]
+    effort: Effort
+
+
+def _norm(covariance: Path | None) -> Norm | None:
+    return None if covariance is None else Norm.of(np.load(covariance))
+
+
+def compute(task: Task) -> Fitted:
+    """The fits of a layer, on one thread: their matrices are too small to share out, and
+    several fits at once use the cores better."""
+    start, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
+    fits, energies = [], []
     with threadpool_limits(1):
-        rng = np.random.default_rng(seed)
-        fit = FORMS[choice.form].fit(kernel, choice.rank, rng, effort)
-    return Fitted(fit, time.perf_counter() - start)
+        for number, kernel in enumerate(parts(task.kernel, task.group)):
+            rng = np.random.default_rng((*task.seed, number))
+            norm = _norm(task.covariances[number])
+            fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, None))
+            energies.append(energy(kernel, norm))
+    return Fitted(tuple(fits), tuple(energies), time.perf_counter() - start)
 
 
 @contextmanager
@@ -192,22 +292,27 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
         )
     if choice.form not in FORMS:
         raise PlanError(f"{name}: unknown form {choice.form!r}; choose one of {', '.join(FORMS)}")
-    reason = FORMS[choice.form].refuses(sites[name].shape)
+    site = sites[name]
+    reason = FORMS[choice.form].refuses(site.part)
     if reason is not None:
         raise PlanError(f"{name}: {choice.form}: {reason}")
-    outputs = sites[name].shape[0]
-    most = largest_rank(sites[name].shape)
+    outputs, most = site.shape[0], largest_rank(site)
+    if choice.rank % site.group:
+        raise PlanError(
+            f"{name}: rank {choice.rank} is no multiple of its {site.group} groups; "
+            f"try --rank '{name}={round_up(choice.rank, site.group)}'"
+        )
     if not 1 <= choice.rank <= most:
-        size = "×".join(map(str, sites[name].shape))
+        size = "×".join(map(str, site.shape))
         raise PlanError(
             f"{name}: rank {choice.rank} is not in 1..{most}, all that a {size} kernel can use; "
             f"try --rank '{name}={min(most, outputs)}'"
         )
 
 
-def largest_rank(shape: Shape) -> int:
-    """The rank at which a kernel can be written exactly: more has no use."""
-    return math.prod(shape) // max(shape[:2])
+def largest_rank(site: Site) -> int:
+    """The rank at which a site's kernel can be written exactly: more has no use."""
+    return grouped.largest_rank(site.shape, site.group)
 
 
 def _digits(text: str) -> list[int]:

@@ -14,6 +14,9 @@ from onnxcp.tensors import Feeds, Shape, TensorSpec, concrete_shapes
 SYNTHETIC = 4  # made-up feeds to judge by where there is no data
 CHECKED = 2  # feeds for the surgery check
 EVALUATION_BATCH = 32  # where the model leaves the batch free
+CALIBRATION_BATCH = 8
+CALIBRATION_SHARE, MOST_CALIBRATION = 5, 1024  # of --data: a fifth, at most
+FEWEST_TO_SHARE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Inputs:
     timed: Feeds
 
     @property
+    def calibrating(self) -> Batching:
+        """Fewer at once than to judge: every site's input is held."""
+        return self.batching if self.batching.fixed else Batching(CALIBRATION_BATCH, fixed=False)
+
+    @property
     def checked(self) -> list[Feeds]:
         """A few feeds for the surgery check: calibration samples, else others at hand."""
         source = self.calibration or self.samples
@@ -66,6 +74,8 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     _refuse_reuse(sources)
     samples = _load(sources.data, specs, recipe, sources.samples)
     calibration = _load(sources.calibration, specs, recipe, None)
+    if calibration is None and samples is not None:
+        calibration, samples = _split(samples)
     shapes = concrete_shapes(
         specs,
         batch=sources.batch,
@@ -89,6 +99,14 @@ def _load(
         return None
     joined = data.join([data.load(name, specs, recipe) for name in names])
     return joined if most is None else joined.first(most)
+
+
+def _split(samples: Samples) -> tuple[Samples | None, Samples]:
+    """The first samples calibrate and the rest judge; none calibrate where there are few."""
+    if len(samples) < FEWEST_TO_SHARE:
+        return None, samples
+    count = min(len(samples) // CALIBRATION_SHARE, MOST_CALIBRATION)
+    return samples.first(count), samples.after(count)
 
 
 def _refuse_reuse(sources: Sources) -> None:

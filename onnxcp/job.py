@@ -1,13 +1,16 @@
 """One run of `optimize`: its options, and everything asked of it more than once."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+
 from onnxcp import __version__, files, fitting
+from onnxcp.activations import MEMORY, collect
 from onnxcp.errors import UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
@@ -17,10 +20,11 @@ from onnxcp.latency import all_choices
 from onnxcp.plan import Choice, Plan, forced_ranks, from_json
 from onnxcp.progress import Progress
 from onnxcp.providers import Runner, Target, open_runner
-from onnxcp.rewrite import rewrite, with_kernels, with_outputs
+from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
+from onnxcp.tensors import Feeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Settings:
     turns: int = 100  # of the whole-model benchmark
     allow_unchanged: bool = False
     jobs: int = 1  # fits at once, in as many processes
+    correct_bias: bool = True
+    calibration_memory: int = MEMORY  # bytes
 
     def __post_init__(self) -> None:
         if self.form not in ("auto", *FORMS):
@@ -100,7 +106,7 @@ class Job:
             asked = {name: [choice] for name, choice in plan.choices.items()}
         elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
-            most = {s.name: fitting.largest_rank(s.shape) for s in self.chosen}
+            most = {s.name: fitting.largest_rank(s) for s in self.chosen}
             ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block, most)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
@@ -114,7 +120,7 @@ class Job:
     def _forced(self, site: Site, rank: int) -> list[Choice]:
         """A rank in every form that takes the kernel."""
         forms = self.settings.forms
-        return [Choice(form, rank) for form in forms if FORMS[form].refuses(site.shape) is None]
+        return [Choice(form, rank) for form in forms if FORMS[form].refuses(site.part) is None]
 
     def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""
@@ -137,18 +143,49 @@ class Job:
         stand for, and the rewritten model; both also give what the changed sites give."""
         graph = self.model.proto.graph
         watched = [graph.node[s.index].output[0] for s in self.sites if s.name in plan.choices]
-        dense = with_kernels(self.model.proto, self.fits.kernels(plan), self.sites)
-        chained = rewrite(
-            self.model.proto,
-            self.fits.chains(plan),
-            self.sites,
-            metadata={},
-            external=self.model.external,
-        )
         paths = (self.folder / "dense.onnx", self.folder / "chained.onnx")
-        files.save(with_outputs(dense, watched), paths[0], self.model.external)
-        files.save(with_outputs(chained.proto, watched), paths[1], chained.external)
-        return paths
+        for path, chains in zip(
+            paths, (self.fits.dense(plan), self.fits.chains(plan)), strict=True
+        ):
+            proto, external = self.model.proto, self.model.external
+            made = rewrite(proto, chains, self.sites, metadata={}, external=external)
+            files.save(with_outputs(made.proto, watched), path, made.external)
+        return paths[0], paths[1]
+
+    def calibrate(self, names: Collection[str]) -> None:
+        """Fit what is named in the norm of its real inputs, where there are calibration data.
+
+        Raises:
+            DataError: activations that are NaN or infinite.
+            UsageError: a memory limit that can not be kept.
+        """
+        samples, settings = self.inputs.calibration, self.settings
+        sites = [s for s in self.sites if s.name in names]
+        if samples is None or not sites:
+            return
+        sources = list(dict.fromkeys(s.source for s in sites))
+        path = self.folder / "watched.onnx"
+        watched = with_outputs(self.model.proto, sources)
+        files.save(watched, path, self.model.external)
+        runner, batching = self.judged_runner(path), self.inputs.calibrating
+
+        def run(feeds: Feeds) -> dict[str, np.ndarray]:
+            seen = dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))
+            return {**feeds, **seen}
+
+        self.fits.learn(
+            collect(
+                run,
+                samples.batches(batching.size),
+                len(samples),
+                sites,
+                self.folder,
+                correct_bias=settings.correct_bias,
+                memory=settings.calibration_memory,
+                seed=settings.seed,
+                progress=self.progress,
+            )
+        )
 
     def _provenance(self, plan: Plan) -> dict[str, str]:
         return {

@@ -6,6 +6,7 @@ is needed. A model's first and last layout conversions fall on both sides alike:
 candidate saves is the difference of the two times.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from onnxcp.benchmark import Speedup, speedup, take_turns
 from onnxcp.chains import chain_model
-from onnxcp.conv import Chain, Stage, cost
+from onnxcp.conv import Chain, Sizes, Stage, cost, with_bias
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
+from onnxcp.forms.grouped import drawn, largest_rank
 from onnxcp.plan import Candidate, Choice, round_up
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target, open_runner
@@ -49,26 +51,30 @@ class Latency:
 
 
 def candidate_ranks(form: Form, site: Site, block: int) -> list[int]:
-    """Multiples of `block`, growing by `GROWTH`, while the chain has fewer multiply-adds."""
-    if form.refuses(site.shape) is not None:
+    """Multiples of `block` and of the groups, growing by `GROWTH`, while the chain has fewer
+    multiply-adds."""
+    if form.refuses(site.part) is not None:
         return []
-    rng, ranks, rank = np.random.default_rng(0), list[int](), block
-    image = _image(site)
-    dense = cost([dense_stage(site)], image).macs
-    one = form.stages(form.draw(site.shape, 1, rng), site.shape, site.geometry, None)
-    each = cost(one, image).macs
-    while rank * each < dense:
+    image, step = _image(site), math.lcm(block, site.group)
+    dense, ranks, rank = cost([dense_stage(site)], image).macs, list[int](), step
+    while rank <= largest_rank(site.shape, site.group) and _macs(form, site, rank) < dense:
         ranks.append(rank)
-        rank = max(rank + block, round_up(rank * GROWTH, block))
+        rank = max(rank + step, round_up(rank * GROWTH, step))
     return ranks
+
+
+def _macs(form: Form, site: Site, rank: int) -> int:
+    rng = np.random.default_rng(0)
+    chain = drawn(form, site.shape, site.group, rank, site.geometry, rng)
+    return cost(chain, _image(site)).macs
 
 
 def dense_stage(site: Site) -> Stage:
     """The site's own convolution."""
-    return Stage("dense", site.kernel, site.geometry, bias=site.bias)
+    return Stage("dense", site.kernel, site.geometry, site.group, site.bias)
 
 
-def _image(site: Site) -> tuple[int, int]:
+def _image(site: Site) -> Sizes:
     if site.image is None:
         raise UsageError(
             f"{site.name}: its input size is not fixed by the model; pass --input-shape"
@@ -144,8 +150,9 @@ def _bound(runner: Callable[..., object], feeds: dict[str, np.ndarray]) -> Calla
 
 def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:
     """A chain of the choice's form and rank with random weights."""
-    form, shape = FORMS[choice.form], site.shape
-    return form.stages(form.draw(shape, choice.rank, rng), shape, site.geometry, site.bias)
+    form = FORMS[choice.form]
+    made = drawn(form, site.shape, site.group, choice.rank, site.geometry, rng)
+    return with_bias(made, site.bias)
 
 
 def candidates(name: str, latency: Latency) -> list[Candidate]:

@@ -93,6 +93,7 @@ def run(job: Job) -> Outcome:
         seed=settings.seed,
         progress=job.progress,
     )
+    job.calibrate([name for name, row in latency.items() if _is_wanted(row, settings)])
     if settings.is_forced:
         return _measured(job, Outcome(_forced(latency), latency, referee.budget), referee)
     for effort in (DRAFT, FULL):  # drafts nearly always suffice to choose by
@@ -101,6 +102,10 @@ def run(job: Job) -> Outcome:
         if outcome.accuracy is None or outcome.accuracy.drop <= referee.budget.limit:
             break
     return outcome
+
+
+def _is_wanted(row: Latency, settings: Settings) -> bool:
+    return settings.is_forced or any(m.is_faster for m in row.tried)
 
 
 def _forced(latency: Mapping[str, Latency]) -> Plan:

@@ -4,7 +4,8 @@ The new model is made of the old one's own messages, so whatever is not replaced
 byte for byte. Rules, which the comments below point back to:
 
 1. A chain writes the tensor its Conv wrote, so nothing downstream changes.
-2. The bias stays where it was: the chain's last stage reads the tensor the Conv read.
+2. The bias stays where it was: the chain's last stage reads the tensor the Conv read, unless
+   the chain brings one of its own.
 3. A kernel goes once nothing reads it any more: initializer, its entry among the graph's
    inputs (IR 3 lists initializers there), or the Constant and Identity nodes that gave it.
 4. Equal new tensors are stored once, so convolutions that share a kernel still share.
@@ -14,14 +15,13 @@ byte for byte. Rules, which the comments below point back to:
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from google.protobuf.message import Message
 
 from onnxcp.chains import chain_nodes
-from onnxcp.conv import Chain, Stage
+from onnxcp.conv import Chain
 from onnxcp.sites import MADE_BY_US, Site, replaced_before
 
 LISTED_INITIALIZERS = 3  # the last IR version that wants initializers among the inputs
@@ -60,7 +60,7 @@ def rewrite(
             made.graph.node.append(node)
     _add_tensors(made.graph, proto.graph.initializer)
     made.graph.input.extend(proto.graph.input)
-    _drop_unread(made, [site.tensor for site in chosen.values()])
+    _drop_unread(made, _dropped(proto, chosen.values(), chains))
     made.graph.initializer.extend(pool.tensors)
     if proto.ir_version <= LISTED_INITIALIZERS:  # rule 5
         made.graph.input.extend(_value_info(t) for t in pool.tensors)
@@ -70,6 +70,15 @@ def rewrite(
         {t.name for t in pool.tensors} if external & {s.tensor for s in chosen.values()} else set()
     )
     return Rewritten(made, external | outside)
+
+
+def _dropped(
+    proto: onnx.ModelProto, chosen: Iterable[Site], chains: Mapping[str, Chain]
+) -> list[str]:
+    """What the replaced nodes read and their chains do not."""
+    biased = [site for site in chosen if chains[site.name][-1].bias is not None]
+    biases = [n.input[2] for s in biased if len((n := proto.graph.node[s.index]).input) > 2]
+    return [site.tensor for site in chosen] + [name for name in biases if name]
 
 
 def _copy_without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -124,20 +133,15 @@ class _Pool:
 
 def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: _Pool) -> list[onnx.NodeProto]:
     """The chain's nodes, reading and writing what the Conv did (rules 1 and 2)."""
-    bare = tuple(_without_bias(stage) for stage in chain)
-    made = chain_nodes(bare, f"{site.name}/cp", node.input[0], node.output[0], site.kernel.dtype)
+    made = chain_nodes(chain, f"{site.name}/cp", node.input[0], node.output[0], site.kernel.dtype)
     stored = {t.name: pool.add(t) for t in made.initializers}
     for new in made.nodes:
         renamed = [stored.get(name, name) for name in new.input]
         del new.input[:]
         new.input.extend(renamed)
-    if len(node.input) > 2 and node.input[2]:
+    if chain[-1].bias is None and len(node.input) > 2 and node.input[2]:
         made.nodes[-1].input.append(node.input[2])
     return list(made.nodes)
-
-
-def _without_bias(stage: Stage) -> Stage:
-    return replace(stage, bias=None)
 
 
 def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
@@ -194,32 +198,6 @@ def _note(made: onnx.ModelProto, replaced: list[str], metadata: Mapping[str, str
     kept = [onnx.StringStringEntryProto(key=p.key, value=p.value) for p in kept]
     del made.metadata_props[:]
     made.metadata_props.extend(kept + fresh)
-
-
-def with_kernels(
-    proto: onnx.ModelProto, kernels: Mapping[str, np.ndarray], sites: Iterable[Site]
-) -> onnx.ModelProto:
-    """The model with dense kernels, by site name, in place of its own: what its chains stand
-    for. Sites keep their geometry and bias; each gets a kernel of its own."""
-    chosen = {s.index: s for s in sites if s.name in kernels}
-    made = _copy_without_graph(proto)
-    _add_tensors(made.graph, proto.graph.initializer)
-    made.graph.input.extend(proto.graph.input)
-    for index, node in enumerate(proto.graph.node):
-        made.graph.node.append(node)
-        if index in chosen:
-            site = chosen[index]
-            name = f"{site.name}/reconstructed"
-            dense = kernels[site.name].astype(site.kernel.dtype)
-            made.graph.initializer.append(onnx.numpy_helper.from_array(dense, name))
-            made.graph.node[-1].input[1] = name
-    if proto.ir_version <= LISTED_INITIALIZERS:
-        known = {i.name for i in made.graph.input}
-        made.graph.input.extend(
-            _value_info(t) for t in made.graph.initializer if t.name not in known
-        )
-    _drop_unread(made, [site.tensor for site in chosen.values()])
-    return made
 
 
 def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnxcp.conv import Geometry, Pair
+from onnxcp.conv import Geometry, Sizes
 from onnxcp.errors import ModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -59,7 +59,7 @@ def element_type(data_type: int) -> np.dtype | None:
         return None
 
 
-def padded(node: onnx.NodeProto, window: Pair, image: Pair | None) -> Geometry | str:
+def padded(node: onnx.NodeProto, window: Sizes, image: Sizes | None) -> Geometry | str:
     """The geometry of a Conv node with its padding made explicit.
 
     Returns the auto_pad mode instead if it needs an image size that is not known.
@@ -107,7 +107,7 @@ def _numbers(
     return numbers
 
 
-def _same(mode: str, window: int, stride: int, dilation: int, size: int) -> Pair:
+def _same(mode: str, window: int, stride: int, dilation: int, size: int) -> Sizes:
     """Padding (before, after) that makes the output ceil(size / stride) long."""
     span = (window - 1) * dilation + 1
     steps = -(-size // stride) - 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxcp.conv import Geometry, Kernel, Pair
+from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
 from onnxcp.shapes import Shapes, element_type, padded
 
@@ -56,7 +56,7 @@ class Site:
     """A dense 2-D convolution with a stored kernel.
 
     `index` is the node's place in the main graph; `image` the (height, width) it sees;
-    `tensor` the name of its weight.
+    `tensor` the name of its weight, `source` that of the tensor it reads.
     """
 
     layer: Layer
@@ -64,18 +64,29 @@ class Site:
     kernel: Kernel  # as stored, so in the model's dtype
     bias: np.ndarray | None  # None too where it is computed at run time
     geometry: Geometry
-    image: Pair | None
+    image: Sizes | None
     batch: int
     tensor: str
+    source: str = ""
+    bias_computed: bool = False
 
     @property
     def name(self) -> str:
         return self.layer.name
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        outputs, inputs, height, width = self.kernel.shape
-        return outputs, inputs, height, width
+    def shape(self) -> tuple[int, ...]:
+        """(T, S / group, *window), as stored."""
+        return self.kernel.shape
+
+    @property
+    def group(self) -> int:
+        return self.layer.group
+
+    @property
+    def part(self) -> tuple[int, ...]:
+        """Shape of one group's kernel."""
+        return (self.shape[0] // self.group, *self.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +188,7 @@ def _judge(
     layer: Layer,
     constants: Constants,
     shapes: Shapes,
-    fixed: Pair | None,
+    fixed: Sizes | None,
     ours: Sequence[str],
 ) -> Site | Skip:
     stored = constants.find(node.input[1])
@@ -194,10 +205,21 @@ def _judge(
     bias = constants.find(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     values = None if bias is None else onnx.numpy_helper.to_array(bias)
     batch = seen[0] if seen else 1
-    return Site(layer, index, kernel, values, geometry, image, batch, node.input[1])
+    return Site(
+        layer,
+        index,
+        kernel,
+        values,
+        geometry,
+        image,
+        batch,
+        tensor=node.input[1],
+        source=node.input[0],
+        bias_computed=bias is None and len(node.input) > 2 and bool(node.input[2]),
+    )
 
 
-def _image(node: onnx.NodeProto, shapes: Shapes) -> Pair | None:
+def _image(node: onnx.NodeProto, shapes: Shapes) -> Sizes | None:
     """(height, width) of what a node reads, where it is known."""
     seen = shapes.get(node.input[0], ())
     return (seen[2], seen[3]) if len(seen) == 4 else None
@@ -245,7 +267,7 @@ def _checked(name: str, kernel: np.ndarray) -> Kernel:
     return kernel
 
 
-def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Pair | None) -> None:
+def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Sizes | None) -> None:
     window = (kernel.shape[2], kernel.shape[3])
     if image is not None and min(geometry.output(window, image)) < 1:
         raise ModelError(

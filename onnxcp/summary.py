@@ -136,8 +136,7 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
     if choice is None:
         record = _skipped(site.layer, _why_kept(job, site, outcome, row))
         return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
-    fitted, form = job.fits.get(site.name, choice), FORMS[choice.form]
-    chain = form.stages(fitted.fit.factors, site.shape, site.geometry, site.bias)
+    fitted, chain = job.fits.get(site.name, choice), job.fits.chains(plan)[site.name]
     measured = next(m for m in row.tried if m.choice == choice) if row else None
     return SiteRecord(
         name=site.name,
@@ -149,9 +148,9 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         macs_after=cost(chain, site.image).macs if site.image else None,
         rank=choice.rank,
         error=job.fits.stored_error(site.name, choice),
-        outcome=fitted.fit.outcome.value,
-        sensitivity_before=fitted.fit.sensitivity_before,
-        sensitivity_after=fitted.fit.sensitivity_after,
+        outcome=fitted.outcome.value,
+        sensitivity_before=fitted.sensitivity_before,
+        sensitivity_after=fitted.sensitivity_after,
         ms_before=before,
         ms_after=1e3 * measured.seconds if measured else None,
         fit_seconds=fitted.seconds,
@@ -174,7 +173,7 @@ def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> st
 
 
 def _why_untried(job: Job, site: Site) -> str:
-    refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.shape))]
+    refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.part))]
     if site not in job.chosen:
         return "left out by --include or --exclude"
     if len(refusals) == len(job.settings.forms):
@@ -200,8 +199,8 @@ def _model(job: Job, sites: Sequence[SiteRecord], exit_code: int) -> ModelRecord
 
 def _parameter_change(job: Job, record: SiteRecord) -> int:
     site = next(s for s in job.sites if s.name == record.name)
-    factors = job.fits.get(site.name, Choice(record.decision, record.rank or 0)).fit.factors
-    return int(sum(f.size for f in factors) - site.kernel.size)
+    fitted = job.fits.get(site.name, Choice(record.decision, record.rank or 0))
+    return int(sum(f.size for fit in fitted.fits for f in fit.factors) - site.kernel.size)
 
 
 def _precision(job: Job) -> str:
@@ -262,8 +261,6 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         )
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
         yield "the times are noisy: close other programs, or raise --iterations"
-    if job.inputs.calibration is not None:
-        yield "--calibration served the surgery check only: fits do not use activations yet"
     yield from _overridable(job)
 
 

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from onnxcp.chains import chain_model, chain_nodes
-from onnxcp.conv import Geometry, Stage
+from onnxcp.conv import Geometry, Stage, with_bias
 from onnxcp.forms import FORMS
 from onnxcp.providers import Target, open_runner
 
@@ -29,7 +29,7 @@ def test_a_chain_equals_its_convolution_in_onnx_runtime(form, geometry, has_bias
     bias = rng.standard_normal(SHAPE[0]) if has_bias else None
     dense = Stage("dense", form.reconstruct(factors, SHAPE), geometry, bias=bias)
     feeds = {"x": rng.standard_normal((2, SHAPE[1], 15, 16)).astype(dtype)}
-    chains = (form.stages(factors, SHAPE, geometry, bias), (dense,))
+    chains = (with_bias(form.stages(factors, SHAPE, geometry), bias), (dense,))
     made, wanted = (
         open_runner(chain_model(chain, feeds["x"].shape, dtype), CPU)(feeds)[0].astype(np.float64)
         for chain in chains
@@ -41,7 +41,7 @@ def test_a_chain_equals_its_convolution_in_onnx_runtime(form, geometry, has_bias
 def test_nodes_are_named_after_their_roles():
     form = FORMS["cp4"]
     factors = form.draw(SHAPE, 16, np.random.default_rng(0))
-    chain = form.stages(factors, SHAPE, Geometry(), np.zeros(32))
+    chain = with_bias(form.stages(factors, SHAPE, Geometry()), np.zeros(32))
     made = chain_nodes(chain, "conv1/cp", "in", "out", np.dtype(np.float32))
     assert [n.name for n in made.nodes] == [
         "conv1/cp/inputs",

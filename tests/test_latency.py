@@ -33,7 +33,6 @@ def test_ranks_are_whole_blocks_that_save_multiply_adds(form, block):
         form.draw((64, 64, 3, 3), ranks[-1], np.random.default_rng(0)),
         (64, 64, 3, 3),
         Geometry(pads=(1, 1, 1, 1)),
-        None,
     )
     assert cost(chain, (8, 8)).macs < 64 * 64 * 9 * 64
 

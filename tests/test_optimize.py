@@ -34,8 +34,9 @@ def model(tmp_path):
 def accuracy(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     data = np.load(DATA)
-    (scores,) = session.run(None, {"input": data["input"].astype(np.float32)})
-    return float((scores.argmax(1) == data["label"]).mean())
+    images, labels = (data[name][len(data["label"]) // 5 :] for name in ("input", "label"))
+    (scores,) = session.run(None, {"input": images.astype(np.float32)})  # the rest calibrated
+    return float((scores.argmax(1) == labels).mean())
 
 
 def test_a_model_becomes_faster_within_its_budget(model):

@@ -16,15 +16,16 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxcp import __version__, files, sites
-from onnxcp.conv import Chain
+from onnxcp.conv import Chain, Stage
 from onnxcp.fitting import Fits
 from onnxcp.forms import FORMS
 from onnxcp.job import Settings
+from onnxcp.latency import dense_stage
 from onnxcp.pipeline import optimize, plan_file
 from onnxcp.plan import Choice
 from onnxcp.providers import Target
 from onnxcp.report import Report
-from onnxcp.rewrite import Rewritten, rewrite, with_kernels
+from onnxcp.rewrite import Rewritten, rewrite
 from onnxcp.shapes import infer
 from onnxcp.sites import Site, Skip
 
@@ -55,12 +56,12 @@ def model(
 def factors(shape: Sequence[int], form: str) -> tuple[np.ndarray, ...]:
     """Factors that both a kernel of this shape and its chain are made of."""
     rng = np.random.default_rng(list(shape))
-    drawn: tuple[np.ndarray, ...] = FORMS[form].draw(tuple(shape), RANK, rng)  # type: ignore[arg-type]
+    drawn: tuple[np.ndarray, ...] = FORMS[form].draw(tuple(shape), RANK, rng)
     return drawn
 
 
 def kernel(*shape: int, form: str = "cp4", dtype: type = np.float32) -> np.ndarray:
-    made: np.ndarray = FORMS[form].reconstruct(factors(shape, form), shape)  # type: ignore[arg-type]
+    made: np.ndarray = FORMS[form].reconstruct(factors(shape, form), shape)
     return made.astype(dtype)
 
 
@@ -71,7 +72,7 @@ def find(proto: onnx.ModelProto) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
 def exact(found: Sequence[Site], form: str) -> dict[str, Chain]:
     """The chain of every site."""
     row = FORMS[form]
-    return {s.name: row.stages(factors(s.shape, form), s.shape, s.geometry, None) for s in found}
+    return {s.name: row.stages(factors(s.shape, form), s.shape, s.geometry) for s in found}
 
 
 def rewritten(
@@ -190,7 +191,7 @@ def test_float16_kernels_become_float16_chains() -> None:
 def test_float16_kernels_are_fitted_in_float64() -> None:
     proto = model("y = Conv (x, w)", {"w": kernel(6, 4, 3, 3, dtype=np.float16)})
     (site,), _ = find(proto)
-    fit = Fits({site.name: site}, seed=0).get(site.name, Choice("cp3", 4)).fit
+    fit = Fits({site.name: site}, seed=0).get(site.name, Choice("cp3", 4)).fits[0]
     assert {f.dtype for f in fit.factors} == {np.dtype(np.float64)}
 
 
@@ -443,7 +444,8 @@ def test_up_to_ir_3_new_tensors_are_graph_inputs_too() -> None:
     onnx.checker.check_model(made, full_check=True)
     assert [i.name for i in made.graph.input] == ["x", *names(made)]
     assert_equal_outputs(proto, made)
-    dense = with_kernels(proto, {"Conv:y": kernel(6, 4, 3, 3)}, find(proto)[0])
+    site = next(s for s in find(proto)[0] if s.name == "Conv:y")
+    dense = rewrite(proto, {"Conv:y": (dense_stage(site),)}, [site], metadata={}).proto
     onnx.checker.check_model(dense, full_check=True)
     assert_equal_outputs(proto, dense)
 
@@ -467,11 +469,14 @@ def test_new_tensors_take_names_that_are_free() -> None:
     assert_equal_outputs(proto, made)
 
 
-def test_dense_kernels_take_the_place_of_the_models_own() -> None:
+def test_a_dense_stage_takes_the_place_of_the_models_own() -> None:
     proto = rich()
     proto.ClearField("training_info")
     before = proto.SerializeToString(deterministic=True)
-    doubled = with_kernels(proto, {"main": 2 * kernel(6, 4, 3, 3)}, find(proto)[0])
+    found, _ = find(proto)
+    main = next(s for s in found if s.name == "main")
+    stage = Stage("dense", 2 * kernel(6, 4, 3, 3), main.geometry)
+    doubled = rewrite(proto, {"main": (stage,)}, found, metadata={}).proto
     flag = {"x": X, "c": np.array(False)}
     old, new = in_runtime(proto, flag)[0], in_runtime(doubled, flag)[0]
     np.testing.assert_allclose(new - B[:, None, None], 2 * (old - B[:, None, None]), rtol=1e-3)

@@ -133,11 +133,10 @@ def spatial_mode(product: Float[np.ndarray, "K R"], spatial: Sequence[Matrix], m
     """MTTKRP of one spatial mode, from the tensor already contracted with both channels."""
     if len(spatial) == 1:
         return product
-    height, width = spatial
-    grid = product.reshape(len(height), len(width), -1)
-    other = width if mode == 0 else height
-    product = np.einsum("yxr,xr->yr" if mode == 0 else "yxr,yr->xr", grid, other)
-    return np.asarray(product)
+    grid = np.moveaxis(product.reshape(*(len(f) for f in spatial), -1), mode, 0)
+    others = [f for other, f in enumerate(spatial) if other != mode]
+    left: Matrix = (grid.reshape(len(spatial[mode]), -1, grid.shape[-1]) * positions(others)).sum(1)
+    return left
 
 
 def grams_except(grams: Sequence[Gram], mode: int) -> Gram:

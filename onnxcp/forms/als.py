@@ -36,6 +36,8 @@ Energy = Float[np.ndarray, "modes R"]
 SolveMode = Callable[[int, Matrix, Gram, Energy], Matrix]
 """(mode, MTTKRP, normal matrix, ‖column‖² of all modes) -> the mode's new factor."""
 
+Cholesky = tuple[Gram, bool]  # as scipy gives it
+
 RIDGE = 1e-12  # on a normal matrix of unit diagonal: far below what a fit resolves
 WINDOW = 10  # sweeps over which progress is judged
 
@@ -50,24 +52,32 @@ class Iterates:
     converged: bool
 
 
-def least_squares(mode: int, product: Matrix, normal: Gram, energy: Energy) -> Matrix:
+def least_squares(
+    mode: int, product: Matrix, normal: Gram, energy: Energy, ridge: float = RIDGE
+) -> Matrix:
     """The factor minimising ‖tensor − model‖² with the other modes held; NaN if the normal
     matrix is not finite, which ends the fit as diverged."""
     del mode, energy
+    factor, scale = factorised(normal, ridge)
+    solved: Matrix = cho_solve(factor, (product / scale).T, check_finite=False).T / scale
+    return solved
+
+
+def factorised(normal: Gram, ridge: float) -> tuple[Cholesky, Float[np.ndarray, " R"]]:
+    """Cholesky factor of a normal matrix scaled to unit diagonal, and the scale.
+
+    The ridge grows until collinear terms are parted; NaN where the matrix is not finite.
+    """
     scale = np.sqrt(np.diag(normal))
     scale = np.where(scale > 0, scale, 1.0)
     scaled = normal / scale / scale[:, None]
-    ridge = RIDGE
     while ridge < 1:
         scaled[np.diag_indices_from(scaled)] += ridge
         try:
-            factor = cho_factor(scaled, overwrite_a=False, check_finite=False)
-        except LinAlgError:  # collinear terms: a little more ridge parts them
+            return cho_factor(scaled, overwrite_a=False, check_finite=False), scale
+        except LinAlgError:
             ridge *= 100
-            continue
-        solved: Matrix = cho_solve(factor, (product / scale).T, check_finite=False).T / scale
-        return solved
-    return np.full_like(product, np.nan)
+    return (np.full_like(scaled, np.nan), False), scale
 
 
 def sweep(target: Target, factors: Factors, solve: SolveMode) -> tuple[Factors, float]:

@@ -1,4 +1,4 @@
-"""CP forms: a dense Y×X convolution as 1×1, depthwise, 1×1.
+"""CP forms: a dense convolution as 1×1, depthwise, 1×1.
 
 The kernel is approximated by R separable terms. `cp4` separates the window too,
 
@@ -6,7 +6,8 @@ The kernel is approximated by R separable terms. `cp4` separates the window too,
 
 and runs as 1×1 (S→R), depthwise Y×1, depthwise 1×X, 1×1 (R→T): R·(S + Y + X + T)
 multiply-adds per output pixel at stride 1 in place of T·S·Y·X. `cp3` keeps the window
-whole, window[yx, r], and runs as 1×1, depthwise Y×X, 1×1: R·(S + Y·X + T).
+whole, window[yx, r], and runs as 1×1, depthwise Y×X, 1×1: R·(S + Y·X + T). Windows of one
+or three dimensions are treated alike.
 
 Choose `cp3` for 3×3 windows, where its smaller error at equal time usually wins, and
 `cp4` for 5×5 and larger. The stride sits on the depthwise stages, so the first 1×1 runs at
@@ -15,41 +16,41 @@ full resolution and strided convolutions gain less.
 Sources: `cp4` Lebedev et al. 2015, arXiv:1412.6553; `cp3` Phan et al. 2020, arXiv:2008.05441.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 from tensorly.cp_tensor import cp_to_tensor
 
-from onnxcp.conv import Chain, Geometry, Kernel, Stage
-from onnxcp.forms.algebra import Factors, Target, positions, sensitivity
+from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
+from onnxcp.forms.algebra import Factors, Target, sensitivity
 from onnxcp.forms.als import Iterates, fit_least_squares
-from onnxcp.forms.form import Effort, Fit, Form, Outcome, Shape
+from onnxcp.forms.form import DRAFT, Effort, Fit, Form, Outcome, Shape
+from onnxcp.forms.norm import Norm, relative_error, roots
 from onnxcp.forms.stable import correct
+from onnxcp.forms.weighted import polish
 
-NEGLIGIBLE = 1e-3  # relative error below which calm factors are worth more than exact ones
-
-Bias = Float[np.ndarray, " T"] | None
+SIDES = ("vertical", "horizontal", "deep")  # role of the stage along each window dimension
 
 
 def _refuses_cp3(shape: Shape) -> str | None:
-    if shape[2] * shape[3] == 1:
+    if math.prod(shape[2:]) == 1:
         return "a 1×1 kernel has no window to separate"
     return None
 
 
 def _refuses_cp4(shape: Shape) -> str | None:
-    if 1 in shape[2:]:
-        return f"a {shape[2]}×{shape[3]} window has one side already; use cp3"
+    if len([size for size in shape[2:] if size > 1]) < 2:
+        return f"a {'×'.join(map(str, shape[2:]))} window has one side already; use cp3"
     return None
 
 
-def _merged(shape: Shape) -> tuple[int, ...]:
-    return (shape[2] * shape[3],)
+def _merged(shape: Shape) -> Sizes:
+    return (math.prod(shape[2:]),)
 
 
-def _separate(shape: Shape) -> tuple[int, ...]:
+def _separate(shape: Shape) -> Sizes:
     return shape[2:]
 
 
@@ -57,31 +58,30 @@ def _draw(sizes: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factor
     return tuple(rng.standard_normal((size, rank)) for size in sizes)
 
 
-def _fit(name: str, target: Target, rank: int, rng: np.random.Generator, effort: Effort) -> Fit:
-    """Least squares to convergence, then the least sensitivity at that error.
+def fit_plain(target: Target, start: Factors, effort: Effort) -> tuple[Iterates, Iterates]:
+    """Least squares to convergence, and the least sensitivity at that error.
 
     Works on the tensor scaled to norm one, so that kernels of any scale fit alike.
     """
-    start = _draw(target.shape, rank, rng)
-    if not target.energy:
-        nothing = tuple(np.zeros_like(f) for f in start)
-        return Fit(name, nothing, 0.0, 0.0, 0.0, Outcome.CONVERGED, 0)
-    norm = np.sqrt(target.energy)
-    unit = replace(target, flat=target.flat / norm, energy=1.0)
+    size = float(np.sqrt(target.energy))
+    unit = replace(target, flat=target.flat / size, energy=1.0)
     rough = fit_least_squares(
-        unit, start, sweeps=effort.sweeps, finish=effort.finish, tolerance=effort.tolerance
+        unit,
+        _scaled(start, 1 / size),
+        sweeps=effort.sweeps,
+        finish=effort.finish,
+        tolerance=effort.tolerance,
     )
     calm = _calmed(unit, rough, effort)
-    before, factors = _scaled(rough.factors, norm), _scaled(calm.factors, norm)
-    return Fit(
-        form=name,
-        factors=factors,
-        error=_relative_error(target, factors),
-        sensitivity_before=sensitivity(before),
-        sensitivity_after=sensitivity(factors),
-        outcome=_outcome(rough, factors),
-        sweeps=calm.sweeps,
+    return (
+        replace(rough, factors=_scaled(rough.factors, size)),
+        replace(calm, factors=_scaled(calm.factors, size)),
     )
+
+
+def _scaled(factors: Factors, by: float) -> Factors:
+    """The model times `by`, shared out evenly so that the terms stay balanced."""
+    return tuple(f * by ** (1 / len(factors)) for f in factors)
 
 
 def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
@@ -92,7 +92,7 @@ def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
     calm = correct(
         unit,
         rough.factors,
-        bound=max(rough.objective * (1 + effort.slack) ** 2, NEGLIGIBLE**2),
+        bound=max(rough.objective * (1 + effort.slack) ** 2, effort.floor**2),
         sweeps=effort.corrections,
         tolerance=10 * effort.tolerance,
     )
@@ -100,88 +100,110 @@ def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
     return replace(calm if better else rough, sweeps=rough.sweeps + calm.sweeps)
 
 
-def _scaled(factors: Factors, norm: float) -> Factors:
-    """The model times `norm`, shared out evenly so that the terms stay balanced."""
-    return tuple(f * norm ** (1 / len(factors)) for f in factors)
+def fit_weighted(
+    kernel: Kernel, spatial: Sizes, norm: Norm, start: Factors, effort: Effort, *, warm: bool
+) -> tuple[Iterates, Iterates]:
+    """Every factor under the whole norm, sensitivity weighed in; unless `warm`, after a quick
+    plain fit of the kernel whitened by the covariance of its input channels."""
+    if not warm:
+        root, inverse = roots(norm.channels(kernel.shape[1]))
+        white = np.einsum("ts...,sz->tz...", kernel, root)
+        outputs, inputs, *window = fit_plain(Target.of(white, spatial), start, DRAFT)[0].factors
+        start = (outputs, inverse @ inputs, *window)
+    return polish(kernel, spatial, norm, start, steps=effort.polish, tolerance=effort.tolerance)
 
 
-def _outcome(rough: Iterates, factors: Factors) -> Outcome:
+def _fit(
+    name: str,
+    kernel: Kernel,
+    spatial: Sizes,
+    norm: Norm | None,
+    start: Factors,
+    effort: Effort,
+    *,
+    warm: bool,
+) -> Fit:
+    largest = float(np.abs(kernel).max())
+    if not largest:
+        nothing = tuple(np.zeros_like(f) for f in start)
+        return Fit(name, nothing, 0.0, 0.0, 0.0, Outcome.CONVERGED, 0)
+    unit = kernel.astype(np.float64) / largest
+    start = _scaled(start, 1 / largest if warm else 1.0)
+    if norm is None:
+        rough, calm = fit_plain(Target.of(unit, spatial), start, effort)
+    else:
+        rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
+    before, factors = _scaled(rough.factors, largest), _scaled(calm.factors, largest)
+    return Fit(
+        form=name,
+        factors=factors,
+        error=relative_error(unit, _reconstruct(calm.factors, kernel.shape), norm),
+        sensitivity_before=sensitivity(before),
+        sensitivity_after=sensitivity(factors),
+        outcome=_outcome(calm if norm else rough, factors),
+        sweeps=calm.sweeps,
+    )
+
+
+def _outcome(found: Iterates, factors: Factors) -> Outcome:
     if not all(np.isfinite(f).all() for f in factors):
         return Outcome.DIVERGED
-    return Outcome.CONVERGED if rough.converged else Outcome.SWEEPS_EXHAUSTED
+    return Outcome.CONVERGED if found.converged else Outcome.SWEEPS_EXHAUSTED
 
 
-def _relative_error(target: Target, factors: Factors) -> float:
-    """‖tensor − model‖ / ‖tensor‖, from the difference itself: exact also where it is tiny."""
-    narrow, wide = factors[target.narrow], factors[target.wide]
-    window = positions(factors[2:])
-    left = 0.0
-    planes = target.flat.reshape(len(window), len(narrow), -1)
-    for plane, weight in zip(planes, window, strict=True):
-        left += float(np.square(plane - (narrow * weight) @ wide.T).sum())
-    return float(np.sqrt(left / target.energy))
+def _reconstruct(factors: Factors, shape: Shape) -> Kernel:
+    dense: Kernel = cp_to_tensor((None, list(factors))).reshape(shape)
+    return dense
 
 
-def _ends(factors: Factors, bias: Bias, middle: tuple[Stage, ...]) -> Chain:
-    """The two 1×1 stages around the depthwise ones.
-
-    Only the last stage has a bias. That is why the padding may wait for the depthwise
-    stages: a bias-free 1×1 maps zeros to zeros, so padding before or after it is equal.
-    """
+def _ends(factors: Factors, middle: tuple[Stage, ...]) -> Chain:
+    """The two 1×1 stages around the depthwise ones."""
+    dimensions = middle[0].geometry.dimensions
     return (
-        Stage("inputs", factors[1].T[:, :, None, None]),
+        pointwise("inputs", factors[1].T, dimensions),
         *middle,
-        Stage("outputs", factors[0][:, :, None, None], bias=bias),
+        pointwise("outputs", factors[0], dimensions),
     )
 
 
-def _stages_cp3(factors: Factors, shape: Shape, geometry: Geometry, bias: Bias) -> Chain:
+def _stages_cp3(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
     rank = factors[0].shape[1]
     window = factors[2].T.reshape(rank, 1, *shape[2:])
-    return _ends(factors, bias, (Stage("window", window, geometry, group=rank),))
+    return _ends(factors, (Stage("window", window, geometry, group=rank),))
 
 
-def _stages_cp4(factors: Factors, shape: Shape, geometry: Geometry, bias: Bias) -> Chain:
-    del shape
-    rank = factors[0].shape[1]
-    (sy, sx), (dy, dx), (top, left, bottom, right) = (
-        geometry.strides,
-        geometry.dilations,
-        geometry.pads,
-    )
-    down = Geometry((sy, 1), (dy, 1), (top, 0, bottom, 0))
-    across = Geometry((1, sx), (1, dx), (0, left, 0, right))
-    middle = (
-        Stage("vertical", factors[2].T[:, None, :, None], down, group=rank),
-        Stage("horizontal", factors[3].T[:, None, None, :], across, group=rank),
-    )
-    return _ends(factors, bias, middle)
+def _stages_cp4(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
+    rank, count = factors[0].shape[1], len(shape) - 2
+    middle = []
+    for at, side in enumerate(factors[2:]):
+        window = side.T.reshape(rank, 1, *(len(side) if k == at else 1 for k in range(count)))
+        middle.append(Stage(SIDES[at], window, geometry.along(at), group=rank))
+    return _ends(factors, tuple(middle))
 
 
 def _form(
     name: str,
     summary: str,
     refuses: Callable[[Shape], str | None],
-    spatial: Callable[[Shape], tuple[int, ...]],
-    stages: Callable[[Factors, Shape, Geometry, Bias], Chain],
+    spatial: Callable[[Shape], Sizes],
+    stages: Callable[[Factors, Shape, Geometry], Chain],
 ) -> Form:
     def draw(shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
         return _draw((*shape[:2], *spatial(shape)), rank, rng)
 
-    def fit(kernel: Kernel, rank: int, rng: np.random.Generator, effort: Effort) -> Fit:
-        target = Target.of(kernel, spatial(_shape(kernel)))
-        return _fit(name, target, rank, rng, effort)
+    def fit(
+        kernel: Kernel,
+        rank: int,
+        norm: Norm | None,
+        rng: np.random.Generator,
+        effort: Effort,
+        start: Factors | None = None,
+    ) -> Fit:
+        begin = draw(kernel.shape, rank, rng) if start is None else start
+        sizes = spatial(kernel.shape)
+        return _fit(name, kernel, sizes, norm, begin, effort, warm=start is not None)
 
-    def reconstruct(factors: Factors, shape: Shape) -> Kernel:
-        dense: Kernel = cp_to_tensor((None, list(factors))).reshape(shape)
-        return dense
-
-    return Form(name, summary, refuses, draw, fit, stages, reconstruct)
-
-
-def _shape(kernel: Kernel) -> Shape:
-    outputs, inputs, height, width = kernel.shape
-    return outputs, inputs, height, width
+    return Form(name, summary, refuses, draw, fit, stages, _reconstruct)
 
 
 CP4 = _form("cp4", "1×1, Y×1, 1×X, 1×1", _refuses_cp4, _separate, _stages_cp4)

@@ -6,15 +6,15 @@ them. It knows nothing of ONNX, runtimes or data.
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
 from onnxcp.conv import Chain, Geometry, Kernel
 from onnxcp.forms.algebra import Factors
+from onnxcp.forms.norm import Norm
 
-Shape = tuple[int, int, int, int]  # T, S, Y, X
+Shape = tuple[int, ...]  # T, S, then the window: Y, X in two dimensions
 
 
 class Outcome(enum.Enum):
@@ -29,8 +29,9 @@ class Outcome(enum.Enum):
 class Fit:
     """Factors of one kernel, and how good they are.
 
-    `error` is ‖K − K̂‖ / ‖K‖. Sensitivities are those of `algebra.sensitivity` after the
-    best rescaling: of the least-squares factors (before) and of these (after).
+    `error` is ‖K − K̂‖ / ‖K‖ in the norm of the fit. Sensitivities are expected squared
+    changes of the kernel per unit variance of noise on the factors: of the least-squares
+    factors (before) and of these (after).
     """
 
     form: str
@@ -41,10 +42,6 @@ class Fit:
     outcome: Outcome
     sweeps: int
 
-    @property
-    def rank(self) -> int:
-        return int(self.factors[0].shape[1])
-
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -53,11 +50,13 @@ class Effort:
     sweeps: int = 500  # in single precision
     finish: int = 300  # in double precision, from there
     corrections: int = 200  # 0: none, for a draft whose error alone matters
+    polish: int = 150  # steps under the full norm of real inputs
     tolerance: float = 1e-3  # relative fall of the objective over `als.WINDOW` sweeps
     slack: float = 0.01  # error given up for less sensitivity, relative to the error reached
+    floor: float = 1e-3  # error below which calm factors are worth more than exact ones
 
 
-DRAFT = Effort(sweeps=60, finish=0, corrections=0)
+DRAFT = Effort(sweeps=60, finish=0, corrections=0, polish=20)
 """Enough to compare ranks by: within a few per cent of the converged error."""
 
 
@@ -67,14 +66,19 @@ class Form:
 
     `refuses(shape)` gives the reason why a kernel has no such chain, or None.
     `draw(shape, rank, rng)` gives random factors: a start for a fit, or a chain to time.
-    `stages(factors, shape, geometry, bias)` is the chain; `reconstruct(factors, shape)` the
-    dense kernel that the chain stands for.
+    `fit(kernel, rank, norm, rng, effort, start)` fits them, in the plain norm for None; from
+    `start`, factors of the same rank, where there are any.
+    `stages(factors, shape, geometry)` is the chain, without bias; `reconstruct(factors,
+    shape)` the dense kernel that the chain stands for. Shapes and strides have as many
+    dimensions as the window: the depthwise or dense stages carry them.
     """
 
     name: str
     summary: str
     refuses: Callable[[Shape], str | None]
     draw: Callable[[Shape, int, np.random.Generator], Factors]
-    fit: Callable[[Kernel, int, np.random.Generator, Effort], Fit]
-    stages: Callable[[Factors, Shape, Geometry, Float[np.ndarray, " T"] | None], Chain]
+    fit: Callable[[Kernel, int, Norm | None, np.random.Generator, Effort, Factors | None], Fit] = (
+        field(repr=False)
+    )
+    stages: Callable[[Factors, Shape, Geometry], Chain]
     reconstruct: Callable[[Factors, Shape], Kernel]

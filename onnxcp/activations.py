@@ -1,0 +1,188 @@
+"""Run calibration data once and keep what every site's inputs look like: their mean and
+covariance, patch by patch.
+
+A patch is what a window sees at one position, flattened position-major as in `forms.norm`.
+Memory does not grow with the number of samples: every batch is added to the sums and
+dropped. Images have far more positions than a covariance needs, so each gives a random few.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.linalg.blas import ssyrk
+
+from onnxcp.errors import DataError, UsageError
+from onnxcp.progress import Progress, silent
+from onnxcp.sites import Site
+from onnxcp.tensors import Feeds
+
+PATCHES = 64  # per dimension of the covariance, where the data have as many
+FEWEST = 64  # positions of an image, where it has as many
+MEMORY = 2 * 2**30  # bytes for all covariances
+
+Patches = Float[np.ndarray, "patches KS"]
+Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Of what a kernel tensor's sites read: files with a covariance for every group, their
+    content's hash, and the mean patch [group, K·S] of every site whose bias can make up for
+    a change of it. The covariance is about the mean for these, about zero for others."""
+
+    covariances: tuple[Path, ...]
+    sha256: str
+    means: Mapping[str, Float[np.ndarray, "group KS"]]
+
+
+class _Sums:
+    """Running sums of one site: of patches, and of their products."""
+
+    def __init__(self, site: Site, *, whole: bool) -> None:
+        self.site, self.whole, self.count = site, whole, 0
+        size = math.prod(site.part[1:])
+        self.mean = np.zeros((site.group, size))
+        side = size if whole else site.part[1]
+        self.products = [np.zeros((side, side), np.float32, order="F") for _ in range(site.group)]
+
+    def add(self, patches: Float[np.ndarray, "group patches KS"]) -> None:
+        self.count += patches.shape[1]
+        for number, rows in enumerate(patches):
+            self.mean[number] += rows.sum(axis=0, dtype=np.float64)
+            square = rows if self.whole else rows.reshape(-1, self.site.part[1])
+            self.products[number] = ssyrk(
+                1.0, square.T, beta=1.0, c=self.products[number], overwrite_c=1, lower=1
+            )
+
+    def covariance(self, number: int, *, centred: bool) -> np.ndarray:
+        lower = np.tril(self.products[number])
+        whole = lower + np.tril(lower, -1).T
+        width = self.site.part[1]
+        mean = self.mean[number] / self.count
+        rows = mean[None] if self.whole else mean.reshape(-1, width)
+        whole /= self.count * (1 if self.whole else len(rows))
+        if centred:
+            whole -= (rows.T @ rows / len(rows)).astype(np.float32)
+        return whole
+
+
+def collect(
+    run: Activations,
+    batches: Iterable[Feeds],
+    count: int,
+    sites: Sequence[Site],
+    folder: Path,
+    *,
+    correct_bias: bool = True,
+    memory: int = MEMORY,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Statistics]:
+    """Statistics of every site's inputs, by the name of its kernel tensor.
+
+    `run` gives the tensors that sites read; `count` is the number of samples in `batches`.
+    Covariances are written to `folder`. Where those of all patches would take more than
+    `memory` bytes, the largest are kept for channels alone.
+
+    Raises:
+        DataError: there are no samples, or activations are NaN or infinite.
+        UsageError: not even the channels' covariances fit the memory.
+    """
+    sums = {site.name: _Sums(site, whole=whole) for site, whole in _sized(sites, memory)}
+    done = 0
+    for feeds in batches:
+        progress("calibrate", done, count)
+        seen = run(feeds)
+        for number, site in enumerate(sites):
+            rng = np.random.default_rng((seed, done, number))
+            sums[site.name].add(patches(site, seen[site.source], rng, count))
+        done += len(next(iter(feeds.values())))
+    if not done:
+        raise DataError("--calibration: no samples; give some, or leave it out")
+    return _pooled(sums, folder, correct_bias=correct_bias)
+
+
+def _sized(sites: Sequence[Site], memory: int) -> list[tuple[Site, bool]]:
+    """Whether each site's whole patch covariance is kept, the largest dropped first."""
+    whole = {site.name: 4 * site.group * math.prod(site.part[1:]) ** 2 for site in sites}
+    small = {site.name: 4 * site.group * site.part[1] ** 2 for site in sites}
+    if sum(small.values()) > memory:
+        raise UsageError(
+            f"--calibration-memory {memory}: the covariances of the input channels alone take "
+            f"{sum(small.values())} bytes; give more, or --exclude the largest layers"
+        )
+    kept = dict(whole)
+    for name in sorted(whole, key=lambda n: -whole[n]):
+        if sum(kept.values()) <= memory:
+            break
+        kept[name] = small[name]
+    return [(site, kept[site.name] == whole[site.name]) for site in sites]
+
+
+def patches(
+    site: Site, values: np.ndarray, rng: np.random.Generator, samples: int = 1
+) -> Float[np.ndarray, "group patches KS"]:
+    """What the window of a site sees of `values` [N, S, *image] at some of its positions, the
+    same ones in every image of the batch."""
+    window, geometry, inputs = site.shape[2:], site.geometry, site.part[1]
+    if not window:
+        rows = values.reshape(1, -1, inputs)
+        return np.ascontiguousarray(rows, dtype=np.float32)
+    count = geometry.dimensions
+    pads = [(geometry.pads[k], geometry.pads[k + count]) for k in range(count)]
+    inside = [slice(max(0, -a), -max(0, -b) or None) for a, b in pads]
+    cropped = values[(slice(None), slice(None), *inside)]
+    padded = np.pad(cropped, [(0, 0), (0, 0), *((max(0, a), max(0, b)) for a, b in pads)])
+    spans = [(size - 1) * step + 1 for size, step in zip(window, geometry.dilations, strict=True)]
+    axes = tuple(range(2, 2 + count))
+    views = sliding_window_view(padded, spans, axis=axes)
+    steps = [slice(None, None, step) for step in (*geometry.strides, *geometry.dilations)]
+    views = views[:, :, *steps]
+    places = views.shape[2 : 2 + count]
+    picked = _picked(math.prod(places), math.prod(site.part[1:]), samples, rng)
+    at: list[Any] = list(np.unravel_index(picked, places))
+    chosen = views[:, :, *at]
+    rows = np.moveaxis(chosen.reshape(*chosen.shape[:3], -1), 1, 3)  # N, P, K, all inputs
+    rows = rows.reshape(*rows.shape[:3], site.group, inputs)
+    rows = np.moveaxis(rows, 3, 0).reshape(site.group, -1, math.prod(site.part[1:]))
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def _picked(places: int, size: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+    wanted = max(FEWEST, -(-PATCHES * size // samples))
+    if wanted >= places:
+        return np.arange(places)
+    return np.sort(rng.choice(places, wanted, replace=False))
+
+
+def _pooled(
+    sums: Mapping[str, _Sums], folder: Path, *, correct_bias: bool
+) -> dict[str, Statistics]:
+    """Sites that share a kernel share one covariance, weighed by their patches."""
+    made: dict[str, Statistics] = {}
+    tensors = dict.fromkeys(s.site.tensor for s in sums.values())
+    for position, tensor in enumerate(tensors):
+        mine = [s for s in sums.values() if s.site.tensor == tensor]
+        centred = correct_bias and not any(s.site.bias_computed for s in mine)
+        total, digest, paths = sum(s.count for s in mine), hashlib.sha256(), []
+        for number in range(mine[0].site.group):
+            pooled = sum(s.covariance(number, centred=centred) * (s.count / total) for s in mine)
+            pooled = np.ascontiguousarray(pooled, dtype=np.float32)
+            if not np.isfinite(pooled).all():
+                raise DataError(
+                    f"{mine[0].site.name}: its inputs are NaN or infinite on the calibration "
+                    "data; give other samples, or check --preprocess"
+                )
+            digest.update(pooled.tobytes())
+            paths.append(folder / f"covariance-{position}-{number}.npy")
+            np.save(paths[-1], pooled)
+        means = {s.site.name: s.mean / s.count for s in mine} if centred else {}
+        made[tensor] = Statistics(tuple(paths), digest.hexdigest(), means)
+    return made
