@@ -11,7 +11,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ from onnxcp.tensors import Feeds, Shape, TensorSpec
 LABELS = ("label", "labels")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CLASS_NUMBER = re.compile("-?[0-9]{1,18}")
+SLICE = re.compile(r"(.+)\[([0-9]{0,12}):([0-9]{0,12})\]")
+EVERYTHING = 2**62
 DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
@@ -84,12 +86,15 @@ class Batching:
 
 
 def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
-    """Samples for a model's inputs from an .npz file or a folder of images.
+    """Samples for a model's inputs from an .npz file or a folder of images; `PATH[a:b]` are
+    some of them, counted as Python does.
 
     Raises:
         DataError: unreadable, empty, or names, shapes, dtypes or counts that do not fit.
     """
-    path = Path(source)
+    path, part = place(source)
+    if part != range(EVERYTHING):
+        return _part(load(str(path), specs, recipe), part, source)
     if path.is_dir():
         return _folder(path, specs, recipe)
     if not path.is_file():
@@ -97,6 +102,29 @@ def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Sample
     if path.suffix != ".npz":
         raise DataError(f"{source}: not samples; give an .npz file or a folder of images")
     return _npz(path, specs, recipe)
+
+
+def place(source: str) -> tuple[Path, range]:
+    """The path of a source and which of its samples are meant."""
+    found = None if Path(source).exists() else SLICE.fullmatch(source)
+    if found is None:
+        return Path(source), range(EVERYTHING)
+    start, stop = (int(found[k]) if found[k] else plain for k, plain in ((2, 0), (3, EVERYTHING)))
+    return Path(found[1]), range(start, stop)
+
+
+def share_samples(one: str, two: str) -> bool:
+    """Whether two sources have samples in common."""
+    (first, mine), (second, yours) = place(one), place(two)
+    apart = max(mine.start, yours.start) >= min(mine.stop, yours.stop)
+    return first.resolve() == second.resolve() and not apart
+
+
+def _part(samples: Samples, part: range, source: str) -> Samples:
+    kept = samples.first(part.stop)
+    if part.start >= len(kept):
+        raise DataError(f"{source}: no samples; there are {len(samples)}, counted from 0")
+    return replace(kept.after(part.start), source=source)
 
 
 def join(parts: Sequence[Samples]) -> Samples:

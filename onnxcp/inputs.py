@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -110,14 +109,13 @@ def _split(samples: Samples) -> tuple[Samples | None, Samples]:
 
 
 def _refuse_reuse(sources: Sources) -> None:
-    twice = {Path(d).resolve() for d in sources.data} & {
-        Path(c).resolve() for c in sources.calibration
-    }
-    if twice:
-        raise UsageError(
-            f"{', '.join(map(str, twice))}: given as --data and as --calibration; samples that "
-            "calibrate must not judge: give other ones"
-        )
+    for judged in sources.data:
+        for source in sources.calibration:
+            if data.share_samples(judged, source):
+                raise UsageError(
+                    f"--data {judged} and --calibration {source} share samples; those that "
+                    "calibrate must not judge: give others, or parts as PATH[:400] and PATH[400:]"
+                )
 
 
 def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:

@@ -401,7 +401,7 @@ def test_data_that_calibrates_may_not_judge():
     write_model()
     npz(x=IMAGES, label=LABELS)
     line = refused("optimize", "m.onnx", "--data", "d.npz", "--calibration", "./d.npz")
-    check(line, ["d.npz", "--calibration", "give other ones"])
+    check(line, ["d.npz", "--calibration", "give others"])
 
 
 def spoil(content):

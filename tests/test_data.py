@@ -151,3 +151,25 @@ def test_synthetic_images_have_a_natural_spectrum():
     assert slope == pytest.approx(2.0, abs=0.3)  # amplitude 1/f is power 1/f²
     assert image.mean(axis=(1, 2)) == pytest.approx([0, 0, 0], abs=1e-5)
     assert image.std(axis=(1, 2)) == pytest.approx([1, 1, 1], rel=1e-4)
+
+
+def test_a_part_of_a_source_is_counted_as_python_counts(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.arange(24, dtype=np.float32).reshape(6, 4), label=range(6))
+    specs = [TensorSpec("x", np.dtype(np.float32), ("n", 4))]
+    for text, wanted in (("[2:4]", [2, 3]), ("[4:]", [4, 5]), ("[:1]", [0]), ("[3:99]", [3, 4, 5])):
+        part = data.load(f"{tmp_path}/d.npz{text}", specs, preprocess.named("none"))
+        assert part.labels.tolist() == wanted
+        assert part.read(0, len(part))["x"][:, 0].tolist() == [4.0 * n for n in wanted]
+
+
+def test_an_empty_part_is_refused(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((6, 4), np.float32))
+    specs = [TensorSpec("x", np.dtype(np.float32), ("n", 4))]
+    with pytest.raises(DataError, match="there are 6"):
+        data.load(f"{tmp_path}/d.npz[6:]", specs, preprocess.named("none"))
+
+
+def test_parts_that_overlap_share_samples_and_others_do_not():
+    assert data.share_samples("a.npz[:400]", "./a.npz[399:]")
+    assert not data.share_samples("a.npz[:400]", "a.npz[400:]")
+    assert not data.share_samples("a.npz", "b.npz")
