@@ -68,6 +68,18 @@ class Fitted:
 FULL = Effort()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Refit:
+    """A new aim for a fit: the kernel and norm of every group, with the norms' hash; and for
+    the bias the mean output wanted [T] and the mean patches [group, K·S] it is made of."""
+
+    kernel: Kernel
+    covariances: tuple[Path, ...]
+    sha256: str
+    outputs: np.ndarray
+    means: np.ndarray
+
+
 class Fits:
     """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them.
 
@@ -84,6 +96,7 @@ class Fits:
         self._sites, self._seed, self._workers = sites, seed, workers
         self._statistics: Mapping[str, Statistics] = {}
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
+        self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
         self._lock = threading.Lock()
 
     def learn(self, statistics: Mapping[str, Statistics]) -> None:
@@ -92,12 +105,32 @@ class Fits:
         with self._lock:
             self._known.clear()
 
+    @property
+    def refitted(self) -> int:
+        """How many fits have had another aim."""
+        return len(self._refits)
+
+    def refit(self, name: str, choice: Choice, aim: Refit) -> None:
+        """From now on the full fit of a site is of another kernel, begun from its present one.
+
+        Raises:
+            OnnxcpError: a process that fits was killed from outside.
+        """
+        site, present = self._sites[name], self.get(name, choice)
+        task = Task(aim.kernel, site.group, aim.covariances, choice, (), FULL, present.factors)
+        with _while_workers_live(name):
+            done = compute(task) if self._workers is None else self._run(task)
+        if done.outcome is not Outcome.DIVERGED:
+            self._refits[name, choice] = (aim, done)
+
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
         """The fit of a site; computed at the first call.
 
         Raises:
             OnnxcpError: a process that fits was killed from outside.
         """
+        if effort == FULL and (name, choice) in self._refits:
+            return self._refits[name, choice][1]
         with _while_workers_live(name):
             return self._future(name, choice, effort).result()
 
@@ -119,6 +152,10 @@ class Fits:
         future: Future[Fitted] = Future()
         future.set_result(compute(task))
         return future
+
+    def _run(self, task: "Task") -> Fitted:
+        assert self._workers is not None
+        return self._workers.submit(compute, task).result()
 
     def _covariances(self, site: Site) -> tuple[Path | None, ...]:
         """The file of every group's covariance."""
@@ -157,14 +194,19 @@ class Fits:
         mean = None if found is None else found.means.get(site.name)
         if mean is None:
             return None
-        changed = flat(site.kernel) - flat(self._kernel(site, choice, effort))
-        shift = np.einsum("gtk,gk->gt", changed.reshape(site.group, -1, changed.shape[1]), mean)
-        return np.asarray(shift.ravel() + (0 if site.bias is None else site.bias))
+        wanted = _mean_output(site.kernel, mean)
+        if effort == FULL and (site.name, choice) in self._refits:
+            aim = self._refits[site.name, choice][0]
+            wanted, mean = aim.outputs, aim.means
+        shift = wanted - _mean_output(self._kernel(site, choice, effort), mean)
+        return np.asarray(shift + (0 if site.bias is None else site.bias))
 
     def stored_error(self, name: str, choice: Choice) -> float:
         """Relative error, in the norm of the fit, of the factors as stored, rounded to the
         model's dtype."""
         site, fitted = self._sites[name], self.get(name, choice)
+        if (name, choice) in self._refits:
+            return fitted.error
         dense = parts(self._kernel(site, choice, FULL), site.group)
         errors = [
             relative_error(kernel, model, norm) ** 2 * energy
@@ -207,6 +249,14 @@ class Task:
     choice: Choice
     seed: tuple[int, ...]
     effort: Effort
+    starts: tuple[Factors, ...] = ()  # of the groups; none: random ones
+
+
+def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:
+    """[T]: what a kernel makes of the mean patches [group, K·S] of its groups."""
+    rows = flat(kernel).reshape(len(means), -1, means.shape[1])
+    outputs: np.ndarray = np.einsum("gtk,gk->gt", rows, means).ravel()
+    return outputs
 
 
 def _norm(covariance: Path | None) -> Norm | None:
@@ -216,15 +266,16 @@ def _norm(covariance: Path | None) -> Norm | None:
 def compute(task: Task) -> Fitted:
     """The fits of a layer, on one thread: their matrices are too small to share out, and
     several fits at once use the cores better."""
-    start, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
+    begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
     fits, energies = [], []
     with threadpool_limits(1):
         for number, kernel in enumerate(parts(task.kernel, task.group)):
             rng = np.random.default_rng((*task.seed, number))
             norm = _norm(task.covariances[number])
-            fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, None))
+            start = task.starts[number] if task.starts else None
+            fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, start))
             energies.append(energy(kernel, norm))
-    return Fitted(tuple(fits), tuple(energies), time.perf_counter() - start)
+    return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
 
 
 @contextmanager

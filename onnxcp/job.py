@@ -47,6 +47,7 @@ class Settings:
     allow_unchanged: bool = False
     jobs: int = 1  # fits at once, in as many processes
     correct_bias: bool = True
+    sequential: bool = False
     calibration_memory: int = MEMORY  # bytes
 
     def __post_init__(self) -> None:
@@ -124,7 +125,7 @@ class Job:
 
     def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""
-        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}"
+        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}-{self.fits.refitted}"
         path = folder / self.settings.output.name
         if not path.exists():
             folder.mkdir()

@@ -24,6 +24,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
 from onnxcp.search import STRATEGIES
+from onnxcp.sequential import refine
 from onnxcp.summary import Outcome, decide, summarise
 from onnxcp.verify import compare
 
@@ -138,6 +139,8 @@ def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     if not outcome.plan.choices:
         return outcome
     job.progress("fit the plan", 0, 1)
+    if job.settings.sequential:
+        refine(job, outcome.plan)
     settings, staged = job.settings, job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan)
     accuracy = referee.judge(job.judged_runner(staged))

@@ -200,6 +200,22 @@ def _note(made: onnx.ModelProto, replaced: list[str], metadata: Mapping[str, str
     made.metadata_props.extend(kept + fresh)
 
 
+def only(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """The part of a model that computes one tensor, now its only output."""
+    made = rewrite(proto, {}, (), metadata={}).proto
+    needed, kept = {name}, []
+    for node in reversed(made.graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed.update(_read(onnx.GraphProto(node=[node])))
+    del made.graph.node[:], made.graph.output[:]
+    made.graph.node.extend(reversed(kept))
+    made.graph.output.append(onnx.ValueInfoProto(name=name))
+    for place in [i for i, t in enumerate(made.graph.initializer) if t.name not in needed][::-1]:
+        del made.graph.initializer[place]
+    return made
+
+
 def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The model with more of its tensors among its outputs, after those it has."""
     made = rewrite(proto, {}, (), metadata={}).proto

@@ -48,6 +48,27 @@ def optimize(
             "as the kernel has. Repeatable.",
         ),
     ] = [],  # noqa: B006
+    bias_correction: Annotated[
+        bool,
+        typer.Option(
+            "--bias-correction/--no-bias-correction",
+            help="Let biases make up for the mean of what chains change.",
+        ),
+    ] = True,
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential",
+            help="Refit the plan's layers in order, each to the inputs that the chains before it "
+            "give: more accurate, and two runs over the calibration data for every layer.",
+        ),
+    ] = False,
+    calibration_memory: Annotated[
+        float,
+        typer.Option(
+            "--calibration-memory", metavar="GB", min=0, help="Most that covariances may take."
+        ),
+    ] = 2.0,
     include: Annotated[
         list[str], typer.Option("--include", metavar="GLOB", help="Only these nodes. Repeatable.")
     ] = [],  # noqa: B006
@@ -114,6 +135,9 @@ def optimize(
             seed=seed,
             turns=iterations,
             allow_unchanged=allow_unchanged,
+            correct_bias=bias_correction,
+            sequential=sequential,
+            calibration_memory=int(calibration_memory * 2**30),
             jobs=jobs if jobs is not None else os.cpu_count() or 1,
         )
         from onnxcp.pipeline import optimize as run
