@@ -19,27 +19,22 @@ import numpy as np
 from loky import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits
 
+from onnxcp import store
 from onnxcp.activations import Statistics
 from onnxcp.conv import Chain, Kernel, Stage, with_bias
 from onnxcp.errors import OnnxcpError, PlanError
-from onnxcp.forms import FORMS, Effort, Fit, Outcome, grouped
+from onnxcp.forms import FORMS, Effort, Outcome, grouped
 from onnxcp.forms.algebra import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import Norm, energy, flat, relative_error
 from onnxcp.plan import Choice, Plan, round_up
 from onnxcp.sites import Site
+from onnxcp.store import Entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """The fits of a layer's groups, mostly one, and the seconds they took.
-
-    `energies` are ‖K‖² of the groups in the norm of the fit.
-    """
-
-    fits: tuple[Fit, ...]
-    energies: tuple[float, ...]
-    seconds: float
+class Fitted(Entry):
+    """The fits of a layer's groups, mostly one, as one."""
 
     @property
     def factors(self) -> tuple[Factors, ...]:
@@ -85,6 +80,7 @@ class Fits:
 
     The norm is plain for kernels whose inputs nothing is known of. With `workers` fits run in
     other processes, and `get` may be called from several threads to keep them busy.
+    `kept_in` is the folder of the store, if fits are to outlive the run.
     """
 
     def __init__(
@@ -92,8 +88,9 @@ class Fits:
         sites: Mapping[str, Site],
         seed: int,
         workers: Executor | None = None,
+        kept_in: Path | None = None,
     ) -> None:
-        self._sites, self._seed, self._workers = sites, seed, workers
+        self._sites, self._seed, self._workers, self._store = sites, seed, workers, kept_in
         self._statistics: Mapping[str, Statistics] = {}
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
@@ -117,9 +114,19 @@ class Fits:
             OnnxcpError: a process that fits was killed from outside.
         """
         site, present = self._sites[name], self.get(name, choice)
-        task = Task(aim.kernel, site.group, aim.covariances, choice, (), FULL, present.factors)
+        task = Task(
+            aim.kernel,
+            site.group,
+            aim.covariances,
+            aim.sha256,
+            choice,
+            (),
+            FULL,
+            present.factors,
+            self._store,
+        )
         with _while_workers_live(name):
-            done = compute(task) if self._workers is None else self._run(task)
+            done = self._submit(task).result()
         if done.outcome is not Outcome.DIVERGED:
             self._refits[name, choice] = (aim, done)
 
@@ -145,17 +152,26 @@ class Fits:
 
     def _start(self, site: Site, choice: Choice, effort: Effort) -> "Future[Fitted]":
         seed = (self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
-        task = Task(site.kernel, site.group, self._covariances(site), choice, seed, effort)
+        known = self._statistics.get(site.tensor)
+        task = Task(
+            site.kernel,
+            site.group,
+            self._covariances(site),
+            "" if known is None else known.sha256,
+            choice,
+            seed,
+            effort,
+            store=self._store,
+        )
+        with _while_workers_live(site.name):
+            return self._submit(task)
+
+    def _submit(self, task: "Task") -> "Future[Fitted]":
         if self._workers is not None:
-            with _while_workers_live(site.name):
-                return self._workers.submit(compute, task)
+            return self._workers.submit(compute, task)
         future: Future[Fitted] = Future()
         future.set_result(compute(task))
         return future
-
-    def _run(self, task: "Task") -> Fitted:
-        assert self._workers is not None
-        return self._workers.submit(compute, task).result()
 
     def _covariances(self, site: Site) -> tuple[Path | None, ...]:
         """The file of every group's covariance."""
@@ -241,15 +257,57 @@ class Fits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """All that a fit depends on."""
+    """All that a fit depends on, and where fits are kept.
+
+    `inputs` is the hash of the covariances; `starts` are factors of the groups to begin from,
+    random ones where there are none.
+    """
 
     kernel: Kernel
     group: int
     covariances: tuple[Path | None, ...]
+    inputs: str
     choice: Choice
     seed: tuple[int, ...]
     effort: Effort
-    starts: tuple[Factors, ...] = ()  # of the groups; none: random ones
+    starts: tuple[Factors, ...] = ()
+    store: Path | None = None
+
+    @property
+    def key(self) -> str:
+        arrays = [self.kernel, *(factor for factors in self.starts for factor in factors)]
+        choice, effort = self.choice, self.effort
+        return store.key_of(arrays, f"{self.group}|{self.inputs}|{choice}|{self.seed}|{effort}")
+
+
+def compute(task: Task) -> Fitted:
+    """The fits of a layer, from the store if they were made before.
+
+    On one thread: their matrices are too small to share out, and several fits at once use
+    the cores better.
+    """
+    if task.store is None:
+        return _computed(task)
+    kept = store.load(task.store, task.key)
+    if kept is not None:
+        return Fitted(kept.fits, kept.energies, kept.seconds)
+    made = _computed(task)
+    if made.outcome is not Outcome.DIVERGED:
+        store.save(task.store, task.key, made)
+    return made
+
+
+def _computed(task: Task) -> Fitted:
+    begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
+    fits, energies = [], []
+    with threadpool_limits(1):
+        for number, kernel in enumerate(parts(task.kernel, task.group)):
+            rng = np.random.default_rng((*task.seed, number))
+            norm = _norm(task.covariances[number])
+            start = task.starts[number] if task.starts else None
+            fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, start))
+            energies.append(energy(kernel, norm))
+    return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
 
 
 def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:
@@ -261,21 +319,6 @@ def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:
 
 def _norm(covariance: Path | None) -> Norm | None:
     return None if covariance is None else Norm.of(np.load(covariance))
-
-
-def compute(task: Task) -> Fitted:
-    """The fits of a layer, on one thread: their matrices are too small to share out, and
-    several fits at once use the cores better."""
-    begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
-    fits, energies = [], []
-    with threadpool_limits(1):
-        for number, kernel in enumerate(parts(task.kernel, task.group)):
-            rng = np.random.default_rng((*task.seed, number))
-            norm = _norm(task.covariances[number])
-            start = task.starts[number] if task.starts else None
-            fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, start))
-            energies.append(energy(kernel, norm))
-    return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
 
 
 @contextmanager

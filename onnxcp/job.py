@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import __version__, files, fitting
+from onnxcp import __version__, files, fitting, store
 from onnxcp.activations import MEMORY, collect
 from onnxcp.errors import UsageError
 from onnxcp.fitting import FULL, Fits
@@ -46,6 +46,7 @@ class Settings:
     turns: int = 100  # of the whole-model benchmark
     allow_unchanged: bool = False
     jobs: int = 1  # fits at once, in as many processes
+    cache: Path | None = None  # the folder of fits that outlive the run
     correct_bias: bool = True
     sequential: bool = False
     calibration_memory: int = MEMORY  # bytes
@@ -221,5 +222,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
         tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
         fitting.workers(settings.jobs) as workers,
     ):
-        fits = Fits({s.name: s for s in sites}, settings.fit_seed, workers=workers)
+        fits = Fits({s.name: s for s in sites}, settings.fit_seed, workers, settings.cache)
         yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress)
+    if settings.cache is not None:
+        store.prune(settings.cache)

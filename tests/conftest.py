@@ -1,8 +1,12 @@
 """One thread for linear algebra: tests run side by side, and their matrices are small.
 Shapes and dtypes in annotations are checked while tests run, and only then."""
 
+import os
+import tempfile
+
 from jaxtyping import install_import_hook
 from threadpoolctl import threadpool_limits
 
 threadpool_limits(1)
+os.environ["ONNXCP_CACHE"] = tempfile.mkdtemp()  # of this test process alone
 install_import_hook(["onnxcp.forms", "onnxcp.conv", "onnxcp.accuracy"], "beartype.beartype")

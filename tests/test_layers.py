@@ -15,6 +15,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "external",
     "forms files sites data providers benchmark plan",
     "activations accuracy latency rewrite verify search inputs quantize finetune",
+    "store",
     "fitting",
     "survey",
     "report",

@@ -88,6 +88,8 @@ def optimize(
     jobs: Annotated[
         int | None, typer.Option("--jobs", metavar="N", help="Fits at once; default: all cores.")
     ] = None,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
     report: Annotated[
         list[Path],
         typer.Option("--report", metavar="FILE", help="Write a report: .json, .md. Repeatable."),
@@ -135,6 +137,7 @@ def optimize(
             seed=seed,
             turns=iterations,
             allow_unchanged=allow_unchanged,
+            cache=options.cache(cache, no_cache),
             correct_bias=bias_correction,
             sequential=sequential,
             calibration_memory=int(calibration_memory * 2**30),

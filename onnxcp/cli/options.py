@@ -1,5 +1,6 @@
 """Options that several commands share, and what they are turned into."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,15 @@ InputShape = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Of fits and synthetic inputs.")
 ]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Where fits are kept between runs; default: $ONNXCP_CACHE or ~/.cache/onnxcp.",
+    ),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute every fit anew.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print the verdict only.")]
 Verbose = Annotated[
@@ -76,6 +86,20 @@ Metric = Annotated[
     str | None,
     typer.Option("--metric", metavar="NAME", help="top1, top5, agreement, cosine or psnr."),
 ]
+
+
+def cache(folder: Path | None, off: bool) -> Path | None:
+    """The folder of kept fits; None without one.
+
+    Raises:
+        UsageError: both options were given.
+    """
+    from onnxcp.errors import UsageError
+    from onnxcp.store import default_folder
+
+    if off and folder is not None:
+        raise UsageError(f"--cache {folder} and --no-cache exclude each other: give one")
+    return None if off else folder or default_folder(os.environ)
 
 
 def sources(

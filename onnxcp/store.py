@@ -1,0 +1,140 @@
+"""Fits kept on disk under the hash of all they depend on, so that none is computed twice.
+
+An entry is an .npz file that names its own key and the checksum of its arrays. One that is
+damaged, or was put there by something else, is as good as none: it is computed again and
+overwritten. A folder that can not be written to costs nothing but the time saved.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxcp import __version__
+from onnxcp.forms import Fit, Outcome
+
+FORMAT = 1  # grows when fits change: older entries are then never found
+LIMIT = 4 * 2**30  # bytes in a folder; the entries not used for longest go first
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """The fits of a layer's groups, ‖K‖² of these, and the seconds the fits took."""
+
+    fits: tuple[Fit, ...]
+    energies: tuple[float, ...]
+    seconds: float
+
+
+def default_folder(environment: Mapping[str, str]) -> Path:
+    """$ONNXCP_CACHE, else onnxcp in the user's cache folder."""
+    if environment.get("ONNXCP_CACHE"):
+        return Path(environment["ONNXCP_CACHE"])
+    base = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "onnxcp"
+
+
+def key_of(arrays: Iterable[np.ndarray], settings: str) -> str:
+    """Of everything that a fit depends on: arrays by their content, the rest as text."""
+    digest = hashlib.sha256(f"{FORMAT}|{__version__}|{settings}".encode())
+    for array in arrays:
+        digest.update(f"|{array.dtype}{array.shape}|".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def load(folder: Path, key: str) -> Entry | None:
+    """The entry of a key; None where there is none that can be trusted."""
+    path = _path(folder, key)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files if name != "about"}
+            about = json.loads(str(stored["about"]))
+        if about["key"] != key or about["checksum"] != _checksum(arrays):
+            return None
+        entry = _entry(about, arrays)
+    except UNREADABLE:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return entry
+
+
+def save(folder: Path, key: str, entry: Entry) -> None:
+    """Keep an entry, whole or not at all."""
+    arrays = {
+        f"{group}.{number}": np.asarray(factor)
+        for group, fit in enumerate(entry.fits)
+        for number, factor in enumerate(fit.factors)
+    }
+    about = {
+        "key": key,
+        "checksum": _checksum(arrays),
+        "seconds": entry.seconds,
+        "energies": entry.energies,
+        "fits": [_described(fit) for fit in entry.fits],
+    }
+    path = _path(folder, key)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            try:
+                np.savez(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+                file.close()
+                Path(file.name).replace(path)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+
+
+def prune(folder: Path, limit: int = LIMIT) -> None:
+    """Drop the entries not used for longest until the folder holds at most `limit` bytes."""
+    with contextlib.suppress(OSError):
+        found = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("??/*.npz"))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in found:
+            if total <= limit:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.npz"
+
+
+def _described(fit: Fit) -> dict[str, Any]:
+    return {
+        "form": fit.form,
+        "factors": len(fit.factors),
+        "error": fit.error,
+        "sensitivity_before": fit.sensitivity_before,
+        "sensitivity_after": fit.sensitivity_after,
+        "outcome": fit.outcome.name,
+        "sweeps": fit.sweeps,
+    }
+
+
+def _entry(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Entry:
+    fits = []
+    for group, row in enumerate(about["fits"]):
+        factors = tuple(arrays[f"{group}.{number}"] for number in range(row["factors"]))
+        fits.append(Fit(**{**row, "factors": factors, "outcome": Outcome[row["outcome"]]}))
+    return Entry(tuple(fits), tuple(about["energies"]), float(about["seconds"]))
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"|{name}{arrays[name].dtype}{arrays[name].shape}|".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
