@@ -23,7 +23,7 @@ from onnxcp import store
 from onnxcp.activations import Statistics
 from onnxcp.conv import Chain, Kernel, Stage, with_bias
 from onnxcp.errors import OnnxcpError, PlanError
-from onnxcp.forms import FORMS, Effort, Outcome, grouped
+from onnxcp.forms import DRAFT, FORMS, Effort, Outcome, grouped
 from onnxcp.forms.algebra import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import Norm, energy, flat, relative_error
@@ -61,6 +61,7 @@ class Fitted(Entry):
 
 
 FULL = Effort()
+FIRST = 16  # the first knot of a ladder of ranks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,12 +146,24 @@ class Fits:
         check(self._sites, name, choice)
         site = self._sites[name]
         key = (site.tensor, choice, effort)
+        starts = self._below(site, choice) if effort == DRAFT and key not in self._known else ()
         with self._lock:
             if key not in self._known:
-                self._known[key] = self._start(site, choice, effort)
+                self._known[key] = self._start(site, choice, effort, starts)
             return self._known[key]
 
-    def _start(self, site: Site, choice: Choice, effort: Effort) -> "Future[Fitted]":
+    def _below(self, site: Site, choice: Choice) -> tuple[Factors, ...]:
+        """Factors of the next knot below a draft's rank, which it grows from: the same whatever
+        was asked for before."""
+        rank, _ = knots(choice.rank, site.group)
+        if rank is None:
+            return ()
+        below = self.get(site.name, Choice(choice.form, rank), DRAFT)
+        return () if below.outcome is Outcome.DIVERGED else below.factors
+
+    def _start(
+        self, site: Site, choice: Choice, effort: Effort, starts: tuple[Factors, ...]
+    ) -> "Future[Fitted]":
         seed = (self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
         known = self._statistics.get(site.tensor)
         task = Task(
@@ -161,7 +174,8 @@ class Fits:
             choice,
             seed,
             effort,
-            store=self._store,
+            starts,
+            self._store,
         )
         with _while_workers_live(site.name):
             return self._submit(task)
@@ -179,9 +193,21 @@ class Fits:
         return (None,) * site.group if found is None else found.covariances
 
     def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
-        """Relative error; infinite for a fit that is not usable."""
-        fitted = self.get(name, choice, effort)
-        return float("inf") if fitted.outcome is Outcome.DIVERGED else fitted.error
+        """Relative error; infinite for a fit that is not usable.
+
+        That of a draft is read off the line through the two nearest knots, in logarithms.
+        """
+        site = self._sites[name]
+        low, high = knots(choice.rank, site.group)
+        if effort != DRAFT or low is None or choice.rank == high or high > largest_rank(site):
+            return _usable_error(self.get(name, choice, effort))
+        below, above = (
+            _usable_error(self.get(name, Choice(choice.form, rank), DRAFT)) for rank in (low, high)
+        )
+        if not 0 < above < below < float("inf"):
+            return min(below, above)
+        share = math.log(choice.rank / low) / math.log(high / low)
+        return math.exp((1 - share) * math.log(below) + share * math.log(above))
 
     def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
         """The chain of every site a plan changes.
@@ -308,6 +334,19 @@ def _computed(task: Task) -> Fitted:
             fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, start))
             energies.append(energy(kernel, norm))
     return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
+
+
+def knots(rank: int, group: int) -> tuple[int | None, int]:
+    """The ranks around `rank` at which drafts grow from one another, FIRST times powers of two:
+    the largest one below it, if any, and the smallest one from it on."""
+    below, above = None, math.lcm(FIRST, group)
+    while above < rank:
+        below, above = above, 2 * above
+    return below, above
+
+
+def _usable_error(fitted: Fitted) -> float:
+    return float("inf") if fitted.outcome is Outcome.DIVERGED else fitted.error
 
 
 def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:

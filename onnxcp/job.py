@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import numpy as np
-
 from onnxcp import __version__, files, fitting, store
-from onnxcp.activations import MEMORY, collect
+from onnxcp.activations import MEMORY
+from onnxcp.calibration import calibrate
 from onnxcp.errors import UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
@@ -24,7 +23,6 @@ from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
-from onnxcp.tensors import Feeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,33 +159,21 @@ class Job:
             DataError: activations that are NaN or infinite.
             UsageError: a memory limit that can not be kept.
         """
-        samples, settings = self.inputs.calibration, self.settings
         sites = [s for s in self.sites if s.name in names]
-        if samples is None or not sites:
+        if self.inputs.calibration is None or not sites:
             return
-        sources = list(dict.fromkeys(s.source for s in sites))
-        path = self.folder / "watched.onnx"
-        watched = with_outputs(self.model.proto, sources)
-        files.save(watched, path, self.model.external)
-        runner, batching = self.judged_runner(path), self.inputs.calibrating
-
-        def run(feeds: Feeds) -> dict[str, np.ndarray]:
-            seen = dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))
-            return {**feeds, **seen}
-
-        self.fits.learn(
-            collect(
-                run,
-                samples.batches(batching.size),
-                len(samples),
-                sites,
-                self.folder,
-                correct_bias=settings.correct_bias,
-                memory=settings.calibration_memory,
-                seed=settings.seed,
-                progress=self.progress,
-            )
+        found = calibrate(
+            self.model,
+            sites,
+            self.inputs,
+            self.settings.target,
+            self.folder,
+            correct_bias=self.settings.correct_bias,
+            memory=self.settings.calibration_memory,
+            seed=self.settings.seed,
+            progress=self.progress,
         )
+        self.fits.learn(found)
 
     def _provenance(self, plan: Plan) -> dict[str, str]:
         return {
@@ -197,9 +183,8 @@ class Job:
         }
 
     def judged_runner(self, path: Path) -> Runner:
-        """A runner for outputs: all cores, because its time does not matter."""
-        target = self.settings.target
-        return open_runner(path, Target(target.provider, 0, target.options))
+        """A runner for outputs, whose time does not matter."""
+        return open_runner(path, self.settings.target.unhurried)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

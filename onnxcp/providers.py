@@ -76,6 +76,11 @@ class Target:
         return cls(PROVIDERS[name], threads, options or {})
 
     @property
+    def unhurried(self) -> "Target":
+        """The same with all cores: for outputs whose time does not matter."""
+        return Target(self.provider, 0, self.options)
+
+    @property
     def block(self) -> int:
         """Channels that cost as much as one: ranks should be multiples of it.
 

@@ -598,7 +598,7 @@ OPTIONS = {
     "no samples": (["--samples", "0"], "--samples 0", LEAST),
     "a batch of none": (["--batch", "0"], "--batch 0", LEAST),
     "a negative batch": (["--batch", "-2"], "--batch -2", LEAST),
-    "no jobs": (["--jobs", "0"], "--jobs 0", LEAST),
+    "no jobs": (["--jobs", "0"], "--jobs", "equal to 1", "--help"),
     "negative threads": (["--threads", "-1"], "--threads -1", LEAST),
     "a negative seed": (["--seed", "-1"], "--seed", "greater than or equal to 0", "--help"),
     "a batch in words": (["--batch", "many"], "--batch", "valid integer", "optimize --help"),

@@ -1,12 +1,13 @@
 """`onnxcp inspect`: every convolution, and what could be done with it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from onnxcp.cli import options
-from onnxcp.cli.console import errors_as_lines, width
+from onnxcp.cli.console import errors_as_lines, progress_shown, width
 
 
 def inspect(
@@ -16,17 +17,45 @@ def inspect(
     profile: Annotated[
         bool, typer.Option("--profile", help="Add the measured time of every site's Conv.")
     ] = False,
+    ranks: Annotated[
+        bool,
+        typer.Option("--ranks", help="Fit, and list error and sensitivity against rank instead."),
+    ] = False,
+    form: Annotated[
+        str, typer.Option("--form", metavar="NAME", help="Of --ranks: auto, or one form.")
+    ] = "auto",
+    calibration: options.Calibration = [],  # noqa: B006
+    preprocess: options.Preprocess = "none",
+    jobs: options.Jobs = None,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     threads: options.Threads = 0,
     json: options.Json = False,
+    quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
     """List every Conv and matrix product: shape, cost, and whether a chain can replace it."""
     with errors_as_lines(verbose):
-        from onnxcp.listing import as_json, as_text, survey_layers
-
         target = options.target(provider, provider_option, threads)
-        sources = options.sources([], "none", batch, input_shape)
-        listing = survey_layers(model, sources, target, profile=profile)
-        typer.echo(as_json(listing) if json else as_text(listing, width()))
+        sources = options.sources([], preprocess, batch, input_shape, calibration=calibration)
+        if not ranks:
+            from onnxcp import listing
+
+            found = listing.survey_layers(model, sources, target, profile=profile)
+            typer.echo(listing.as_json(found) if json else listing.as_text(found, width()))
+            return
+        from onnxcp import curves
+
+        with progress_shown(quiet, verbose) as progress:
+            made = curves.rank_curves(
+                model,
+                sources,
+                target,
+                options.forms(form),
+                jobs=jobs or os.cpu_count() or 1,
+                cache=options.cache(cache, no_cache),
+                progress=progress,
+            )
+        typer.echo(curves.as_json(made) if json else curves.as_text(made))

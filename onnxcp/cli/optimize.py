@@ -85,9 +85,7 @@ def optimize(
     input_shape: options.InputShape = [],  # noqa: B006
     iterations: options.Iterations = 200,
     seed: options.Seed = 0,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", metavar="N", help="Fits at once; default: all cores.")
-    ] = None,
+    jobs: options.Jobs = None,
     cache: options.Cache = None,
     no_cache: options.NoCache = False,
     report: Annotated[
@@ -141,7 +139,7 @@ def optimize(
             correct_bias=bias_correction,
             sequential=sequential,
             calibration_memory=int(calibration_memory * 2**30),
-            jobs=jobs if jobs is not None else os.cpu_count() or 1,
+            jobs=jobs or os.cpu_count() or 1,
         )
         from onnxcp.pipeline import optimize as run
 

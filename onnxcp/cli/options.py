@@ -58,6 +58,10 @@ InputShape = Annotated[
 Seed = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Of fits and synthetic inputs.")
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Fits at once; default: all cores."),
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -86,6 +90,16 @@ Metric = Annotated[
     str | None,
     typer.Option("--metric", metavar="NAME", help="top1, top5, agreement, cosine or psnr."),
 ]
+
+
+def forms(name: str) -> tuple[str, ...]:
+    """Every form for auto. Raises UsageError for an unknown one."""
+    from onnxcp.errors import UsageError
+    from onnxcp.forms import FORMS
+
+    if name != "auto" and name not in FORMS:
+        raise UsageError(f"--form {name}: unknown; choose auto, {', '.join(FORMS)}")
+    return tuple(FORMS) if name == "auto" else (name,)
 
 
 def cache(folder: Path | None, off: bool) -> Path | None:

@@ -31,6 +31,7 @@ from onnxcp.forms.norm import Norm, relative_error, roots
 from onnxcp.forms.stable import correct
 from onnxcp.forms.weighted import polish
 
+GROWTH = 0.3  # size of the entries of new terms, of that of the old ones
 SIDES = ("vertical", "horizontal", "deep")  # role of the stage along each window dimension
 
 
@@ -77,6 +78,16 @@ def fit_plain(target: Target, start: Factors, effort: Effort) -> tuple[Iterates,
         replace(rough, factors=_scaled(rough.factors, size)),
         replace(calm, factors=_scaled(calm.factors, size)),
     )
+
+
+def _grown(start: tuple[np.ndarray, ...], drawn: tuple[np.ndarray, ...]) -> Factors:
+    """Factors with small random terms after their own, as many as `drawn` has more."""
+    own = start[0].shape[1]
+    grown = []
+    for mine, new in zip(start, drawn, strict=True):
+        size = float(np.linalg.norm(mine)) / np.sqrt(mine.size)
+        grown.append(np.concatenate([mine, GROWTH * size * new[:, own:]], axis=1))
+    return tuple(grown)
 
 
 def _scaled(factors: Factors, by: float) -> Factors:
@@ -199,7 +210,8 @@ def _form(
         effort: Effort,
         start: Factors | None = None,
     ) -> Fit:
-        begin = draw(kernel.shape, rank, rng) if start is None else start
+        drawn = draw(kernel.shape, rank, rng)
+        begin = drawn if start is None else _grown(start, drawn)
         sizes = spatial(kernel.shape)
         return _fit(name, kernel, sizes, norm, begin, effort, warm=start is not None)
 

@@ -67,7 +67,7 @@ class Form:
     `refuses(shape)` gives the reason why a kernel has no such chain, or None.
     `draw(shape, rank, rng)` gives random factors: a start for a fit, or a chain to time.
     `fit(kernel, rank, norm, rng, effort, start)` fits them, in the plain norm for None; from
-    `start`, factors of the same rank, where there are any.
+    `start`, factors of this rank or a smaller one, where there are any.
     `stages(factors, shape, geometry)` is the chain, without bias; `reconstruct(factors,
     shape)` the dense kernel that the chain stands for. Shapes and strides have as many
     dimensions as the window: the depthwise or dense stages carry them.

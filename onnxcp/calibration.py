@@ -1,0 +1,57 @@
+"""What the sites of a model read on calibration data, by running it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnxcp import files
+from onnxcp.activations import MEMORY, Statistics, collect
+from onnxcp.inputs import Inputs
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target, open_runner
+from onnxcp.rewrite import with_outputs
+from onnxcp.sites import Site
+from onnxcp.tensors import Feeds
+
+
+def calibrate(
+    model: files.Model,
+    sites: Sequence[Site],
+    inputs: Inputs,
+    target: Target,
+    folder: Path,
+    *,
+    correct_bias: bool = True,
+    memory: int = MEMORY,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Statistics]:
+    """Statistics of the sites' inputs by kernel tensor; none without calibration samples.
+
+    Raises:
+        DataError: activations that are NaN or infinite.
+        UsageError: a memory limit that can not be kept.
+    """
+    samples, batching = inputs.calibration, inputs.calibrating
+    if samples is None:
+        return {}
+    sources = list(dict.fromkeys(site.source for site in sites))
+    path = folder / "watched.onnx"
+    files.save(with_outputs(model.proto, sources), path, model.external)
+    runner = open_runner(path, target.unhurried)
+
+    def run(feeds: Feeds) -> dict[str, np.ndarray]:
+        return {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
+
+    return collect(
+        run,
+        samples.batches(batching.size),
+        len(samples),
+        sites,
+        folder,
+        correct_bias=correct_bias,
+        memory=memory,
+        seed=seed,
+        progress=progress,
+    )
