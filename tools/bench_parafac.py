@@ -27,6 +27,7 @@ from onnxcp.forms.stable import error_of
 from onnxcp.tensors import known_shapes
 
 MODEL = Path(os.environ.get("ONNXCP_DATA", "../shared/data")) / "imagenet/resnet18.onnx"
+TURNS = 3  # of ours, whose median counts: it is over too soon for one
 PATIENCE = 10  # times TensorLy's budget, until ours gives up
 Trace = list[tuple[float, float]]  # seconds since the start, relative error
 
@@ -87,7 +88,8 @@ def compare(
     start = tuple(rng.standard_normal((size, rank)) for size in target.shape)
     theirs = public(tensor, start, iterations, seconds)
     goal = theirs[-1][1]
-    mine, factors = ours(target, start, goal, PATIENCE * seconds)
+    runs = [ours(target, start, goal, PATIENCE * seconds) for _ in range(TURNS)]
+    mine, factors = sorted(runs, key=lambda run: run[0][-1][0])[TURNS // 2]
     reached = error_of(target, factors) ** 0.5
     return {
         "kernel": list(kernel.shape),
