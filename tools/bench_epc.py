@@ -1,14 +1,18 @@
 """Sensitivity of plain least-squares factors against error-preserving correction.
 
-For every dense window of a model, at rank = `--ratio` × output channels: plain alternating
-least squares (no extrapolation, `--sweeps` sweeps), rescaled as well as its terms allow,
-against the same factors corrected at an error at most 1 % larger. Prints JSON with a row
-for every kernel and the least and median reduction.
+For every dense window of some models, at rank = `--ratio` × output channels: plain
+alternating least squares (no extrapolation, `--sweeps` sweeps), rescaled as well as its
+terms allow, against the same factors corrected at an error at most 1 % larger. Prints JSON
+with a row for every kernel and the least and median reduction over all of them. Kernels of
+fewer than 16 inputs are left out; `--most-channels` leaves out large ones too, which take
+most of the time.
 """
 
 import argparse
 import json
 import statistics
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,9 @@ from onnxcp.forms.stable import correct, error_of
 from onnxcp.plan import round_up
 from onnxcp.sites import Site
 from onnxcp.tensors import known_shapes
+
+FORMS = ("cp3", "cp4")
+FEWEST_INPUTS = 16  # below, a kernel has no use for many terms
 
 
 def plain(target: Target, rank: int, sweeps: int) -> tuple[Factors, float]:
@@ -62,24 +69,43 @@ def compare(site: Site, form: str, ratio: float, sweeps: int) -> dict[str, objec
     }
 
 
+def find(path: Path, most_channels: int | None) -> list[Site]:
+    """The kernels of a model that are compared."""
+    model = files.load(path)
+    found, _ = sites.find(model.proto, shapes.infer(model.proto, known_shapes(model.inputs)))
+    most = most_channels or max((max(site.shape[:2]) for site in found), default=0)
+    return [s for s in found if s.shape[1] >= FEWEST_INPUTS and max(s.shape[:2]) <= most]
+
+
+def summary(rows: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Least and median reduction, of all rows and of each form's."""
+    reductions = {"all": [float(str(row["reduction"])) for row in rows]}
+    for form in FORMS:
+        reductions[form] = [float(str(row["reduction"])) for row in rows if row["form"] == form]
+    return {
+        name: {"least": min(values), "median": statistics.median(values), "kernels": len(values)}
+        for name, values in reductions.items()
+        if values
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--ratio", type=float, default=1.0)
     parser.add_argument("--sweeps", type=int, default=500)
+    parser.add_argument("--most-channels", type=int)
     options = parser.parse_args()
-    model = files.load(options.model)
-    found, _ = sites.find(model.proto, shapes.infer(model.proto, known_shapes(model.inputs)))
+    rows = []
     with threadpool_limits(1):
-        rows = [
-            compare(site, form, options.ratio, options.sweeps)
-            for site in found
-            if site.shape[1] >= 16
-            for form in ("cp3", "cp4")
-        ]
-    reductions = [float(str(row["reduction"])) for row in rows]
-    summary = {"least": min(reductions), "median": statistics.median(reductions)}
-    print(json.dumps({"reduction": summary, "rows": rows}, indent=2))
+        for model in options.models:
+            for site in find(model, options.most_channels):
+                print(f"{model.stem} {site.name}", file=sys.stderr)
+                for form in FORMS:
+                    row = compare(site, form, options.ratio, options.sweeps)
+                    rows.append({"model": model.stem} | row)
+    document = {"reduction": summary(rows), "ratio": options.ratio, "sweeps": options.sweeps}
+    print(json.dumps(document | {"rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""Accuracy kept without any training, all 3×3 kernels but the first replaced at one ratio.
+
+For every row `onnxcp optimize` runs as a user would run it, in a process of its own, with
+ranks forced to ratio × output channels; 1,024 images calibrate CIFAR-10 networks, 400 the
+ImageNet one, and others judge. ImageNet's one folder is told apart by two folders of links.
+Prints JSON; `peak_bytes` is what the largest process of a run held.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DATA = Path(os.environ.get("ONNXCP_DATA", "../shared/data"))
+CALIBRATING = 400  # of the ImageNet folder; the rest judge
+
+
+class Network(NamedTuple):
+    """A model, its sites by `--include` or `--exclude`, and the rows it is measured at."""
+
+    model: str
+    sites: tuple[str, str]
+    rows: tuple[tuple[str, float], ...]  # form, ratio
+
+
+CIFAR = (("cp3", 1.0), ("cp3", 2.0), ("cp4", 1.0))
+NETWORKS = {
+    "resnet20": Network("cifar10/resnet20.onnx", ("--exclude", "conv1"), CIFAR),
+    "resnet56": Network("cifar10/resnet56.onnx", ("--exclude", "conv1"), CIFAR),
+    "resnet18": Network(
+        "imagenet/resnet18.onnx",
+        ("--include", "layer*.conv?"),
+        (("cp3", 2.0), ("cp3", 1.5), ("cp3", 1.0)),
+    ),
+}
+
+
+def sources(network: Network, data: Path, folder: Path) -> list[str]:
+    """Options that name disjoint samples to calibrate and to judge by."""
+    if network.model.startswith("cifar10"):
+        judged, calibrating = data / "cifar10/test.npz", data / "cifar10/calibration.npz"
+        recipe = "cifar10"
+    else:
+        calibrating, judged = split(data / "imagenet/val", folder, CALIBRATING)
+        recipe = "imagenet"
+    named = ["--data", str(judged), "--calibration", str(calibrating)]
+    return [*named, "--preprocess", recipe]
+
+
+def split(images: Path, folder: Path, count: int) -> tuple[Path, Path]:
+    """Folders of links to the first `count` listed images, without labels, and to the rest."""
+    with (images / "labels.csv").open(newline="", encoding="utf-8") as stream:
+        header, *rows = list(csv.reader(stream))
+    made = folder / "calibration", folder / "data"
+    for part, listed in zip(made, (rows[:count], rows[count:]), strict=True):
+        part.mkdir()
+        for name, *_ in listed:
+            (part / name).symlink_to((images / name).resolve())
+    with (made[1] / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([header, *rows[count:]])
+    return made
+
+
+def run(command: list[str]) -> tuple[float, int]:
+    """Wall seconds of a command and the bytes its largest process held.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):  # 1: done, but not faster
+        raise SystemExit(f"exit code {process.returncode}: {shlex.join(command)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - start, usage.ru_maxrss * unit
+
+
+def measure(name: str, form: str, ratio: float, data: Path, jobs: int) -> dict[str, Any]:
+    """One row: a network at one form and ratio."""
+    network = NETWORKS[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        report = folder / "run.json"
+        command = [sys.executable, "-m", "onnxcp", "optimize", str(data / network.model)]
+        command += ["-o", str(folder / "out.onnx"), "--report", str(report), "--quiet"]
+        command += ["--form", form, "--rank", f"*={ratio}c", *network.sites]
+        command += [*sources(network, data, folder), "--threads", "1", "--jobs", str(jobs)]
+        seconds, peak = run(command)
+        found = json.loads(report.read_text(encoding="utf-8"))
+    return {"model": name, "form": form, "ratio": ratio} | row(found, seconds, peak)
+
+
+def row(found: dict[str, Any], seconds: float, peak: int) -> dict[str, Any]:
+    """The figures of interest in a run's report."""
+    accuracy, latency, model = found["accuracy"], found["latency"], found["model"]
+    fits = [site["fit_seconds"] for site in found["sites"] if site["fit_seconds"] is not None]
+    return {
+        "replaced": len(fits),
+        "samples": accuracy["samples"],
+        "top1_before": accuracy["before"],
+        "top1_after": accuracy["after"],
+        "drop": accuracy["drop"],
+        "drop_ci": accuracy["drop_ci"],
+        "macs_ratio": model["macs_before"] / model["macs_after"],
+        "speedup": latency["speedup"],
+        "speedup_ci": latency["speedup_ci"],
+        "fit_seconds": sum(fits),
+        "wall_seconds": seconds,
+        "peak_bytes": peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", choices=NETWORKS, help="repeatable")
+    parser.add_argument("--data", type=Path, default=DATA, help="default: $ONNXCP_DATA")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    rows = []
+    for name in options.model or NETWORKS:
+        for form, ratio in NETWORKS[name].rows:
+            print(f"{name} {form} {ratio}c", file=sys.stderr)
+            rows.append(measure(name, form, ratio, options.data, options.jobs))
+            print(json.dumps(rows[-1]), file=sys.stderr)
+    print(json.dumps({"threads": 1, "jobs": options.jobs, "rows": rows}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
