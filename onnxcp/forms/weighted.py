@@ -8,7 +8,7 @@ one product Σ·Z with the [K·S, R] matrix Z of input and window terms, and rea
 steps on the networks tried what L-BFGS without that guess reaches in 200.
 
 The price follows the optimum so that a per cent of squared error buys 1/RATE per cent of
-sensitivity, whatever the scale of kernel and rank.
+sensitivity, or less where the error is small, whatever the scale of kernel and rank.
 
 Sources: variable projection, Golub & Pereyra 1973; ALS as a preconditioner of quasi-Newton
 methods, De Sterck & Howse, SIAM J. Sci. Comput. 40(2), 2018. Gradients are checked
@@ -38,7 +38,9 @@ from onnxcp.forms.norm import Flat, Norm, Square, flat
 from onnxcp.forms.stable import weights
 
 TINY = float(np.finfo(np.float64).tiny)
-RATE = 0.1  # relative fall of squared error that is worth giving up all sensitivity, in logs
+RATE = 0.1  # squared error, relative, that an e-fold of sensitivity is worth
+MOST_RATE = 0.8  # the same where the error is small,
+NOISE = 0.05  # which is below this: what int8 adds to a layer's output is of its order
 REFRESH = 10  # steps between two looks at the price
 MEMORY = 10  # pairs that L-BFGS remembers
 TRIALS = 12  # step lengths at most before a step counts as failed
@@ -143,13 +145,13 @@ def _search(
 ) -> tuple[Point, int, bool]:
     """L-BFGS steps from `inner`: the last point, the steps taken, and whether it settled."""
     point = evaluate(problem, inner, 0.0)
-    price, pairs, history = 0.0, list[Pair](), list[float]()
+    price, pairs, before = 0.0, list[Pair](), None
     for used in range(steps):
         if used % REFRESH == 0:
-            price = RATE * point.error / max(point.calm, TINY)
-            history.append(np.log(max(point.error, TINY)) + RATE * np.log(max(point.calm, TINY)))
-            if len(history) > 1 and history[-2] - history[-1] < REFRESH * tolerance:
+            price = worth(point.error) / max(point.calm, TINY)
+            if before is not None and _gain(before, point) < REFRESH * tolerance:
                 return point, used, True
+            before = point
         heading = direction(problem, point, price, pairs)
         moved = _step(problem, point, price, heading)
         if moved is None:
@@ -163,6 +165,20 @@ def _search(
             pairs = [*pairs[1 - MEMORY :], (change, turn)]
         point = moved
     return point, steps, False
+
+
+def worth(error: float) -> float:
+    """Squared error that an e-fold of sensitivity is worth: a share of the error that grows
+    where the error is small, because noise, not the error, then decides what a layer gives."""
+    return min(RATE * max(error, NOISE), MOST_RATE * error)
+
+
+def _gain(before: Point, now: Point) -> float:
+    """How much better a point is, relative to its error."""
+    rate = worth(now.error) / max(now.error, TINY)
+    fallen = np.log(max(before.error, TINY)) - np.log(max(now.error, TINY))
+    calmed = np.log(max(before.calm, TINY)) - np.log(max(now.calm, TINY))
+    return float(fallen + rate * calmed)
 
 
 Pair = tuple[Factors, Factors]  # change of the point, change of the slope
