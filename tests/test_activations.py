@@ -309,7 +309,7 @@ def test_dead_channels_give_finite_statistics(tmp_path: Path) -> None:
     assert np.linalg.eigvalsh(norm.covariance).min() > 0
 
 
-@pytest.mark.parametrize("value", [0.0, 3.0, 0.1, 1e4 / 3])
+@pytest.mark.parametrize("value", [0.0, 3.0, 0.39384615])
 def test_inputs_that_never_vary_are_measured_in_the_plain_norm(
     value: float, tmp_path: Path
 ) -> None:
