@@ -13,20 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxcp import products
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
 from onnxcp.nested import CONVOLUTIONS, nested
-from onnxcp.products import (
-    PRODUCTS,
-    as_bias,
-    as_kernel,
-    has_bias,
-    is_product,
-    is_transposed,
-    stored_first,
-    unfit,
-)
 from onnxcp.shapes import Shapes, element_type, padded
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -152,7 +143,7 @@ class _Known:
 
 def is_layer(node: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a node comes out of `find`."""
-    return node.op_type in CONVOLUTIONS or is_product(node, constants)
+    return node.op_type in CONVOLUTIONS or products.is_product(node, constants)
 
 
 def node_names(graph: onnx.GraphProto) -> list[str]:
@@ -182,7 +173,7 @@ def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Sit
     if reason is not None:
         return Skip(layer, *reason)
     assert stored is not None
-    kernel = _checked(layer, as_kernel(node, onnx.numpy_helper.to_array(stored)))
+    kernel = _checked(layer, products.as_kernel(node, onnx.numpy_helper.to_array(stored)))
     batch, image = _seen(node, kernel, known.shapes)
     geometry = _geometry(node, kernel, known)
     if isinstance(geometry, str):
@@ -199,12 +190,12 @@ def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Sit
         batch,
         tensor=_identity(node, layer.group),
         source=node.input[0],
-        bias_computed=bias is None and has_bias(node),
+        bias_computed=bias is None and products.has_bias(node),
     )
 
 
 def _geometry(node: onnx.NodeProto, kernel: Kernel, known: _Known) -> Geometry | str:
-    if node.op_type in PRODUCTS:
+    if node.op_type in products.PRODUCTS:
         return Geometry(dimensions=0)
     return padded(node, kernel.shape[2:], _seen(node, kernel, known.fixed)[1])
 
@@ -214,19 +205,19 @@ def _seen(node: onnx.NodeProto, kernel: Kernel, shapes: Shapes) -> tuple[int, Si
     seen = shapes.get(node.input[0])
     if seen is None:
         return 1, None
-    if node.op_type in PRODUCTS:
+    if node.op_type in products.PRODUCTS:
         return (seen[0] if len(seen) > 1 else 1), seen[1:-1]
     return (seen[0], seen[2:]) if len(seen) == kernel.ndim else (1, None)
 
 
 def _bias(node: onnx.NodeProto, outputs: int, constants: Constants) -> np.ndarray | None:
-    stored = constants.find(node.input[2]) if has_bias(node) else None
-    return None if stored is None else as_bias(onnx.numpy_helper.to_array(stored), outputs)
+    stored = constants.find(node.input[2]) if products.has_bias(node) else None
+    return None if stored is None else products.as_bias(onnx.numpy_helper.to_array(stored), outputs)
 
 
 def _identity(node: onnx.NodeProto, group: int) -> str:
     """The weight's name; more where another node may read the same weight as another kernel."""
-    turned = " transposed" if is_transposed(node) else ""
+    turned = " transposed" if products.is_transposed(node) else ""
     return str(node.input[1]) + turned + (f" in {group} groups" if group > 1 else "")
 
 
@@ -235,9 +226,12 @@ def _left_alone(
 ) -> tuple[str, str] | None:
     if any(node.name.startswith(f"{site}/cp/") for site in known.ours):
         return "chain", ""
-    if node.op_type not in ("Conv", *PRODUCTS) or node.domain not in ("", "ai.onnx"):
+    if node.op_type not in ("Conv", *products.PRODUCTS) or node.domain not in ("", "ai.onnx"):
         return "operator", node.op_type
-    if node.op_type in PRODUCTS and (reason := unfit(node, known.constants)) is not None:
+    if (
+        node.op_type in products.PRODUCTS
+        and (reason := products.unfit(node, known.constants)) is not None
+    ):
         return reason
     if stored is None:
         return "computed", known.constants.origin(node.input[1])
@@ -251,7 +245,7 @@ def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | N
         return "dtype", "of an unknown type" if dtype is None else str(dtype)
     if 0 in dims:
         return "empty", ""
-    if (len(dims) != 2) if layer.op in PRODUCTS else (len(dims) < 3):
+    if (len(dims) != 2) if layer.op in products.PRODUCTS else (len(dims) < 3):
         return "dimensions", "×".join(map(str, dims)) or "one number"
     return ("depthwise", "") if layer.group > 1 and dims[1] == 1 else None
 
@@ -273,7 +267,7 @@ def _checked(layer: Layer, kernel: np.ndarray) -> Kernel:
 
 def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Sizes | None) -> None:
     window = kernel.shape[2:]
-    if image is not None and min(geometry.output(window, image), default=1) < 1:
+    if window and image is not None and min(geometry.output(window, image)) < 1:
         raise ModelError(
             f"{name}: a {'×'.join(map(str, window))} window does not fit its "
             f"{'×'.join(map(str, image))} input; pass --input-shape with the real size"
@@ -282,7 +276,7 @@ def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Sizes |
 
 def _layer(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:
     attributes = {a.name: a for a in node.attribute}
-    first = stored_first(node, constants)
+    first = products.stored_first(node, constants)
     weight = node.input[0 if first else 1] if len(node.input) > 1 else ""
     stored = constants.find(weight)
     shape = tuple(stored.dims) if stored is not None else shapes.get(weight)
@@ -298,7 +292,7 @@ def _macs(op: str, size: int, shape: Sizes | None, result: Sequence[int], *, fir
     """Of one sample: every weight once per output position."""
     if first:
         return size * int(np.prod((*result[1:-2], *result[-1:])))
-    if op in PRODUCTS:
+    if op in products.PRODUCTS:
         return size * int(np.prod(result[1:-1]))
     if op == "ConvTranspose" and shape:
         return size * int(np.prod(result[2:])) // max(1, int(np.prod(shape[2:])))

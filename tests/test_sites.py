@@ -256,6 +256,13 @@ def test_the_third_input_of_a_gemm_is_a_bias_if_all_rows_get_the_same(
         assert site.bias is None
 
 
+def test_a_product_of_no_rows_is_no_misfit() -> None:
+    """Heads of detectors see none where nothing is detected."""
+    made = model("y = MatMul (x, w)", {"w": weight(4, 6)}, inputs="float[a,b,4] x")
+    (site,), _ = sites.find(made, {"x": (1, 0, 4), "y": (1, 0, 6)})
+    assert site.image == (0,)
+
+
 def test_products_of_two_computed_tensors_are_not_listed() -> None:
     made = model("y = MatMul (x, x)", inputs="float[1,4,8,8] x")
     assert find(made) == ((), ())

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onnxcp import files, shapes, sites
-from onnxcp.forms import Effort
+from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.algebra import Factors, Target, balance, sensitivity
 from onnxcp.forms.als import least_squares, sweep
 from onnxcp.forms.stable import correct, error_of
@@ -76,6 +76,7 @@ def main() -> None:
             for site in found
             if site.shape[1] >= 16
             for form in ("cp3", "cp4")
+            if FORMS[form].refuses(site.part) is None
         ]
     reductions = [float(str(row["reduction"])) for row in rows]
     summary = {"least": min(reductions), "median": statistics.median(reductions)}
