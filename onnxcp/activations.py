@@ -8,6 +8,7 @@ dropped. Images have far more positions than a covariance needs, so each gives a
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from onnxcp.tensors import Feeds
 PATCHES = 64  # per dimension of the covariance, where the data have as many
 FEWEST = 64  # positions of an image, where it has as many
 MEMORY = 2 * 2**30  # bytes for all covariances
+ROUNDING = 1e-5  # of what squares sum up to: a variance below is that of single precision
 
 Patches = Float[np.ndarray, "patches KS"]
 Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
@@ -62,14 +64,20 @@ class _Sums:
             )
 
     def covariance(self, number: int, *, centred: bool) -> np.ndarray:
+        """Not finite where the inputs were not, which is for the caller to see."""
         lower = np.tril(self.products[number])
         whole = lower + np.tril(lower, -1).T
         width = self.site.part[1]
         mean = self.mean[number] / self.count
         rows = mean[None] if self.whole else mean.reshape(-1, width)
         whole /= self.count * (1 if self.whole else len(rows))
-        if centred:
+        if not centred:
+            return whole
+        before = np.trace(whole)
+        with np.errstate(invalid="ignore", over="ignore"):
             whole -= (rows.T @ rows / len(rows)).astype(np.float32)
+        if np.trace(whole) <= ROUNDING * before:
+            return np.zeros_like(whole)
         return whole
 
 
@@ -159,20 +167,23 @@ def drift(
 
 
 def _sized(sites: Sequence[Site], memory: int) -> list[tuple[Site, bool]]:
-    """Whether each site's whole patch covariance is kept, the largest dropped first."""
-    whole = {site.name: 4 * site.group * math.prod(site.part[1:]) ** 2 for site in sites}
-    small = {site.name: 4 * site.group * site.part[1] ** 2 for site in sites}
-    if sum(small.values()) > memory:
+    """Whether each site's whole patch covariance is kept, the largest dropped first; alike for
+    sites that share a kernel, whose covariances become one."""
+    whole, small = (Counter[str](), Counter[str]())
+    for site in sites:
+        whole[site.tensor] += 4 * site.group * math.prod(site.part[1:]) ** 2
+        small[site.tensor] += 4 * site.group * site.part[1] ** 2
+    if small.total() > memory:
         raise UsageError(
             f"--calibration-memory {memory}: the covariances of the input channels alone take "
-            f"{sum(small.values())} bytes; give more, or --exclude the largest layers"
+            f"{small.total()} bytes; give more, or --exclude the largest layers"
         )
     kept = dict(whole)
-    for name in sorted(whole, key=lambda n: -whole[n]):
+    for tensor in sorted(whole, key=lambda n: -whole[n]):
         if sum(kept.values()) <= memory:
             break
-        kept[name] = small[name]
-    return [(site, kept[site.name] == whole[site.name]) for site in sites]
+        kept[tensor] = small[tensor]
+    return [(site, kept[site.tensor] == whole[site.tensor]) for site in sites]
 
 
 def patches(

@@ -7,7 +7,7 @@ Every docstring of this package names axes with these letters:
     K  kernel positions: Y·X in two dimensions
 
 A window has any number of dimensions: two mostly, one in Conv1D, three in Conv3D, and none
-in a matrix product, whose "image" is a single position.
+in a matrix product, which keeps whatever positions there are.
 
 `forms` produce chains of `Stage`s; `rewrite` turns a chain into ONNX nodes and
 `finetune` into torch modules. Neither side knows the other exists. What a chain costs
@@ -46,7 +46,10 @@ class Geometry:
         object.__setattr__(self, "pads", self.pads or (0,) * 2 * count)
 
     def output(self, window: Sizes, image: Sizes) -> Sizes:
-        """Size of what a window makes of an image; ≤ 0 where it does not fit."""
+        """Size of what a window makes of an image; ≤ 0 where it does not fit. Without
+        dimensions there is no window, and the image stays as it is."""
+        if not self.dimensions:
+            return image
         sizes = []
         for k, (size, step) in enumerate(zip(window, self.dilations, strict=True)):
             padded = image[k] + self.pads[k] + self.pads[k + self.dimensions]

@@ -107,7 +107,9 @@ class Job:
         elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
             most = {s.name: fitting.largest_rank(s) for s in self.chosen}
-            ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block, most)
+            groups = {s.name: s.group for s in self.chosen}
+            block = self.settings.target.block
+            ranks = forced_ranks(self.settings.ranks, channels, block, most, groups)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
             block = self.settings.target.block

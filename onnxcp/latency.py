@@ -1,9 +1,9 @@
-"""The measured time of every candidate in place of its Conv, on the target.
+"""The measured time of every candidate in place of its node, on the target.
 
-Each candidate chain and the Conv itself become small models of the site's own shapes and
-run in turns on the provider. The time of a chain does not depend on its weights, so no fit
-is needed. A model's first and last layout conversions fall on both sides alike: what a
-candidate saves is the difference of the two times.
+Each candidate chain and the node itself, mostly a Conv, become small models of the site's
+own shapes and run in turns on the provider. The time of a chain does not depend on its
+weights, so no fit is needed. A model's first and last layout conversions fall on both sides
+alike: what a candidate saves is the difference of the two times.
 """
 
 import math
@@ -118,7 +118,9 @@ def measure(
 
 def _key(site: Site) -> object:
     return (
+        site.layer.op,
         site.shape,
+        site.group,
         site.geometry,
         site.image,
         site.batch,
@@ -132,16 +134,24 @@ def _measure_site(
 ) -> Latency:
     rng = np.random.default_rng(seed)
     chains: list[Chain] = [(dense_stage(site),)] + [chain_of(site, c, rng) for c in choices]
-    feed = rng.standard_normal((site.batch, site.shape[1], *_image(site)))
-    feeds = {"x": feed.astype(site.kernel.dtype)}
-    shape = feed.shape
-    runners = [open_runner(chain_model(c, shape, site.kernel.dtype), target) for c in chains]
+    dtype, op = site.kernel.dtype, site.layer.op
+    feeds = {"x": rng.standard_normal(_read(site)).astype(dtype)}
+    shape = feeds["x"].shape
+    runners = [open_runner(chain_model(c, shape, dtype, op), target) for c in chains]
     subjects = [_bound(runner, feeds) for runner in runners]
     dense, *timings = take_turns(subjects, clock, turns=TURNS, seconds=SECONDS)
     tried = [
         Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)
     ]
     return Latency(dense.median, tuple(tried))
+
+
+def _read(site: Site) -> Sizes:
+    """Shape of what a site reads."""
+    channels = site.shape[1] * site.group
+    if site.geometry.dimensions:
+        return (site.batch, channels, *_image(site))
+    return (site.batch, *_image(site), channels)
 
 
 def _bound(runner: Callable[..., object], feeds: dict[str, np.ndarray]) -> Callable[[], object]:

@@ -6,6 +6,7 @@ and every site it does not name stays as it is.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -122,11 +123,13 @@ def forced_ranks(
     channels: Mapping[str, int],
     block: int,
     most: Mapping[str, int] | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Ranks that `GLOB=R` rules give to sites; a later rule wins over an earlier one.
 
-    R is an integer, or `1.5c`: times the site's output channels, rounded up to `block` but
-    never above `most`, the largest rank that has a use. An integer is taken as it is.
+    R is an integer, or `1.5c`: times the site's output channels, rounded up to `block` and its
+    groups but never above `most`, the largest rank that has a use. An integer is taken as it
+    is.
 
     Raises:
         PlanError: a rule is malformed or matches no site.
@@ -140,7 +143,8 @@ def forced_ranks(
         if not matched:
             raise PlanError(f"--rank {rule!r}: matches no site; `onnxcp inspect` lists them")
         for name in matched:
-            rank = _rank(rule, value, channels[name], block)
+            step = math.lcm(block, (groups or {}).get(name, 1))
+            rank = _rank(rule, value, channels[name], step)
             ranks[name] = min(rank, (most or {}).get(name, rank)) if value.endswith("c") else rank
     return ranks
 

@@ -3,12 +3,12 @@
 The new model is made of the old one's own messages, so whatever is not replaced comes out
 byte for byte. Rules, which the comments below point back to:
 
-1. A chain writes the tensor its Conv wrote, so nothing downstream changes.
-2. The bias stays where it was: the chain's last stage reads the tensor the Conv read, unless
-   the chain brings one of its own.
+1. A chain writes the tensor its node wrote, so nothing downstream changes.
+2. The bias stays where it was: the chain's last node reads the tensor that the old one read,
+   unless the chain brings one of its own.
 3. A kernel goes once nothing reads it any more: initializer, its entry among the graph's
    inputs (IR 3 lists initializers there), or the Constant and Identity nodes that gave it.
-4. Equal new tensors are stored once, so convolutions that share a kernel still share.
+4. Equal new tensors are stored once, so nodes that share a kernel still share.
 5. Up to IR 3 every initializer must be a graph input too; new ones are added there.
 6. IR version and opset stay. Metadata gains `onnxcp.*` entries and loses none.
 """
@@ -66,9 +66,8 @@ def rewrite(
         made.graph.input.extend(_value_info(t) for t in pool.tensors)
     if chosen:
         _note(made, [s.name for s in chosen.values()], metadata)
-    outside = (
-        {t.name for t in pool.tensors} if external & {s.tensor for s in chosen.values()} else set()
-    )
+    weights = {proto.graph.node[index].input[1] for index in chosen}
+    outside = {t.name for t in pool.tensors} if external & weights else set()
     return Rewritten(made, external | outside)
 
 
@@ -76,9 +75,11 @@ def _dropped(
     proto: onnx.ModelProto, chosen: Iterable[Site], chains: Mapping[str, Chain]
 ) -> list[str]:
     """What the replaced nodes read and their chains do not."""
-    biased = [site for site in chosen if chains[site.name][-1].bias is not None]
-    biases = [n.input[2] for s in biased if len((n := proto.graph.node[s.index]).input) > 2]
-    return [site.tensor for site in chosen] + [name for name in biases if name]
+    names: list[str] = []
+    for site in chosen:
+        inputs = proto.graph.node[site.index].input
+        names += inputs[1 : 2 if chains[site.name][-1].bias is None else 3]
+    return [name for name in names if name]
 
 
 def _copy_without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -132,8 +133,9 @@ class _Pool:
 
 
 def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: _Pool) -> list[onnx.NodeProto]:
-    """The chain's nodes, reading and writing what the Conv did (rules 1 and 2)."""
-    made = chain_nodes(chain, f"{site.name}/cp", node.input[0], node.output[0], site.kernel.dtype)
+    """The chain's nodes, reading and writing what the old one did (rules 1 and 2)."""
+    source, target, dtype = node.input[0], node.output[0], site.kernel.dtype
+    made = chain_nodes(chain, f"{site.name}/cp", source, target, dtype, site.layer.op)
     stored = {t.name: pool.add(t) for t in made.initializers}
     for new in made.nodes:
         renamed = [stored.get(name, name) for name in new.input]

@@ -60,33 +60,31 @@ def element_type(data_type: int) -> np.dtype | None:
 
 
 def padded(node: onnx.NodeProto, window: Sizes, image: Sizes | None) -> Geometry | str:
-    """The geometry of a Conv node with its padding made explicit.
+    """The geometry of a Conv node with its padding made explicit, in the window's dimensions.
 
     Returns the auto_pad mode instead if it needs an image size that is not known.
 
     Raises:
-        ModelError: an attribute that no 2-D convolution has.
+        ModelError: an attribute that no convolution of these dimensions has.
     """
-    attributes = {a.name: a for a in node.attribute}
-    sy, sx = _numbers(node, attributes, "strides", (1, 1), least=1)
-    dy, dx = _numbers(node, attributes, "dilations", (1, 1), least=1)
-    strides, dilations = (sy, sx), (dy, dx)
+    attributes, count = {a.name: a for a in node.attribute}, len(window)
+    strides = _numbers(node, attributes, "strides", (1,) * count, least=1)
+    dilations = _numbers(node, attributes, "dilations", (1,) * count, least=1)
     mode = attributes["auto_pad"].s.decode(errors="replace") if "auto_pad" in attributes else ""
     if mode == "VALID":
         return Geometry(strides, dilations)
     if mode in ("SAME_UPPER", "SAME_LOWER"):
-        if image is None and strides != (1, 1):
+        if image is None and max(strides) > 1:
             return mode
+        sizes = image or (0,) * count
         sides = [
-            _same(mode, window[k], strides[k], dilations[k], image[k] if image else 0)
-            for k in (0, 1)
+            _same(mode, *numbers) for numbers in zip(window, strides, dilations, sizes, strict=True)
         ]
-        return Geometry(strides, dilations, (sides[0][0], sides[1][0], sides[0][1], sides[1][1]))
+        return Geometry(strides, dilations, tuple(side[end] for end in (0, 1) for side in sides))
     if mode not in ("", "NOTSET"):
         raise ModelError(f"{node.name}: auto_pad {mode!r} is unknown; export the model again")
-    pads = _numbers(node, attributes, "pads", (0, 0, 0, 0), least=-MOST)
-    top, left, bottom, right = pads
-    return Geometry(strides, dilations, (top, left, bottom, right))
+    pads = _numbers(node, attributes, "pads", (0,) * 2 * count, least=-MOST)
+    return Geometry(strides, dilations, pads)
 
 
 def _numbers(
@@ -100,8 +98,9 @@ def _numbers(
     """An attribute with as many numbers as its default."""
     numbers = tuple(attributes[name].ints) if name in attributes else default
     if len(numbers) != len(default) or not all(least <= n <= MOST for n in numbers):
+        count = len(default) // (2 if name == "pads" else 1)
         raise ModelError(
-            f"{node.name}: {name} {list(numbers)} do not fit a 2-D convolution; "
+            f"{node.name}: {name} {list(numbers)} do not fit a {count}-D convolution; "
             "export the model again"
         )
     return numbers

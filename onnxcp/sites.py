@@ -7,32 +7,32 @@ sample.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
+from onnxcp import products
+from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
+from onnxcp.nested import CONVOLUTIONS, nested
 from onnxcp.shapes import Shapes, element_type, padded
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv")
-PRODUCTS = ("Gemm", "MatMul")
 MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in an earlier run, one a line
 
 LEFT_ALONE = {
     "chain": "part of a chain that an earlier run made",
     "nested": "inside {detail}: only nodes of the main graph are replaced",
-    "operator": "{detail} is not a plain Conv",
-    "product": "a matrix product; forms for these are not offered yet",
+    "operator": "{detail} is not a plain Conv, Gemm or MatMul",
+    "first": "its stored matrix is the first factor, so what it multiplies are no rows",
+    "scaled": "a Gemm with {detail}; plain ones are handled",
     "computed": "its weight is computed at run time ({detail}), not stored",
     "dtype": "its weight is {detail}; float16, float32 and float64 are handled",
-    "dimensions": "a {detail} convolution; chains are made of 2-D ones",
+    "dimensions": "a weight of {detail}: neither a kernel nor one matrix",
     "depthwise": "depthwise already",
-    "grouped": "grouped ({detail} groups); forms fit dense kernels",
-    "pointwise": "a 1×1 kernel has no window to separate",
     "padding": "auto_pad {detail} depends on an input size that is not fixed",
     "empty": "its weight has no elements",
 }
@@ -53,15 +53,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Site:
-    """A dense 2-D convolution with a stored kernel.
+    """A convolution or matrix product with a stored kernel.
 
-    `index` is the node's place in the main graph; `image` the (height, width) it sees;
-    `tensor` the name of its weight, `source` that of the tensor it reads.
+    `index` is the node's place in the main graph; `source` the tensor it reads, as
+    [batch, S, *image] by a convolution and [batch, *image, S] by a product. `tensor` tells
+    kernels apart: the name of the weight, and how it is read where that is not plain.
     """
 
     layer: Layer
     index: int
-    kernel: Kernel  # as stored, so in the model's dtype
+    kernel: Kernel  # in the model's dtype
     bias: np.ndarray | None  # None too where it is computed at run time
     geometry: Geometry
     image: Sizes | None
@@ -76,7 +77,7 @@ class Site:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(T, S / group, *window), as stored."""
+        """(T, S / group, *window)."""
         return self.kernel.shape
 
     @property
@@ -102,39 +103,6 @@ class Skip:
         return LEFT_ALONE[self.code].format(detail=self.detail)
 
 
-class Constants:
-    """Stored tensors of a graph by the name a node reads: also Constant nodes, Identity."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.stored = {t.name: t for t in graph.initializer}
-        self.makers = {output: n for n in graph.node for output in n.output}
-
-    def find(self, name: str) -> onnx.TensorProto | None:
-        """The tensor behind a name, or None if it is computed or fed."""
-        while name not in self.stored:
-            maker = self.makers.get(name)
-            if maker is None or maker.op_type not in ("Identity", "Constant"):
-                return None
-            if maker.op_type == "Constant":
-                return _value(maker)
-            name = maker.input[0]
-        tensor: onnx.TensorProto = self.stored[name]
-        return tensor
-
-    def origin(self, name: str) -> str:
-        """What makes a tensor, in words."""
-        maker = self.makers.get(name)
-        return f"by {maker.op_type}" if maker is not None else "an input of the graph"
-
-
-def _value(constant: onnx.NodeProto) -> onnx.TensorProto | None:
-    for attribute in constant.attribute:
-        if attribute.name == "value":
-            tensor: onnx.TensorProto = attribute.t
-            return tensor
-    return None
-
-
 def find(
     proto: onnx.ModelProto, shapes: Shapes, fixed: Shapes | None = None
 ) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
@@ -148,17 +116,34 @@ def find(
         ModelError: a site's weight holds NaN or infinity, its window does not fit, or an
             attribute makes no sense.
     """
-    constants, names = Constants(proto.graph), node_names(proto.graph)
-    ours = replaced_before(proto)
+    names = node_names(proto.graph)
+    known = _Known(
+        Constants(proto.graph), shapes, shapes if fixed is None else fixed, replaced_before(proto)
+    )
     found: list[Site | Skip] = []
     for index, node in enumerate(proto.graph.node):
-        if node.op_type in CONVOLUTIONS or _is_product(node, constants):
-            layer = _layer(node, names[index], constants, shapes)
-            image = _image(node, shapes if fixed is None else fixed)
-            found.append(_judge(node, index, layer, constants, shapes, image, ours))
-    found += [Skip(Layer(n.name or n.op_type, n.op_type), "nested", w) for n, w in _nested(proto)]
+        if is_layer(node, known.constants):
+            layer = _layer(node, names[index], known.constants, shapes)
+            found.append(_judge(node, index, layer, known))
+    found += [Skip(Layer(n.name or n.op_type, n.op_type), "nested", w) for n, w in nested(proto)]
     sites = tuple(f for f in found if isinstance(f, Site))
     return sites, tuple(f for f in found if isinstance(f, Skip))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What is known of a graph: `fixed` shapes hold at every size the model takes, `ours`
+    are the sites of earlier runs."""
+
+    constants: Constants
+    shapes: Shapes
+    fixed: Shapes
+    ours: Sequence[str]
+
+
+def is_layer(node: onnx.NodeProto, constants: Constants) -> bool:
+    """Whether a node comes out of `find`."""
+    return node.op_type in CONVOLUTIONS or products.is_product(node, constants)
 
 
 def node_names(graph: onnx.GraphProto) -> list[str]:
@@ -182,64 +167,74 @@ def replaced_before(proto: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(listed.splitlines())
 
 
-def _judge(
-    node: onnx.NodeProto,
-    index: int,
-    layer: Layer,
-    constants: Constants,
-    shapes: Shapes,
-    fixed: Sizes | None,
-    ours: Sequence[str],
-) -> Site | Skip:
-    stored = constants.find(node.input[1])
-    reason = _left_alone(node, layer, stored, constants, ours)
+def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Site | Skip:
+    stored = known.constants.find(node.input[1])
+    reason = _left_alone(node, layer, stored, known)
     if reason is not None:
         return Skip(layer, *reason)
     assert stored is not None
-    kernel = _checked(layer.name, onnx.numpy_helper.to_array(stored))
-    seen, image = shapes.get(node.input[0]), _image(node, shapes)
-    geometry = padded(node, (kernel.shape[2], kernel.shape[3]), fixed)
+    kernel = _checked(layer, products.as_kernel(node, onnx.numpy_helper.to_array(stored)))
+    batch, image = _seen(node, kernel, known.shapes)
+    geometry = _geometry(node, kernel, known)
     if isinstance(geometry, str):
         return Skip(layer, "padding", geometry)
     _refuse_misfit(layer.name, geometry, kernel, image)
-    bias = constants.find(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    values = None if bias is None else onnx.numpy_helper.to_array(bias)
-    batch = seen[0] if seen else 1
+    bias = _bias(node, len(kernel), known.constants)
     return Site(
         layer,
         index,
         kernel,
-        values,
+        bias,
         geometry,
         image,
         batch,
-        tensor=node.input[1],
+        tensor=_identity(node, layer.group),
         source=node.input[0],
-        bias_computed=bias is None and len(node.input) > 2 and bool(node.input[2]),
+        bias_computed=bias is None and products.has_bias(node),
     )
 
 
-def _image(node: onnx.NodeProto, shapes: Shapes) -> Sizes | None:
-    """(height, width) of what a node reads, where it is known."""
-    seen = shapes.get(node.input[0], ())
-    return (seen[2], seen[3]) if len(seen) == 4 else None
+def _geometry(node: onnx.NodeProto, kernel: Kernel, known: _Known) -> Geometry | str:
+    if node.op_type in products.PRODUCTS:
+        return Geometry(dimensions=0)
+    return padded(node, kernel.shape[2:], _seen(node, kernel, known.fixed)[1])
+
+
+def _seen(node: onnx.NodeProto, kernel: Kernel, shapes: Shapes) -> tuple[int, Sizes | None]:
+    """Batch and image of what a node reads; 1 and None where they are not known."""
+    seen = shapes.get(node.input[0])
+    if seen is None:
+        return 1, None
+    if node.op_type in products.PRODUCTS:
+        return (seen[0] if len(seen) > 1 else 1), seen[1:-1]
+    return (seen[0], seen[2:]) if len(seen) == kernel.ndim else (1, None)
+
+
+def _bias(node: onnx.NodeProto, outputs: int, constants: Constants) -> np.ndarray | None:
+    stored = constants.find(node.input[2]) if products.has_bias(node) else None
+    return None if stored is None else products.as_bias(onnx.numpy_helper.to_array(stored), outputs)
+
+
+def _identity(node: onnx.NodeProto, group: int) -> str:
+    """The weight's name; more where another node may read the same weight as another kernel."""
+    turned = " transposed" if products.is_transposed(node) else ""
+    return str(node.input[1]) + turned + (f" in {group} groups" if group > 1 else "")
 
 
 def _left_alone(
-    node: onnx.NodeProto,
-    layer: Layer,
-    stored: onnx.TensorProto | None,
-    constants: Constants,
-    ours: Sequence[str],
+    node: onnx.NodeProto, layer: Layer, stored: onnx.TensorProto | None, known: _Known
 ) -> tuple[str, str] | None:
-    if any(node.name.startswith(f"{site}/cp/") for site in ours):
+    if any(node.name.startswith(f"{site}/cp/") for site in known.ours):
         return "chain", ""
-    if node.op_type in PRODUCTS:
-        return "product", ""
-    if node.op_type != "Conv" or node.domain not in ("", "ai.onnx"):
+    if node.op_type not in ("Conv", *products.PRODUCTS) or node.domain not in ("", "ai.onnx"):
         return "operator", node.op_type
+    if (
+        node.op_type in products.PRODUCTS
+        and (reason := products.unfit(node, known.constants)) is not None
+    ):
+        return reason
     if stored is None:
-        return "computed", constants.origin(node.input[1])
+        return "computed", known.constants.origin(node.input[1])
     return _unfit_kernel(layer, stored)
 
 
@@ -250,72 +245,55 @@ def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | N
         return "dtype", "of an unknown type" if dtype is None else str(dtype)
     if 0 in dims:
         return "empty", ""
-    if len(dims) != 4:
-        return "dimensions", f"{len(dims) - 2}-D"
-    if layer.group > 1:
-        return ("depthwise", "") if dims[1] == 1 else ("grouped", str(layer.group))
-    return ("pointwise", "") if dims[2:] == (1, 1) else None
+    if (len(dims) != 2) if layer.op in products.PRODUCTS else (len(dims) < 3):
+        return "dimensions", "×".join(map(str, dims)) or "one number"
+    return ("depthwise", "") if layer.group > 1 and dims[1] == 1 else None
 
 
-def _checked(name: str, kernel: np.ndarray) -> Kernel:
+def _checked(layer: Layer, kernel: np.ndarray) -> Kernel:
     wrong = int(kernel.size - np.isfinite(kernel).sum())
     if wrong:
         raise ModelError(
-            f"{name}: {wrong} of {kernel.size} weights are NaN or infinite; "
+            f"{layer.name}: {wrong} of {kernel.size} weights are NaN or infinite; "
             "the model can not work: export it again"
+        )
+    if layer.group < 1 or len(kernel) % layer.group:
+        raise ModelError(
+            f"{layer.name}: {len(kernel)} output channels do not fall into {layer.group} groups; "
+            "export the model again"
         )
     return kernel
 
 
 def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Sizes | None) -> None:
-    window = (kernel.shape[2], kernel.shape[3])
-    if image is not None and min(geometry.output(window, image)) < 1:
+    window = kernel.shape[2:]
+    if window and image is not None and min(geometry.output(window, image)) < 1:
         raise ModelError(
-            f"{name}: a {window[0]}×{window[1]} window does not fit its {image[0]}×{image[1]} "
-            "input; pass --input-shape with the real size"
+            f"{name}: a {'×'.join(map(str, window))} window does not fit its "
+            f"{'×'.join(map(str, image))} input; pass --input-shape with the real size"
         )
-
-
-def _is_product(node: onnx.NodeProto, constants: Constants) -> bool:
-    return node.op_type in PRODUCTS and constants.find(node.input[1]) is not None
 
 
 def _layer(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:
     attributes = {a.name: a for a in node.attribute}
-    stored = constants.find(node.input[1]) if len(node.input) > 1 else None
-    shape = tuple(stored.dims) if stored is not None else shapes.get(node.input[1])
+    first = products.stored_first(node, constants)
+    weight = node.input[0 if first else 1] if len(node.input) > 1 else ""
+    stored = constants.find(weight)
+    shape = tuple(stored.dims) if stored is not None else shapes.get(weight)
     strides = tuple(attributes["strides"].ints) if "strides" in attributes else ()
     group = attributes["group"].i if "group" in attributes else 1
     size = int(np.prod(shape)) if shape else 0
     result = shapes.get(node.output[0])
-    macs = _macs(node.op_type, size, shape, result) if size and result else None
+    macs = _macs(node.op_type, size, shape, result, first=first) if size and result else None
     return Layer(name, node.op_type, shape, strides, group, macs, size)
 
 
-def _macs(op: str, size: int, shape: tuple[int, ...] | None, result: Sequence[int]) -> int:
+def _macs(op: str, size: int, shape: Sizes | None, result: Sequence[int], *, first: bool) -> int:
     """Of one sample: every weight once per output position."""
-    if op in PRODUCTS:
+    if first:
+        return size * int(np.prod((*result[1:-2], *result[-1:])))
+    if op in products.PRODUCTS:
         return size * int(np.prod(result[1:-1]))
     if op == "ConvTranspose" and shape:
         return size * int(np.prod(result[2:])) // max(1, int(np.prod(shape[2:])))
     return size * int(np.prod(result[2:]))
-
-
-def _nested(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
-    """Convolutions that are not in the main graph, with where they are."""
-    for node in proto.graph.node:
-        yield from _within(node, f"{node.op_type} {node.name!r}")
-    for function in proto.functions:
-        for node in function.node:
-            if node.op_type in CONVOLUTIONS:
-                yield node, f"the local function {function.name!r}"
-            yield from _within(node, f"the local function {function.name!r}")
-
-
-def _within(node: onnx.NodeProto, where: str) -> Iterator[tuple[onnx.NodeProto, str]]:
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                if inner.op_type in CONVOLUTIONS:
-                    yield inner, where
-                yield from _within(inner, where)

@@ -145,7 +145,7 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         decision=choice.form,
         reason=f"measured {measured.against.verdict()}" if measured else "as the plan says",
         macs_before=site.layer.macs,
-        macs_after=cost(chain, site.image).macs if site.image else None,
+        macs_after=cost(chain, site.image).macs if site.image is not None else None,
         rank=choice.rank,
         error=job.fits.stored_error(site.name, choice),
         outcome=fitted.outcome.value,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onnxcp import files, shapes, sites
+from onnxcp.constants import Constants
 from onnxcp.providers import Target, open_runner
 from onnxcp.rewrite import with_outputs
 from onnxcp.sites import Site, Skip
@@ -37,13 +38,10 @@ def survey(model: files.Model, inputs: Mapping[str, Shape], target: Target, feed
 def _traced(
     model: files.Model, known: Mapping[str, Shape], target: Target, feeds: Feeds
 ) -> dict[str, Shape]:
-    """Shapes of what convolutions read and write, seen in one run of the model."""
-    wanted = {
-        n
-        for node in model.proto.graph.node
-        if node.op_type == "Conv"
-        for n in (node.input[0], node.output[0])
-    }
+    """Shapes of what layers read and write, seen in one run of the model."""
+    constants = Constants(model.proto.graph)
+    layers = [node for node in model.proto.graph.node if sites.is_layer(node, constants)]
+    wanted = {name for node in layers for name in (node.input[0], node.output[0])}
     open_runner(model.path, target)  # what it refuses is said by the model's own name
     missing = sorted(wanted - set(known) - {o.name for o in model.proto.graph.output})
     watched = with_outputs(model.proto, missing)

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from onnxcp.chains import chain_model, chain_nodes
-from onnxcp.conv import Geometry, Stage, with_bias
+from onnxcp.conv import Geometry, Stage, pointwise, with_bias
 from onnxcp.forms import FORMS
 from onnxcp.providers import Target, open_runner
 
@@ -52,3 +52,35 @@ def test_nodes_are_named_after_their_roles():
     assert (made.nodes[0].input[0], made.nodes[-1].output[0]) == ("in", "out")
     kinds = {t.data_type for t in made.initializers}
     assert kinds == {onnx.TensorProto.FLOAT}
+
+
+# stages of a product, its operator, and the shape it reads
+PRODUCTS = {
+    "MatMul": ("MatMul", (3, 16)),
+    "MatMul of sequences": ("MatMul", (2, 3, 5, 16)),
+    "Gemm": ("Gemm", (3, 16)),
+}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+@pytest.mark.parametrize("has_bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_chain_without_windows_is_a_product_in_onnx_runtime(kind, has_bias, dtype):
+    op, shape = PRODUCTS[kind]
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((32, 4)), rng.standard_normal((4, 16)) / 4
+    bias = rng.standard_normal(32) if has_bias else None
+    chain = with_bias((pointwise("inputs", right, 0), pointwise("outputs", left, 0)), bias)
+    x, dtype = rng.standard_normal(shape), np.dtype(dtype)
+    made = open_runner(chain_model(chain, shape, dtype, op), CPU)({"x": x.astype(dtype)})[0]
+    wanted = x @ (left @ right).T + (0 if bias is None else bias)
+    assert made.shape == wanted.shape
+    assert np.linalg.norm(made - wanted) < CPU.tolerance(dtype) * np.linalg.norm(wanted)
+
+
+def test_a_matrix_is_stored_as_a_product_multiplies_by_it():
+    stage = pointwise("outputs", np.arange(6.0).reshape(2, 3), 0)
+    for op in ("MatMul", "Gemm"):
+        made = chain_nodes((stage,), "a/cp", "x", "y", np.dtype(np.float32), op)
+        assert list(made.initializers[0].dims) == [3, 2]
+        assert not made.nodes[0].attribute

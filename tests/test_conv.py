@@ -35,3 +35,11 @@ def test_cost_adds_up_the_stages():
     found = cost((first, second), (9, 9))
     assert found.macs == 24 * 81 + 72 * 16
     assert found.parameters == 24 + 72 + 8
+
+
+def test_a_product_costs_its_matrix_in_every_row():
+    stage = Stage("dense", np.zeros((8, 3)), Geometry(dimensions=0))
+    assert cost([stage], ()).macs == 24
+    assert cost([stage, Stage("more", np.zeros((5, 8)), Geometry(dimensions=0))], (7, 2)).macs == (
+        (24 + 40) * 14
+    )

@@ -62,6 +62,62 @@ def test_equal_sites_are_measured_once(monkeypatch):
     assert len(opened) == 4  # a Conv and a chain, for two distinct shapes
 
 
+def kind_of_site(op, shape, image, group=1, batch=1, name="a"):
+    kernel = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    layer = Layer(name, op, shape, group=group)
+    geometry = Geometry(dimensions=len(shape) - 2)
+    return Site(layer, 0, kernel, None, geometry, image, batch, name)
+
+
+KINDS = {
+    "1-D": kind_of_site("Conv", (32, 16, 3), (20,)),
+    "3-D": kind_of_site("Conv", (32, 16, 3, 3, 3), (5, 6, 7)),
+    "groups": kind_of_site("Conv", (32, 8, 3, 3), (9, 9), group=4),
+    "pointwise": kind_of_site("Conv", (32, 16, 1, 1), (9, 9), batch=2),
+    "rows": kind_of_site("MatMul", (32, 16), (), batch=5),
+    "sequences": kind_of_site("MatMul", (32, 16), (3, 7), batch=2),
+    "Gemm": kind_of_site("Gemm", (32, 16), (), batch=5),
+}
+SEEN = {
+    "1-D": (1, 16, 20),
+    "3-D": (1, 16, 5, 6, 7),
+    "groups": (1, 32, 9, 9),
+    "pointwise": (2, 16, 9, 9),
+    "rows": (5, 16),
+    "sequences": (2, 3, 7, 16),
+    "Gemm": (5, 16),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_site_is_timed_as_its_model_runs_it(kind, monkeypatch):
+    fed = []
+    real = latency.open_runner
+
+    def spy(*given):
+        runner = real(*given)
+        return lambda feeds: fed.append(feeds["x"].shape) or runner(feeds)
+
+    monkeypatch.setattr(latency, "open_runner", spy)
+    table = measure({"a": all_choices(KINDS[kind], ["cp3"], 16)}, [KINDS[kind]], CPU, Ticks())
+    assert table["a"].dense > 0
+    assert set(fed) == {SEEN[kind]}
+    assert bool(table["a"].tried) is (kind in ("1-D", "3-D", "groups"))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_ranks_on_groups_are_whole_groups(form):
+    ranks = candidate_ranks(form, kind_of_site("Conv", (48, 24, 3, 3), (9, 9), group=3), 16)
+    assert ranks
+    assert all(rank % 48 == 0 for rank in ranks)
+
+
+def test_sites_that_differ_in_operator_or_groups_are_measured_apart():
+    products = [KINDS["rows"], KINDS["Gemm"]]
+    whole = kind_of_site("Conv", (32, 8, 3, 3), (9, 9))
+    assert len({latency._key(s) for s in (*products, KINDS["groups"], whole)}) == 4
+
+
 class Ticks:
     """A clock that advances a second a look: no test here waits for a second to pass."""
 

@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
     "errors",
     "conv tensors progress",
-    "chains shapes preprocess",
+    "chains constants nested shapes preprocess",
+    "products",
     "external",
     "forms files sites data providers benchmark plan",
     "activations accuracy latency rewrite verify search inputs quantize finetune",
@@ -27,7 +28,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "cli",
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
-    "onnx": "external files sites shapes chains survey rewrite",
+    "onnx": "external files sites products constants nested shapes chains survey rewrite",
     "onnx_graphsurgeon": "chains",
     "tensorly": "forms",
     "scipy": "activations forms sequential",

@@ -70,9 +70,10 @@ def find(proto: onnx.ModelProto) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
 
 
 def exact(found: Sequence[Site], form: str) -> dict[str, Chain]:
-    """The chain of every site."""
+    """The chain of every site that the form takes."""
     row = FORMS[form]
-    return {s.name: row.stages(factors(s.shape, form), s.shape, s.geometry) for s in found}
+    taken = [s for s in found if row.refuses(s.shape) is None]
+    return {s.name: row.stages(factors(s.shape, form), s.shape, s.geometry) for s in taken}
 
 
 def rewritten(

@@ -12,7 +12,10 @@ import onnxruntime as ort
 import pytest
 
 from onnxcp import sites
+from onnxcp.conv import cost
+from onnxcp.errors import ModelError
 from onnxcp.files import Model, load
+from onnxcp.latency import dense_stage
 from onnxcp.providers import Target
 from onnxcp.shapes import infer
 from onnxcp.sites import LEFT_ALONE, Site, Skip
@@ -114,9 +117,21 @@ SKIPPED = {
         (model("y = com.microsoft.FusedConv (x, w)", KERNEL), "FusedConv"),
         (model("y = com.microsoft.Conv (x, w)", KERNEL), "Conv is not a plain Conv"),
     ],
-    "product": [
-        (model("f = Flatten (x)  y = Gemm (f, w)", {"w": weight(288, 5)}), "matrix product"),
-        (model("y = MatMul (x, w)", {"w": weight(8, 5)}), "matrix product"),
+    "first": [
+        (model("y = MatMul (w, x)", {"w": weight(5, 9)}), "first factor"),
+        (model("f = Flatten (x)  y = Gemm <transB=1> (w, f)", {"w": weight(3, 288)}), "first"),
+        (model("y = MatMul (v, w)", {"v": weight(5, 9), "w": weight(9, 8)}), "first factor"),
+    ],
+    "scaled": [
+        (model("f = Flatten (x)  y = Gemm <transA=1> (f, w)", {"w": weight(1, 5)}), "transA=1"),
+        (model("f = Flatten (x)  y = Gemm <alpha=0.5> (f, w)", {"w": weight(288, 5)}), "alpha=0.5"),
+        (
+            model(
+                "f = Flatten (x)  y = Gemm <beta=2.0> (f, w, b)",
+                {"w": weight(288, 5), "b": weight(5)},
+            ),
+            "beta=2",
+        ),
     ],
     "computed": [
         (model("v = Neg (w)  y = Conv (x, v)", KERNEL), "by Neg"),
@@ -124,12 +139,11 @@ SKIPPED = {
     ],
     "dtype": [(bfloat16(), "bfloat16")],
     "dimensions": [
-        (model(CONV, {"w": weight(6, 4, 3)}, inputs="float[1,4,9] x"), "1-D"),
-        (model(CONV, {"w": weight(6, 4, 3, 3, 3)}, inputs="float[1,4,9,9,9] x"), "3-D"),
+        (model("y = MatMul (x, w)", {"w": weight(4, 8, 5)}), "4×8×5"),
+        (model("y = MatMul (x, w)", {"w": weight(8)}), "a weight of 8:"),
+        (model(CONV, {"w": weight(6, 4)}, inputs="float[1,4] x"), "6×4"),
     ],
     "depthwise": [(model("y = Conv <group=4> (x, w)", {"w": weight(8, 1, 3, 3)}), "depthwise")],
-    "grouped": [(model("y = Conv <group=2> (x, w)", {"w": weight(6, 2, 3, 3)}), "2 groups")],
-    "pointwise": [(model(CONV, {"w": weight(6, 4, 1, 1)}), "1×1")],
     "padding": [
         (
             model(
@@ -138,9 +152,20 @@ SKIPPED = {
                 inputs="float[1,4,h,w] x",
             ),
             "SAME_UPPER depends on an input size that is not fixed",
-        )
+        ),
+        (
+            model(
+                'y = Conv <auto_pad="SAME_LOWER", strides=[2]> (x, w)',
+                {"w": weight(6, 4, 3)},
+                inputs="float[1,4,l] x",
+            ),
+            "SAME_LOWER depends",
+        ),
     ],
-    "empty": [(model(CONV, {"w": weight(0, 4, 3, 3)}), "no elements")],
+    "empty": [
+        (model(CONV, {"w": weight(0, 4, 3, 3)}), "no elements"),
+        (model("y = MatMul (x, w)", {"w": weight(8, 0)}), "no elements"),
+    ],
 }
 
 
@@ -170,6 +195,107 @@ def test_a_dense_convolution_is_a_site() -> None:
 
 
 B = np.arange(6, dtype=np.float32)
+CONVOLUTIONS = {
+    "pointwise": (weight(6, 4, 1, 1), 1, (9, 8)),
+    "1-D": (weight(6, 4, 3), 1, (9,)),
+    "3-D": (weight(6, 4, 3, 2, 1), 1, (9, 8, 7)),
+    "grouped": (weight(6, 2, 3, 3), 2, (9, 8)),
+    "grouped 1-D": (weight(6, 2, 3), 2, (9,)),
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_any_window_and_any_groups_make_a_site(kind: str) -> None:
+    kernel, group, image = CONVOLUTIONS[kind]
+    size = ",".join(map(str, image))
+    made = model(f"y = Conv <group={group}> (x, w)", {"w": kernel}, inputs=f"float[1,4,{size}] x")
+    (site,), skips = find(made)
+    assert not skips
+    assert (site.group, site.image, site.geometry.dimensions) == (group, image, len(image))
+    assert site.part == (6 // group, *kernel.shape[1:])
+    assert site.layer.macs == cost([dense_stage(site)], image).macs
+    np.testing.assert_array_equal(site.kernel, kernel)
+
+
+# nodes of a product, shape of its stored weight, and batch, image and multiply-adds
+PRODUCTS = {
+    "MatMul of rows": ("y = MatMul (x, w)", "3,4", (4, 6), 3, (), 24),
+    "MatMul of one row": ("y = MatMul (x, w)", "4", (4, 6), 1, (), 24),
+    "MatMul of sequences": ("y = MatMul (x, w)", "3,5,7,4", (4, 6), 3, (5, 7), 24 * 35),
+    "Gemm": ("y = Gemm (x, w)", "3,4", (4, 6), 3, (), 24),
+    "Gemm with alpha 1": ("y = Gemm <alpha=1.0, beta=2.0> (x, w)", "3,4", (4, 6), 3, (), 24),
+    "Gemm, transposed": ("y = Gemm <transB=1> (x, w)", "3,4", (6, 4), 3, (), 24),
+}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_product_with_a_stored_matrix_is_a_site(kind: str) -> None:
+    nodes, shape, stored, batch, image, macs = PRODUCTS[kind]
+    (site,), skips = find(model(nodes, {"w": weight(*stored)}, inputs=f"float[{shape}] x"))
+    assert not skips
+    assert (site.shape, site.batch, site.image, site.source) == ((6, 4), batch, image, "x")
+    wanted = weight(*stored) if stored == (6, 4) else weight(*stored).T
+    np.testing.assert_array_equal(site.kernel, wanted)
+    assert site.layer.macs == macs == cost([dense_stage(site)], image).macs
+    assert site.layer.shape == stored
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [((6,), True), ((1, 6), True), ((), True), ((1,), True), ((3, 6), False), ((3, 1), False)],
+)
+def test_the_third_input_of_a_gemm_is_a_bias_if_all_rows_get_the_same(
+    shape: tuple[int, ...], found: bool
+) -> None:
+    tensors = {"w": weight(4, 6), "c": weight(*shape)}
+    (site,), _ = find(model("y = Gemm (x, w, c)", tensors, inputs="float[3,4] x"))
+    assert site.bias_computed is not found
+    if found:
+        np.testing.assert_array_equal(site.bias, np.broadcast_to(weight(*shape), (1, 6))[0])
+    else:
+        assert site.bias is None
+
+
+def test_a_product_of_no_rows_is_no_misfit() -> None:
+    """Heads of detectors see none where nothing is detected."""
+    made = model("y = MatMul (x, w)", {"w": weight(4, 6)}, inputs="float[a,b,4] x")
+    (site,), _ = sites.find(made, {"x": (1, 0, 4), "y": (1, 0, 6)})
+    assert site.image == (0,)
+
+
+def test_products_of_two_computed_tensors_are_not_listed() -> None:
+    made = model("y = MatMul (x, x)", inputs="float[1,4,8,8] x")
+    assert find(made) == ((), ())
+
+
+def test_kernels_that_one_weight_gives_in_two_ways_are_told_apart() -> None:
+    made = model(
+        "a = MatMul (x, w)  b = MatMul (a, w)  c = Gemm <transB=1> (b, w)  y = Gemm (c, w)",
+        {"w": weight(4, 4)},
+        inputs="float[3,4] x",
+    )
+    turned, again, plain, third = find(made)[0]
+    assert turned.tensor == again.tensor == third.tensor != plain.tensor
+    made = model("a = Conv (x, w)  z = Concat <axis=1> (x, x)  y = Conv <group=2> (z, w)", KERNEL)
+    whole, grouped = find(made)[0]
+    assert whole.tensor != grouped.tensor
+
+
+@pytest.mark.parametrize("group", [0, -1, 4])
+def test_groups_that_do_not_divide_the_outputs_are_refused(group: int) -> None:
+    made = model(f"y = Conv <group={group}> (x, w)", KERNEL)
+    made.graph.input[0].type.tensor_type.ClearField("shape")  # inference would refuse it first
+    with pytest.raises(ModelError, match="do not fall into"):
+        find(made)
+
+
+@pytest.mark.parametrize("attribute", ["strides=[1,1]", "pads=[1,1]", "dilations=[0,1,1]"])
+def test_attributes_of_other_dimensions_are_refused(attribute: str) -> None:
+    made = model(
+        f"y = Conv <{attribute}> (x, w)", {"w": weight(6, 4, 2, 2, 2)}, inputs="float[a,b,c,d,e] x"
+    )
+    with pytest.raises(ModelError, match="3-D convolution"):
+        find(made)
 
 
 def test_a_bias_computed_at_run_time_is_no_obstacle() -> None:
@@ -246,6 +372,12 @@ EDGES = [
     for dilation in ((1, 1), (2, 1))
     for size in ((9, 8), (12, 11))
 ]
+EDGES += [
+    ((4,), (1,), (1,), (9,)),
+    ((3,), (2,), (2,), (12,)),
+    ((3, 1, 2), (1, 1, 1), (1, 1, 1), (5, 6, 7)),
+    ((2, 3, 2), (2, 1, 3), (1, 2, 1), (8, 6, 9)),
+]
 
 
 def run(made: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -298,9 +430,9 @@ def test_explicit_padding_equals_auto_pad(
 
 def spread(kernel: np.ndarray, dilation: tuple[int, ...]) -> np.ndarray:
     """A dense kernel that does what `kernel` does with a dilation."""
-    height, width = ((kernel.shape[2 + k] - 1) * dilation[k] + 1 for k in (0, 1))
-    dense = np.zeros((*kernel.shape[:2], height, width), kernel.dtype)
-    dense[:, :, :: dilation[0], :: dilation[1]] = kernel
+    sizes = [(size - 1) * step + 1 for size, step in zip(kernel.shape[2:], dilation, strict=True)]
+    dense = np.zeros((*kernel.shape[:2], *sizes), kernel.dtype)
+    dense[:, :, *[slice(None, None, step) for step in dilation]] = kernel
     return dense
 
 
@@ -353,6 +485,12 @@ def test_a_size_only_the_runtime_knows_counts_as_fixed_if_the_inputs_are(
 
 def test_the_image_of_a_site_is_traced_where_inference_stops() -> None:
     made = model("z = com.microsoft.Gelu (x)  y = Conv (z, w)", KERNEL)
+    assert find(made)[0][0].image is None
+    assert surveyed(made) == ["site"]
+
+
+def test_the_rows_of_a_product_are_traced_where_inference_stops() -> None:
+    made = model("z = com.microsoft.Gelu (x)  y = MatMul (z, w)", {"w": weight(8, 5)})
     assert find(made)[0][0].image is None
     assert surveyed(made) == ["site"]
 

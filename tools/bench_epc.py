@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from onnxcp import files, shapes, sites
+from onnxcp import files, forms, shapes, sites
 from onnxcp.forms import Effort
 from onnxcp.forms.algebra import Factors, Target, balance, sensitivity
 from onnxcp.forms.als import least_squares, sweep
@@ -101,7 +101,7 @@ def main() -> None:
         for model in options.models:
             for site in find(model, options.most_channels):
                 print(f"{model.stem} {site.name}", file=sys.stderr)
-                for form in FORMS:
+                for form in [f for f in FORMS if forms.FORMS[f].refuses(site.part) is None]:
                     row = compare(site, form, options.ratio, options.sweeps)
                     rows.append({"model": model.stem} | row)
     document = {"reduction": summary(rows), "ratio": options.ratio, "sweeps": options.sweeps}

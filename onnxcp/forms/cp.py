@@ -42,6 +42,8 @@ def _refuses_cp3(shape: Shape) -> str | None:
 
 
 def _refuses_cp4(shape: Shape) -> str | None:
+    if math.prod(shape[2:]) == 1:
+        return _refuses_cp3(shape)
     if len([size for size in shape[2:] if size > 1]) < 2:
         return f"a {'×'.join(map(str, shape[2:]))} window has one side already; use cp3"
     return None

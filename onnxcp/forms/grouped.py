@@ -23,7 +23,7 @@ def largest_rank(shape: Shape, group: int) -> int:
     return math.prod(part_of(shape, group)) // max(part_of(shape, group)[:2]) * group
 
 
-def parts(kernel: Kernel, group: int) -> list[Kernel]:
+def parts(kernel: Kernel, group: int) -> list[np.ndarray]:
     """The kernel of every group."""
     return np.split(kernel, group)
 
