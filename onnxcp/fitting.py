@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +90,10 @@ class Fits:
         seed: int,
         workers: Executor | None = None,
         kept_in: Path | None = None,
+        device: str = "cpu",
     ) -> None:
         self._sites, self._seed, self._workers, self._store = sites, seed, workers, kept_in
+        self._device = device
         self._statistics: Mapping[str, Statistics] = {}
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
@@ -125,6 +127,7 @@ class Fits:
             FULL,
             present.factors,
             self._store,
+            self._device,
         )
         with _while_workers_live(name):
             done = self._submit(task).result()
@@ -176,6 +179,7 @@ class Fits:
             effort,
             starts,
             self._store,
+            self._device,
         )
         with _while_workers_live(site.name):
             return self._submit(task)
@@ -298,12 +302,14 @@ class Task:
     effort: Effort
     starts: tuple[Factors, ...] = ()
     store: Path | None = None
+    device: str = "cpu"
 
     @property
     def key(self) -> str:
         arrays = [self.kernel, *(factor for factors in self.starts for factor in factors)]
         choice, effort = self.choice, self.effort
-        return store.key_of(arrays, f"{self.group}|{self.inputs}|{choice}|{self.seed}|{effort}")
+        settings = f"{self.group}|{self.inputs}|{choice}|{self.seed}|{effort}|{self.device}"
+        return store.key_of(arrays, settings)
 
 
 def compute(task: Task) -> Fitted:
@@ -325,13 +331,13 @@ def compute(task: Task) -> Fitted:
 
 def _computed(task: Task) -> Fitted:
     begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
-    fits, energies = [], []
+    fits, energies, effort = [], [], replace(task.effort, device=task.device)
     with threadpool_limits(1):
         for number, kernel in enumerate(parts(task.kernel, task.group)):
             rng = np.random.default_rng((*task.seed, number))
             norm = _norm(task.covariances[number])
             start = task.starts[number] if task.starts else None
-            fits.append(form.fit(kernel, rank // task.group, norm, rng, task.effort, start))
+            fits.append(form.fit(kernel, rank // task.group, norm, rng, effort, start))
             energies.append(energy(kernel, norm))
     return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
 

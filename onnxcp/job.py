@@ -13,6 +13,7 @@ from onnxcp.calibration import calibrate
 from onnxcp.errors import UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
+from onnxcp.forms.device import DEVICES, named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits
 from onnxcp.latency import all_choices
@@ -44,6 +45,7 @@ class Settings:
     turns: int = 100  # of the whole-model benchmark
     allow_unchanged: bool = False
     jobs: int = 1  # fits at once, in as many processes
+    fit_device: str = "cpu"
     cache: Path | None = None  # the folder of fits that outlive the run
     correct_bias: bool = True
     sequential: bool = False
@@ -58,6 +60,10 @@ class Settings:
             raise UsageError(f"--jobs {self.jobs}: give 1 or more")
         if self.plan is not None and self.ranks:
             raise UsageError("--plan and --rank exclude each other: a plan names every rank")
+        if self.fit_device not in DEVICES:
+            raise UsageError(
+                f"--fit-device {self.fit_device}: unknown; choose one of {', '.join(DEVICES)}"
+            )
         if not self.sources.data:
             self.limits.refuse_without_data()
 
@@ -196,6 +202,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 @contextmanager
 def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
+    named(settings.fit_device)
     model = files.load(settings.model)
     inputs = prepare(model.inputs, settings.sources)
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
@@ -207,9 +214,10 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
             )
     with (
         tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
-        fitting.workers(settings.jobs) as workers,
+        fitting.workers(settings.jobs if settings.fit_device == "cpu" else 1) as workers,
     ):
-        fits = Fits({s.name: s for s in sites}, settings.fit_seed, workers, settings.cache)
+        by_name = {s.name: s for s in sites}
+        fits = Fits(by_name, settings.fit_seed, workers, settings.cache, settings.fit_device)
         yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress)
     if settings.cache is not None:
         store.prune(settings.cache)

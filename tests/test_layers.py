@@ -35,7 +35,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "loky": "fitting",
     "PIL": "preprocess",
     "onnxruntime": "providers quantize",
-    "torch": "finetune",
+    "torch": "finetune forms",
     "optuna": "search",
     "matplotlib": "report",
     "jinja2": "report",

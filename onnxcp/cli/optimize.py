@@ -86,6 +86,10 @@ def optimize(
     iterations: options.Iterations = 200,
     seed: options.Seed = 0,
     jobs: options.Jobs = None,
+    fit_device: Annotated[
+        str,
+        typer.Option("--fit-device", metavar="NAME", help="Where fits run: cpu or cuda (torch)."),
+    ] = "cpu",
     cache: options.Cache = None,
     no_cache: options.NoCache = False,
     report: Annotated[
@@ -135,6 +139,7 @@ def optimize(
             seed=seed,
             turns=iterations,
             allow_unchanged=allow_unchanged,
+            fit_device=fit_device,
             cache=options.cache(cache, no_cache),
             correct_bias=bias_correction,
             sequential=sequential,

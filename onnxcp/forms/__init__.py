@@ -5,7 +5,8 @@ law tests run over every row.
 """
 
 from onnxcp.forms.cp import CP3, CP4
-from onnxcp.forms.form import DRAFT, Effort, Fit, Form, Outcome, Shape
+from onnxcp.forms.effort import DRAFT, Effort
+from onnxcp.forms.form import Fit, Form, Outcome, Shape
 
 FORMS: dict[str, Form] = {
     "cp3": CP3,

@@ -19,9 +19,9 @@ from jaxtyping import Float
 from tensorly.tenalg import khatri_rao
 
 from onnxcp.conv import Kernel
+from onnxcp.forms.device import CPU, Device, Held
 
 Matrix = Float[np.ndarray, "_ R"]  # double precision, or single while sweeping
-Block = Float[np.ndarray, "K A _"]
 Gram = Float[np.ndarray, "R R"]
 Factors = tuple[Matrix, ...]
 
@@ -33,28 +33,38 @@ class Target:
     """The tensor to fit, laid out for the two products of a sweep.
 
     `flat` is [K·A, B] with K kernel positions, A the smaller and B the larger channel
-    mode: the larger one is contracted first, which leaves least to carry.
+    mode: the larger one is contracted first, which leaves least to carry. `held` is the same
+    array on the device where the products run.
     """
 
     flat: Float[np.ndarray, "KA B"]
     spatial: tuple[int, ...]
     narrow: int  # mode number (0 = T, 1 = S) of the smaller channel mode A
     energy: float  # ‖tensor‖²
+    device: Device
+    held: Held
 
     @classmethod
-    def of(cls, kernel: Kernel, spatial: tuple[int, ...]) -> "Target":
-        """Lay out a kernel [T, S, Y, X] whose positions are seen as `spatial` modes."""
+    def of(cls, kernel: Kernel, spatial: tuple[int, ...], device: Device = CPU) -> "Target":
+        """Lay out a kernel [T, S, *window] whose positions are seen as `spatial` modes."""
         tensor = kernel.astype(np.float64).reshape(*kernel.shape[:2], -1)
         narrow = int(tensor.shape[0] > tensor.shape[1])
         planes = np.ascontiguousarray(np.moveaxis(tensor, -1, 0))
         if narrow == 1:
             planes = np.ascontiguousarray(planes.transpose(0, 2, 1))
         flat = planes.reshape(-1, planes.shape[2])
-        return cls(flat, spatial, narrow, float(np.square(flat).sum()))
+        energy = float(np.square(flat).sum())
+        return cls(flat, spatial, narrow, energy, device, device.put(flat))
 
     def single(self) -> "Target":
         """The same in single precision: sweeps cost half, and resolve 1e-6 of the energy."""
-        return replace(self, flat=self.flat.astype(np.float32))
+        flat = self.flat.astype(np.float32)
+        return replace(self, flat=flat, held=self.device.put(flat))
+
+    def unit(self) -> "Target":
+        """The tensor scaled to norm one."""
+        flat = self.flat / np.sqrt(self.energy)
+        return replace(self, flat=flat, energy=1.0, held=self.device.put(flat))
 
     @property
     def wide(self) -> int:
@@ -76,12 +86,14 @@ class Target:
         blocks = [slice(start, start + step) for start in range(0, wide.shape[1], step)]
         if len(blocks) == 1:
             held = [(blocks[0], self._contract(wide))]
-            return Carried(lambda: iter(held))
-        return Carried(lambda: ((block, self._contract(wide[:, block])) for block in blocks))
+            return Carried(self.device, lambda: iter(held))
+        return Carried(
+            self.device, lambda: ((block, self._contract(wide[:, block])) for block in blocks)
+        )
 
-    def _contract(self, wide: Matrix) -> Block:
-        left: Block = (self.flat @ wide).reshape(int(np.prod(self.spatial)), -1, wide.shape[1])
-        return left
+    def _contract(self, wide: Matrix) -> Held:
+        left = self.held @ self.device.put(wide)
+        return left.reshape(int(np.prod(self.spatial)), -1, wide.shape[1])
 
     def wide_product(self, narrow: Matrix, positions: Matrix) -> Matrix:
         """MTTKRP of the larger channel mode; `positions` is [K, R]."""
@@ -89,8 +101,9 @@ class Target:
         parts = []
         for start in range(0, narrow.shape[1], step):
             block = slice(start, start + step)
-            pairs = positions[:, None, block] * narrow[None, :, block]
-            parts.append(self.flat.T @ pairs.reshape(len(self.flat), -1))
+            window, channels = (self.device.put(f[:, block]) for f in (positions, narrow))
+            pairs = window[:, None, :] * channels[None, :, :]
+            parts.append(self.device.take(self.held.T @ pairs.reshape(len(self.flat), -1)))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
@@ -98,17 +111,21 @@ class Target:
 class Carried:
     """What is left of the tensor once the larger channel mode is contracted: [K, A, R]."""
 
-    blocks: Callable[[], Iterator[tuple[slice, Block]]]
+    device: Device
+    blocks: Callable[[], Iterator[tuple[slice, Held]]]
 
     def spatial_product(self, narrow: Matrix) -> Float[np.ndarray, "K R"]:
         """Both channel modes contracted, term by term."""
-        parts = [np.einsum("kar,ar->kr", held, narrow[:, b]) for b, held in self.blocks()]
+        parts = [self._reduced("kar,ar->kr", held, narrow[:, b]) for b, held in self.blocks()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def narrow_product(self, positions: Matrix) -> Matrix:
         """MTTKRP of the smaller channel mode; `positions` is [K, R]."""
-        parts = [np.einsum("kar,kr->ar", held, positions[:, b]) for b, held in self.blocks()]
+        parts = [self._reduced("kar,kr->ar", held, positions[:, b]) for b, held in self.blocks()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _reduced(self, letters: str, held: Held, factor: Matrix) -> Matrix:
+        return self.device.take(self.device.einsum(letters, held, self.device.put(factor)))
 
 
 def single(factors: Factors) -> Factors:

@@ -24,9 +24,11 @@ import numpy as np
 from tensorly.cp_tensor import cp_to_tensor
 
 from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
+from onnxcp.forms import device as devices
 from onnxcp.forms.algebra import Factors, Target, sensitivity
 from onnxcp.forms.als import Iterates, fit_least_squares
-from onnxcp.forms.form import DRAFT, Effort, Fit, Form, Outcome, Shape
+from onnxcp.forms.effort import DRAFT, Effort
+from onnxcp.forms.form import Fit, Form, Outcome, Shape
 from onnxcp.forms.norm import Norm, relative_error, roots
 from onnxcp.forms.stable import correct
 from onnxcp.forms.weighted import polish
@@ -66,8 +68,7 @@ def fit_plain(target: Target, start: Factors, effort: Effort) -> tuple[Iterates,
 
     Works on the tensor scaled to norm one, so that kernels of any scale fit alike.
     """
-    size = float(np.sqrt(target.energy))
-    unit = replace(target, flat=target.flat / size, energy=1.0)
+    size, unit = float(np.sqrt(target.energy)), target.unit()
     rough = fit_least_squares(
         unit,
         _scaled(start, 1 / size),
@@ -119,11 +120,14 @@ def fit_weighted(
     """Every factor under the whole norm, sensitivity weighed in; unless `warm`, after a quick
     plain fit of the kernel whitened by the covariance of its input channels."""
     if not warm:
+        device = devices.named(effort.device)
         root, inverse = roots(norm.channels(kernel.shape[1]))
         white = np.einsum("ts...,sz->tz...", kernel, root)
-        outputs, inputs, *window = fit_plain(Target.of(white, spatial), start, DRAFT)[0].factors
+        outputs, inputs, *window = fit_plain(Target.of(white, spatial, device), start, DRAFT)[
+            0
+        ].factors
         start = (outputs, inverse @ inputs, *window)
-    return polish(kernel, spatial, norm, start, steps=effort.polish, tolerance=effort.tolerance)
+    return polish(kernel, spatial, norm, start, effort)
 
 
 def _fit(
@@ -143,7 +147,8 @@ def _fit(
     unit = kernel.astype(np.float64) / largest
     start = _scaled(start, 1 / largest if warm else 1.0)
     if norm is None:
-        rough, calm = fit_plain(Target.of(unit, spatial), start, effort)
+        device = devices.named(effort.device)
+        rough, calm = fit_plain(Target.of(unit, spatial, device), start, effort)
     else:
         rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
     before, factors = _scaled(rough.factors, largest), _scaled(calm.factors, largest)

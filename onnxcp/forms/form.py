@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxcp.conv import Chain, Geometry, Kernel
 from onnxcp.forms.algebra import Factors
+from onnxcp.forms.effort import Effort
 from onnxcp.forms.norm import Norm
 
 Shape = tuple[int, ...]  # T, S, then the window: Y, X in two dimensions
@@ -41,23 +42,6 @@ class Fit:
     sensitivity_after: float
     outcome: Outcome
     sweeps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How hard a fit tries: sweeps at most, and the progress below which it has converged."""
-
-    sweeps: int = 500  # in single precision
-    finish: int = 300  # in double precision, from there
-    corrections: int = 200  # 0: none, for a draft whose error alone matters
-    polish: int = 150  # steps under the full norm of real inputs
-    tolerance: float = 1e-3  # relative fall of the objective over `als.WINDOW` sweeps
-    slack: float = 0.01  # error given up for less sensitivity, relative to the error reached
-    floor: float = 1e-3  # error below which calm factors are worth more than exact ones
-
-
-DRAFT = Effort(sweeps=60, finish=0, corrections=0, polish=20)
-"""Enough to compare ranks by: within a few per cent of the converged error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,13 @@ from onnxcp.forms.algebra import (
     spatial_mode,
 )
 from onnxcp.forms.als import Iterates, factorised, least_squares
-from onnxcp.forms.norm import Flat, Norm, Square, flat
+from onnxcp.forms.device import CPU, Device, Held, named
+from onnxcp.forms.effort import Effort
+from onnxcp.forms.norm import Norm, Square, flat
 from onnxcp.forms.stable import weights
 
 TINY = float(np.finfo(np.float64).tiny)
-RATE = 0.1  # squared error, relative, that an e-fold of sensitivity is worth
+RATE = 0.05  # squared error, relative, that an e-fold of sensitivity is worth
 MOST_RATE = 0.8  # the same where the error is small,
 NOISE = 0.05  # which is below this: what int8 adds to a layer's output is of its order
 REFRESH = 10  # steps between two looks at the price
@@ -55,19 +57,31 @@ class Problem:
     """A kernel of ‖K‖_Σ = 1 and its norm, in the precision of the steps."""
 
     sizes: Sizes  # of the modes (T, S, *spatial)
-    product: Flat  # K·Σ
-    norm: Norm
+    precision: np.dtype
+    product: Held  # K·Σ, on the device
+    covariance: Held
     inverses: tuple[Square, ...]  # of Σ's Kronecker parts, for modes S, *spatial
     parts: tuple[Square, ...]
+    device: Device
 
     @classmethod
-    def of(cls, kernel: Kernel, spatial: Sizes, norm: Norm) -> "Problem":
+    def of(cls, kernel: Kernel, spatial: Sizes, norm: Norm, device: Device = CPU) -> "Problem":
         """The problem of a kernel, in the precision of its norm."""
-        product = norm.weigh(flat(kernel).astype(norm.covariance.dtype))
+        precision = norm.covariance.dtype
+        product = norm.weigh(flat(kernel).astype(precision))
         places, channels = norm.kronecker(kernel.shape[1], math.prod(spatial))
         parts = (channels, *_sides(places, spatial))
         inverses = tuple(_damped_inverse(part) for part in parts)
-        return cls((*kernel.shape[:2], *spatial), product, norm, inverses, parts)
+        sizes = (*kernel.shape[:2], *spatial)
+        held = (device.put(product), device.put(norm.covariance))
+        return cls(sizes, precision, *held, inverses, parts, device)
+
+    def weigh(self, pairs: Held) -> Held:
+        """Σ times the columns of [K·S, R]."""
+        size = self.covariance.shape[0]
+        if pairs.shape[0] == size:
+            return self.covariance @ pairs
+        return (self.covariance @ pairs.reshape(-1, size, pairs.shape[1])).reshape(pairs.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,21 +101,22 @@ class Point:
 
 
 def polish(
-    kernel: Kernel, spatial: Sizes, norm: Norm, start: Factors, *, steps: int, tolerance: float
+    kernel: Kernel, spatial: Sizes, norm: Norm, start: Factors, effort: Effort
 ) -> tuple[Iterates, Iterates]:
     """Where `start` is with the output factor solved for, and where the search ends.
 
-    At most `steps` in single precision, and as many again in double precision where the
-    error is too small for it. Converged when the objective fell by less than `tolerance` of
-    itself in each of `als.WINDOW` steps.
+    At most `effort.polish` steps in single precision, and as many again in double precision
+    where the error is too small for it. Converged when REFRESH steps gained less than
+    `effort.settled` each.
     """
     size = float(np.sqrt(norm.energy(kernel)))
-    problem = Problem.of(kernel / size, spatial, norm.of_type(np.float32))
+    device = named(effort.device)
+    problem = Problem.of(kernel / size, spatial, norm.of_type(np.float32), device)
     rough = evaluate(problem, balance(start)[1:], 0.0)
-    found, used, converged = _search(problem, rough.factors[1:], steps, tolerance)
+    found, used, converged = _search(problem, rough.factors[1:], effort)
     if found.error < RESOLVED:
-        problem = Problem.of(kernel / size, spatial, norm.of_type(np.float64))
-        found, more, converged = _search(problem, found.factors[1:], steps, tolerance)
+        problem = Problem.of(kernel / size, spatial, norm.of_type(np.float64), device)
+        found, more, converged = _search(problem, found.factors[1:], effort)
         used += more
 
     def scaled(point: Point) -> Factors:
@@ -117,22 +132,25 @@ def polish(
 def evaluate(problem: Problem, inner: Factors, price: float) -> Point:
     """The best output factor for given input and window factors, and the gradients there."""
     inputs, *spatial = inner
-    window = positions(spatial)
-    rank, exact = inputs.shape[1], problem.product.dtype
-    pairs = (window[:, None, :] * inputs[None]).reshape(-1, rank).astype(exact)
-    weighed = problem.norm.weigh(pairs.T).T
-    normal = (pairs.T @ weighed).astype(np.float64)
-    product = (problem.product @ pairs).astype(np.float64)
+    window, rank = positions(spatial), inputs.shape[1]
+    held = [problem.device.put(f.astype(problem.precision)) for f in (window, inputs)]
+    pairs = (held[0][:, None, :] * held[1][None, :, :]).reshape(-1, rank)
+    weighed = problem.weigh(pairs)
+    normal, product = (
+        _taken(problem, made) for made in (pairs.T @ weighed, problem.product @ pairs)
+    )
     energy = np.vstack([np.zeros(rank), column_energy(inner)])
     stiff = normal + np.diag(price * weights(problem.sizes, energy, 0))
-    outputs = least_squares(0, product, stiff, energy, ridge=float(np.finfo(exact).eps))
+    ridge = float(np.finfo(problem.precision).eps)
+    outputs = least_squares(0, product, stiff, energy, ridge=ridge)
     gram = outputs.T @ outputs
     energy[0] = np.diag(gram)
     error = 1 - 2 * float(np.sum(product * outputs)) + float(np.sum(gram * normal))
-    slope = weighed @ gram.astype(exact) - problem.product.T @ outputs.astype(exact)
-    cube = 2 * slope.reshape(len(window), -1, rank)
-    places = np.einsum("ksr,sr->kr", cube, inputs.astype(exact)).astype(np.float64)
-    by_error = [np.einsum("ksr,kr->sr", cube, window.astype(exact)).astype(np.float64)]
+    sides = [problem.device.put(f.astype(problem.precision)) for f in (gram, outputs)]
+    cube = 2 * (weighed @ sides[0] - problem.product.T @ sides[1]).reshape(len(window), -1, rank)
+    einsum = problem.device.einsum
+    places = _taken(problem, einsum("ksr,sr->kr", cube, held[1]))
+    by_error = [_taken(problem, einsum("ksr,kr->sr", cube, held[0]))]
     by_error += [spatial_mode(places, spatial, mode) for mode in range(len(spatial))]
     by_calm = [2 * f * weights(problem.sizes, energy, m) for m, f in enumerate(inner, 1)]
     slopes = (tuple(by_error), tuple(by_calm))
@@ -140,16 +158,20 @@ def evaluate(problem: Problem, inner: Factors, price: float) -> Point:
     return Point((outputs, *inner), max(error, 0.0), calm, slopes)
 
 
-def _search(
-    problem: Problem, inner: Factors, steps: int, tolerance: float
-) -> tuple[Point, int, bool]:
+def _taken(problem: Problem, held: Held) -> Matrix:
+    """Off the device, in double precision."""
+    matrix: Matrix = problem.device.take(held).astype(np.float64)
+    return matrix
+
+
+def _search(problem: Problem, inner: Factors, effort: Effort) -> tuple[Point, int, bool]:
     """L-BFGS steps from `inner`: the last point, the steps taken, and whether it settled."""
     point = evaluate(problem, inner, 0.0)
     price, pairs, before = 0.0, list[Pair](), None
-    for used in range(steps):
+    for used in range(effort.polish):
         if used % REFRESH == 0:
             price = worth(point.error) / max(point.calm, TINY)
-            if before is not None and _gain(before, point) < REFRESH * tolerance:
+            if before is not None and _gain(before, point) < REFRESH * effort.settled:
                 return point, used, True
             before = point
         heading = direction(problem, point, price, pairs)
@@ -164,7 +186,7 @@ def _search(
         if _dot(change, turn) > 0:
             pairs = [*pairs[1 - MEMORY :], (change, turn)]
         point = moved
-    return point, steps, False
+    return point, effort.polish, False
 
 
 def worth(error: float) -> float:
