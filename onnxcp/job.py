@@ -106,7 +106,7 @@ class Job:
             asked = {name: [choice] for name, choice in plan.choices.items()}
         elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
-            most = {s.name: fitting.largest_rank(s) for s in self.chosen}
+            most = {s.name: max(self._largest(s).values(), default=0) for s in self.chosen}
             ranks = forced_ranks(self.settings.ranks, channels, self.settings.target.block, most)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
@@ -118,9 +118,16 @@ class Job:
         return {name: made for name, made in asked.items() if made}
 
     def _forced(self, site: Site, rank: int) -> list[Choice]:
-        """A rank in every form that takes the kernel."""
-        forms = self.settings.forms
-        return [Choice(form, rank) for form in forms if FORMS[form].refuses(site.part) is None]
+        """A rank in every form that takes the kernel and has a use for the rank; where none
+        has, in all that take it, to be refused with the reason."""
+        largest = self._largest(site)
+        able = [form for form, most in largest.items() if rank <= most]
+        return [Choice(form, rank) for form in able or largest]
+
+    def _largest(self, site: Site) -> dict[str, int]:
+        """The largest rank of every form that takes a site's kernel."""
+        forms = [f for f in self.settings.forms if FORMS[f].refuses(site.part) is None]
+        return {form: fitting.largest_rank(site, form) for form in forms}
 
     def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""
