@@ -24,11 +24,11 @@ Core = Float[np.ndarray, "R1 R2 K"]
 
 
 def _widths(shape: Shape, rank: int) -> tuple[int, int]:
-    """(R1, R2) of a rank: R1 is the rank, and R2 as large a part of the inputs as R1 is of the
-    outputs; neither more than the core's other two modes can tell apart."""
-    outputs, inputs, places = shape[0], shape[1], math.prod(shape[2:])
-    second = min(inputs, max(1, round(min(rank, outputs) * inputs / outputs)))
-    first = min(rank, outputs, second * places)
+    """(R1, R2) of a rank: R1 is the rank, and R2 as large a part of the inputs as the rank is
+    of the largest; neither more than the core's other two modes can tell apart."""
+    most, places = _largest(shape), math.prod(shape[2:])
+    second = max(1, round(min(rank, most) * shape[1] / most))
+    first = min(rank, most, second * places)
     return first, min(second, first * places)
 
 
@@ -40,7 +40,7 @@ def refuses(shape: Shape) -> str | None:
 
 
 def _largest(shape: Shape) -> int:
-    return shape[0]
+    return min(shape[0], math.prod(shape[1:]))
 
 
 def _draw(shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
