@@ -360,3 +360,107 @@ def test_a_rank_beyond_use_still_makes_a_chain(form, shape):
     factors = form.draw(shape, 3 * form.largest(shape), rng)
     assert form.reconstruct(factors, shape).shape == shape
     assert form.stages(factors, shape, geometry)[-1].weight.shape[0] == shape[0]
+
+
+BASED = (24, 20, 3, 3)  # wide enough for tkd to have both bases at this rank
+RANK = 24
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_tkd_with_bases_obeys_the_laws(norm):
+    form, rng = FORMS["tkd"], np.random.default_rng(0)
+    kernel, measured = rng.standard_normal(BASED), norm(20, 9)
+    fit = form.fit(kernel, RANK, measured, rng, Effort(), None)
+    assert [f.shape[1] for f in fit.factors[:2]] == [8, 8]
+    assert [f.shape for f in fit.factors] == [f.shape for f in form.draw(BASED, RANK, rng)]
+    rebuilt = form.reconstruct(fit.factors, BASED)
+    assert fit.error == pytest.approx(weighted_error(kernel, rebuilt, measured), rel=1e-9)
+    assert fit.sensitivity_after <= fit.sensitivity_before
+    x = rng.standard_normal((1, 20, 9, 9))
+    chain = form.stages(fit.factors, BASED, Geometry(strides=(2, 1), pads=(1, 1, 1, 1)))
+    assert [s.role for s in chain] == ["first", "inputs", "window", "outputs", "last"]
+    dense = Stage("dense", rebuilt, Geometry(strides=(2, 1), pads=(1, 1, 1, 1)))
+    np.testing.assert_allclose(run(chain, x), run([dense], x), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_tkd_with_bases_recovers_what_it_planted(norm):
+    """Few terms in bases as wide as those of a larger rank: CP itself is easy here."""
+    form, rng = FORMS["tkd"], np.random.default_rng(0)
+    outer, first, outputs, inputs, window = form.draw(BASED, RANK, rng)
+    outputs[:, 3:] = 0
+    kernel = form.reconstruct((outer, first, outputs, inputs, window), BASED)
+    effort = Effort(corrections=0, floor=0.0, finish=3000, polish=500, tolerance=1e-12)
+    fit = form.fit(kernel, RANK, norm(20, 9), np.random.default_rng(1), effort, None)
+    assert fit.error < 1e-6
+
+
+def test_tkd_with_bases_knows_its_sensitivity():
+    form, rng, sigma = FORMS["tkd"], np.random.default_rng(0), 1e-5
+    factors = form.draw(BASED, RANK, rng)
+    still, gains = form.reconstruct(factors, BASED), []
+    for _ in range(300):
+        noisy = tuple(f + sigma * rng.standard_normal(f.shape) for f in factors)
+        gains.append(np.sum((form.reconstruct(noisy, BASED) - still) ** 2) / sigma**2)
+    assert form.sensitivity(factors) == pytest.approx(np.mean(gains), rel=0.05)
+
+
+@pytest.mark.parametrize("norm", [full, by_channel])
+def test_tkd_with_bases_is_better_in_the_norm_than_the_plain_fit(norm):
+    form = FORMS["tkd"]
+    for seed in range(3):
+        kernel = np.random.default_rng(seed).standard_normal(BASED)
+        measured = norm(20, 9, seed)
+        ours, plain = (
+            form.fit(kernel, RANK, n, np.random.default_rng(seed), Effort(), None)
+            for n in (measured, None)
+        )
+        rebuilt = form.reconstruct(plain.factors, BASED)
+        assert ours.error <= weighted_error(kernel, rebuilt, measured)
+
+
+@ALL_FORMS
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), BASED], ids=str)
+def test_no_mixing_between_stages_is_less_sensitive_than_what_a_fit_returns(form, shape):
+    """Scales between the first factor and each of the others, of all columns alike."""
+    kernel = np.random.default_rng(0).standard_normal(shape)
+    factors = form.fit(kernel, 24, None, np.random.default_rng(0), DRAFT, None).factors
+    least, used = form.sensitivity(factors), [n for n, f in enumerate(factors) if f.size]
+    for one in used:
+        for other in used:
+            if one != other:
+                moved = list(factors)
+                moved[one], moved[other] = 1.05 * factors[one], factors[other] / 1.05
+                assert form.sensitivity(tuple(moved)) >= least * (1 - 1e-9)
+
+
+def test_svd_and_tucker2_are_the_least_sensitive_under_any_mixing():
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((9, 6, 3, 3))
+    for name in ("svd", "tucker2"):
+        fit = FORMS[name].fit(kernel, 4, None, rng, Effort(), None)
+        outputs, middle = fit.factors[0], fit.factors[-1]
+        for _ in range(50):
+            mix = np.eye(4) + 0.1 * rng.standard_normal((4, 4))
+            other = np.tensordot(np.linalg.inv(mix), middle, axes=1)
+            moved = (outputs @ mix, *fit.factors[1:-1], other)
+            assert FORMS[name].sensitivity(moved) >= fit.sensitivity_after * (1 - 1e-12)
+
+
+def test_svd_in_a_norm_is_the_whitened_truncated_svd():
+    kernel, norm = np.random.default_rng(0).standard_normal((7, 5, 3, 3)), full(5, 9)
+    rows = kernel.transpose(0, 2, 3, 1).reshape(7, -1)
+    root = np.linalg.cholesky(norm.covariance)
+    values = np.linalg.svd(rows @ root, compute_uv=False)
+    fit = FORMS["svd"].fit(kernel, 3, norm, np.random.default_rng(0), Effort(), None)
+    left = np.sqrt(np.square(values[3:]).sum() / np.square(values).sum())
+    assert fit.error == pytest.approx(left, rel=1e-9)
+
+
+def test_the_largest_rank_of_a_form_is_exact():
+    for name, form in FORMS.items():
+        for shape in ((4, 3, 2, 2), (12, 2, 2, 2), (2, 9, 2, 2)):
+            kernel = np.random.default_rng(0).standard_normal(shape)
+            rank = form.largest(shape)
+            fit = form.fit(kernel, rank, None, np.random.default_rng(0), Effort(), None)
+            assert fit.error < (1e-12 if name in ("svd", "tucker2") else 0.02)
