@@ -3,9 +3,14 @@
     K[t, s, k]  ≈  Σ_r  (outer·outputs)[t, r] · (first·inputs)[s, r] · window[k, r]
 
 runs as 1×1 (S→R2, `first`), 1×1 (R2→R), depthwise Y×X, 1×1 (R→R1), 1×1 (R1→T, `outer`):
-S·R2 + R·(R2 + K + R1) + R1·T multiply-adds per output pixel. Choose it at ranks well above
-the number of channels: two thin 1×1 then cost less than the one of `cp3`. Where they would
-not, a side has no basis: one of zero columns, which becomes no stage.
+S·R2 + R·(R2 + K + R1) + R1·T multiply-adds per output pixel. Two thin 1×1 cost less than the
+one of `cp3` at ranks well above the basis; where they do not, a side has no basis: one of
+zero columns, which becomes no stage.
+
+Choose it only for kernels whose channels are redundant as such. On ResNet-20 and ResNet-18
+kernels, under the covariance of their inputs and at equal multiply-adds, what the bases lose
+alone is more than `cp3` loses in all: relative errors of 0.18 to 0.45 against 0.04 to 0.16
+at half the multiply-adds of the kernel.
 
 The core is fitted like a kernel by CP, in the norm in which its bases leave it.
 
