@@ -96,7 +96,7 @@ def _curve(fits: Fits, site: Site, form: str) -> RankCurve:
 def _ranks(site: Site, form: str) -> Iterator[int]:
     """Knots, up to the first whose chain has as many multiply-adds as the site."""
     _, rank = knots(1, site.group)
-    while rank <= largest_rank(site):
+    while rank <= largest_rank(site, form):
         yield rank
         macs = _macs(site, form, rank)
         if macs is not None and site.layer.macs and macs >= site.layer.macs:

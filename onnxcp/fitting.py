@@ -24,7 +24,7 @@ from onnxcp.activations import Statistics
 from onnxcp.conv import Chain, Kernel, Stage, with_bias
 from onnxcp.errors import OnnxcpError, PlanError
 from onnxcp.forms import DRAFT, FORMS, Effort, Outcome, grouped
-from onnxcp.forms.algebra import Factors
+from onnxcp.forms.form import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import Norm, energy, flat, relative_error
 from onnxcp.plan import Choice, Plan, round_up
@@ -203,7 +203,12 @@ class Fits:
         """
         site = self._sites[name]
         low, high = knots(choice.rank, site.group)
-        if effort != DRAFT or low is None or choice.rank == high or high > largest_rank(site):
+        if (
+            effort != DRAFT
+            or low is None
+            or choice.rank == high
+            or high > largest_rank(site, choice.form)
+        ):
             return _usable_error(self.get(name, choice, effort))
         below, above = (
             _usable_error(self.get(name, Choice(choice.form, rank), DRAFT)) for rank in (low, high)
@@ -435,7 +440,7 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
     reason = FORMS[choice.form].refuses(site.part)
     if reason is not None:
         raise PlanError(f"{name}: {choice.form}: {reason}")
-    outputs, most = site.shape[0], largest_rank(site)
+    outputs, most = site.shape[0], largest_rank(site, choice.form)
     if choice.rank % site.group:
         raise PlanError(
             f"{name}: rank {choice.rank} is no multiple of its {site.group} groups; "
@@ -449,9 +454,9 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
         )
 
 
-def largest_rank(site: Site) -> int:
-    """The rank at which a site's kernel can be written exactly: more has no use."""
-    return grouped.largest_rank(site.shape, site.group)
+def largest_rank(site: Site, form: str) -> int:
+    """The rank at which a form can write a site's kernel exactly: more has no use."""
+    return grouped.largest_rank(FORMS[form], site.shape, site.group)
 
 
 def _digits(text: str) -> list[int]:

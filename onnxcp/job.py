@@ -12,7 +12,7 @@ from onnxcp.activations import MEMORY
 from onnxcp.calibration import calibrate
 from onnxcp.errors import UsageError
 from onnxcp.fitting import FULL, Fits
-from onnxcp.forms import FORMS, Effort
+from onnxcp.forms import AUTO, FORMS, Effort
 from onnxcp.forms.device import DEVICES, named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits
@@ -69,7 +69,7 @@ class Settings:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        return tuple(FORMS) if self.form == "auto" else (self.form,)
+        return AUTO if self.form == "auto" else (self.form,)
 
     @property
     def fit_seed(self) -> int:
@@ -112,7 +112,7 @@ class Job:
             asked = {name: [choice] for name, choice in plan.choices.items()}
         elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
-            most = {s.name: fitting.largest_rank(s) for s in self.chosen}
+            most = {s.name: max(self._largest(s).values(), default=0) for s in self.chosen}
             groups = {s.name: s.group for s in self.chosen}
             block = self.settings.target.block
             ranks = forced_ranks(self.settings.ranks, channels, block, most, groups)
@@ -126,9 +126,16 @@ class Job:
         return {name: made for name, made in asked.items() if made}
 
     def _forced(self, site: Site, rank: int) -> list[Choice]:
-        """A rank in every form that takes the kernel."""
-        forms = self.settings.forms
-        return [Choice(form, rank) for form in forms if FORMS[form].refuses(site.part) is None]
+        """A rank in every form that takes the kernel and has a use for the rank; where none
+        has, in all that take it, to be refused with the reason."""
+        largest = self._largest(site)
+        able = [form for form, most in largest.items() if rank <= most]
+        return [Choice(form, rank) for form in able or largest]
+
+    def _largest(self, site: Site) -> dict[str, int]:
+        """The largest rank of every form that takes a site's kernel."""
+        forms = [f for f in self.settings.forms if FORMS[f].refuses(site.part) is None]
+        return {form: fitting.largest_rank(site, form) for form in forms}
 
     def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""

@@ -57,7 +57,7 @@ def candidate_ranks(form: Form, site: Site, block: int) -> list[int]:
         return []
     image, step = _image(site), math.lcm(block, site.group)
     dense, ranks, rank = cost([dense_stage(site)], image).macs, list[int](), step
-    while rank <= largest_rank(site.shape, site.group) and _macs(form, site, rank) < dense:
+    while rank <= largest_rank(form, site.shape, site.group) and _macs(form, site, rank) < dense:
         ranks.append(rank)
         rank = max(rank + step, round_up(rank * GROWTH, step))
     return ranks

@@ -1,8 +1,4 @@
-"""Whole runs on models with every kind of site: found, timed, fitted, checked, written.
-
-A form of two factors is added for what the built-in ones may refuse: products and pointwise
-convolutions. Its fits are exact, so the written model computes what the original does.
-"""
+"""Whole runs on models with every kind of site: found, timed, fitted, checked, written."""
 
 import json
 from pathlib import Path
@@ -14,9 +10,6 @@ import pytest
 from typer.testing import CliRunner
 
 from onnxcp.cli import app
-from onnxcp.conv import Geometry, pointwise
-from onnxcp.forms import FORMS, Fit, Form, Outcome
-from onnxcp.forms.norm import relative_error
 
 SHAPE = (2, 8, 6, 6)
 NODES = """
@@ -51,40 +44,8 @@ WEIGHTS = {
     "bh": (1, 8),
 }
 RESHAPED = {"lines": (0, 8, 36), "volumes": (0, 8, 4, 3, 3), "rows": (0, 36, 8)}
-TWO_FACTORS = {"point", "rows", "both", "head"}
+POINTWISE = {"point", "rows", "both", "head"}
 CP3 = {"whole", "groups", "line", "volume"}
-
-
-def draw(shape, rank, rng):
-    return rng.standard_normal((shape[0], rank)), rng.standard_normal((shape[1], rank))
-
-
-def fit(kernel, rank, norm, rng, effort, start=None):
-    left, sizes, right = np.linalg.svd(kernel.reshape(kernel.shape[:2]).astype(np.float64))
-    factors = left[:, :rank] * sizes[:rank], right[:rank].T
-    error = relative_error(kernel, (factors[0] @ factors[1].T).reshape(kernel.shape), norm)
-    return Fit("two", factors, error, 1.0, 1.0, Outcome.CONVERGED, 1)
-
-
-def stages(factors, shape, geometry: Geometry):
-    count = geometry.dimensions
-    return pointwise("inputs", factors[1].T, count), pointwise("outputs", factors[0], count)
-
-
-TWO = Form(
-    "two",
-    "a matrix as two",
-    lambda shape: "it has a window" if np.prod(shape[2:]) > 1 else None,
-    draw,
-    fit,
-    stages,
-    lambda factors, shape: (factors[0] @ factors[1].T).reshape(shape),
-)
-
-
-@pytest.fixture(autouse=True)
-def _two_factors(monkeypatch):
-    monkeypatch.setitem(FORMS, "two", TWO)
 
 
 def model(path: Path) -> Path:
@@ -121,7 +82,7 @@ def optimized(path: Path, *options):
 
 def test_every_kind_is_listed(tmp_path):
     listed = json.loads(run("inspect", model(tmp_path), "--json").stdout)["layers"]
-    assert {row["name"] for row in listed if row["eligible"]} == TWO_FACTORS | CP3
+    assert {row["name"] for row in listed if row["eligible"]} == POINTWISE | CP3
     assert all(row["macs"] for row in listed)
     macs = {row["name"]: row["macs"] for row in listed}
     assert (macs["rows"], macs["head"], macs["groups"]) == (64 * 36, 64, 8 * 4 * 9 * 36)
@@ -135,12 +96,11 @@ def test_every_kind_is_timed(tmp_path):
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_exact_factors_leave_the_outputs_alone(tmp_path, calibrated):
     seen = ["--calibration", tmp_path / "seen.npz"] if calibrated else []
-    report, made = optimized(tmp_path, "--form", "two", "--rank", "*=8", *seen)
-    replaced = {s["name"] for s in report["sites"] if s["decision"] == "two"}
-    assert replaced == TWO_FACTORS
+    report, made = optimized(tmp_path, "--form", "svd", "--rank", "*=8", *seen)
+    replaced = {s["name"] for s in report["sites"] if s["decision"] == "svd"}
+    assert replaced == POINTWISE | CP3
     assert report["verification"]["relative_l2"] < 1e-5
     kept = {s["name"]: s["reason"] for s in report["sites"] if s["decision"] == "kept"}
-    assert {kept[name] for name in CP3} == {"it has a window"}
     assert kept["half"] == "a Gemm with alpha=0.5; plain ones are handled"
     onnx.checker.check_model(made, full_check=True)
     x = np.random.default_rng(2).standard_normal(SHAPE).astype("f")
@@ -166,7 +126,7 @@ def test_windows_of_any_dimension_and_groups_become_cp3(tmp_path, calibrated):
 
 
 def test_multiply_adds_of_products_are_counted_alike_before_and_after(tmp_path):
-    report, _ = optimized(tmp_path, "--form", "two", "--rank", "*=4")
+    report, _ = optimized(tmp_path, "--form", "svd", "--rank", "*=4")
     macs = {s["name"]: (s["macs_before"], s["macs_after"]) for s in report["sites"]}
     assert macs["rows"] == macs["both"] == (64 * 36, 64 * 36)
     assert macs["head"] == (64, 64)
@@ -175,7 +135,7 @@ def test_multiply_adds_of_products_are_counted_alike_before_and_after(tmp_path):
 def test_a_bias_makes_up_for_what_a_product_loses(tmp_path):
     """On the calibration data the mean of a truncated product is that of the original."""
     seen = ("--calibration", tmp_path / "seen.npz")
-    _, made = optimized(tmp_path, "--form", "two", "--rank", "head=2", "--include", "head", *seen)
+    _, made = optimized(tmp_path, "--form", "svd", "--rank", "head=2", "--include", "head", *seen)
     assert [n.op_type for n in made.graph.node if n.name.startswith("head/cp")] == [
         "MatMul",
         "Gemm",

@@ -107,7 +107,7 @@ def test_every_kind_of_site_is_timed_as_its_model_runs_it(kind, monkeypatch):
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_ranks_on_groups_are_whole_groups(form):
-    ranks = candidate_ranks(form, kind_of_site("Conv", (48, 24, 3, 3), (9, 9), group=3), 16)
+    ranks = candidate_ranks(form, kind_of_site("Conv", (96, 48, 3, 3), (9, 9), group=3), 16)
     assert ranks
     assert all(rank % 48 == 0 for rank in ranks)
 

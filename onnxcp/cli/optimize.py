@@ -35,7 +35,10 @@ def optimize(
             help="Largest relative L2 change of the outputs; the budget without data: 0.05.",
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--form", metavar="NAME", help="auto, cp3 or cp4.")] = "auto",
+    form: Annotated[
+        str,
+        typer.Option("--form", metavar="NAME", help="auto, cp3, cp4, tkd, tucker2 or svd."),
+    ] = "auto",
     strategy: Annotated[
         str, typer.Option("--strategy", metavar="NAME", help="How ranks are chosen: bisect.")
     ] = "bisect",

@@ -93,13 +93,13 @@ Metric = Annotated[
 
 
 def forms(name: str) -> tuple[str, ...]:
-    """Every form for auto. Raises UsageError for an unknown one."""
+    """Those to try for auto. Raises UsageError for an unknown one."""
     from onnxcp.errors import UsageError
-    from onnxcp.forms import FORMS
+    from onnxcp.forms import AUTO, FORMS
 
     if name != "auto" and name not in FORMS:
         raise UsageError(f"--form {name}: unknown; choose auto, {', '.join(FORMS)}")
-    return tuple(FORMS) if name == "auto" else (name,)
+    return AUTO if name == "auto" else (name,)
 
 
 def cache(folder: Path | None, off: bool) -> Path | None:

@@ -25,12 +25,13 @@ from tensorly.cp_tensor import cp_to_tensor
 
 from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
 from onnxcp.forms import device as devices
-from onnxcp.forms.algebra import Factors, Target, sensitivity
+from onnxcp.forms.algebra import Factors, Target, balance, sensitivity
 from onnxcp.forms.als import Iterates, fit_least_squares
 from onnxcp.forms.effort import DRAFT, Effort
-from onnxcp.forms.form import Fit, Form, Outcome, Shape
-from onnxcp.forms.norm import Norm, relative_error, roots
+from onnxcp.forms.form import Fit, Form, Shape
+from onnxcp.forms.norm import Norm, roots
 from onnxcp.forms.stable import correct
+from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 from onnxcp.forms.weighted import polish
 
 GROWTH = 0.3  # size of the entries of new terms, of that of the old ones
@@ -49,6 +50,12 @@ def _refuses_cp4(shape: Shape) -> str | None:
     if len([size for size in shape[2:] if size > 1]) < 2:
         return f"a {'×'.join(map(str, shape[2:]))} window has one side already; use cp3"
     return None
+
+
+def largest(shape: Shape) -> int:
+    """The rank at which every kernel can be written: a term for each pair of what is not the
+    larger channel mode."""
+    return math.prod(shape) // max(shape[:2])
 
 
 def _merged(shape: Shape) -> Sizes:
@@ -71,15 +78,15 @@ def fit_plain(target: Target, start: Factors, effort: Effort) -> tuple[Iterates,
     size, unit = float(np.sqrt(target.energy)), target.unit()
     rough = fit_least_squares(
         unit,
-        _scaled(start, 1 / size),
+        shared(start, 1 / size),
         sweeps=effort.sweeps,
         finish=effort.finish,
         tolerance=effort.tolerance,
     )
     calm = _calmed(unit, rough, effort)
     return (
-        replace(rough, factors=_scaled(rough.factors, size)),
-        replace(calm, factors=_scaled(calm.factors, size)),
+        replace(rough, factors=shared(rough.factors, size)),
+        replace(calm, factors=shared(calm.factors, size)),
     )
 
 
@@ -91,11 +98,6 @@ def _grown(start: tuple[np.ndarray, ...], drawn: tuple[np.ndarray, ...]) -> Fact
         size = float(np.linalg.norm(mine)) / np.sqrt(mine.size)
         grown.append(np.concatenate([mine, GROWTH * size * new[:, own:]], axis=1))
     return tuple(grown)
-
-
-def _scaled(factors: Factors, by: float) -> Factors:
-    """The model times `by`, shared out evenly so that the terms stay balanced."""
-    return tuple(f * by ** (1 / len(factors)) for f in factors)
 
 
 def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
@@ -130,43 +132,15 @@ def fit_weighted(
     return polish(kernel, spatial, norm, start, effort)
 
 
-def _fit(
-    name: str,
-    kernel: Kernel,
-    spatial: Sizes,
-    norm: Norm | None,
-    start: Factors,
-    effort: Effort,
-    *,
-    warm: bool,
-) -> Fit:
-    largest = float(np.abs(kernel).max())
-    if not largest:
-        nothing = tuple(np.zeros_like(f) for f in start)
-        return Fit(name, nothing, 0.0, 0.0, 0.0, Outcome.CONVERGED, 0)
-    unit = kernel.astype(np.float64) / largest
-    start = _scaled(start, 1 / largest if warm else 1.0)
+def _solve(
+    unit: Kernel, spatial: Sizes, norm: Norm | None, start: Factors, effort: Effort, *, warm: bool
+) -> Found:
     if norm is None:
-        device = devices.named(effort.device)
-        rough, calm = fit_plain(Target.of(unit, spatial, device), start, effort)
-    else:
-        rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
-    before, factors = _scaled(rough.factors, largest), _scaled(calm.factors, largest)
-    return Fit(
-        form=name,
-        factors=factors,
-        error=relative_error(unit, _reconstruct(calm.factors, kernel.shape), norm),
-        sensitivity_before=sensitivity(before),
-        sensitivity_after=sensitivity(factors),
-        outcome=_outcome(calm if norm else rough, factors),
-        sweeps=calm.sweeps,
-    )
-
-
-def _outcome(found: Iterates, factors: Factors) -> Outcome:
-    if not all(np.isfinite(f).all() for f in factors):
-        return Outcome.DIVERGED
-    return Outcome.CONVERGED if found.converged else Outcome.SWEEPS_EXHAUSTED
+        target = Target.of(unit, spatial, devices.named(effort.device))
+        rough, calm = fit_plain(target, start, effort)
+        return Found(rough.factors, calm.factors, calm.sweeps, rough.converged)
+    rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
+    return Found(rough.factors, calm.factors, calm.sweeps, calm.converged)
 
 
 def _reconstruct(factors: Factors, shape: Shape) -> Kernel:
@@ -199,6 +173,9 @@ def _stages_cp4(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
     return _ends(factors, tuple(middle))
 
 
+RULES = Rules(_reconstruct, sensitivity, balance, shared)
+
+
 def _form(
     name: str,
     summary: str,
@@ -219,10 +196,15 @@ def _form(
     ) -> Fit:
         drawn = draw(kernel.shape, rank, rng)
         begin = drawn if start is None else _grown(start, drawn)
-        sizes = spatial(kernel.shape)
-        return _fit(name, kernel, sizes, norm, begin, effort, warm=start is not None)
 
-    return Form(name, summary, refuses, draw, fit, stages, _reconstruct)
+        def solve(unit: Kernel, scale: float) -> Found:
+            first = begin if start is None else shared(start, 1 / scale)
+            sizes = spatial(kernel.shape)
+            return _solve(unit, sizes, norm, first, effort, warm=start is not None)
+
+        return fit_unit(name, kernel, norm, begin, RULES, solve)
+
+    return Form(name, summary, refuses, draw, fit, stages, _reconstruct, sensitivity, largest)
 
 
 CP4 = _form("cp4", "1×1, Y×1, 1×X, 1×1", _refuses_cp4, _separate, _stages_cp4)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxcp.conv import Chain, Geometry, Kernel
-from onnxcp.forms.algebra import Factors
 from onnxcp.forms.effort import Effort
 from onnxcp.forms.norm import Norm
 
 Shape = tuple[int, ...]  # T, S, then the window: Y, X in two dimensions
+Factors = tuple[np.ndarray, ...]  # what a form is made of: matrices mostly, or a core tensor
 
 
 class Outcome(enum.Enum):
@@ -55,6 +55,8 @@ class Form:
     `stages(factors, shape, geometry)` is the chain, without bias; `reconstruct(factors,
     shape)` the dense kernel that the chain stands for. Shapes and strides have as many
     dimensions as the window: the depthwise or dense stages carry them.
+    `sensitivity(factors)` is the expected squared change of that kernel per unit variance of
+    noise on the factors; `largest(shape)` the rank beyond which more has no use.
     """
 
     name: str
@@ -66,3 +68,5 @@ class Form:
     )
     stages: Callable[[Factors, Shape, Geometry], Chain]
     reconstruct: Callable[[Factors, Shape], Kernel]
+    sensitivity: Callable[[Factors], float]
+    largest: Callable[[Shape], int]

@@ -3,14 +3,12 @@
 A rank is that of the whole layer, so a multiple of the number of groups.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from onnxcp.conv import Chain, Geometry, Kernel, side_by_side
-from onnxcp.forms.algebra import Factors
-from onnxcp.forms.form import Form, Shape
+from onnxcp.forms.form import Factors, Form, Shape
 
 
 def part_of(shape: Shape, group: int) -> Shape:
@@ -18,9 +16,9 @@ def part_of(shape: Shape, group: int) -> Shape:
     return (shape[0] // group, *shape[1:])
 
 
-def largest_rank(shape: Shape, group: int) -> int:
+def largest_rank(form: Form, shape: Shape, group: int) -> int:
     """The rank at which a kernel can be written exactly: more has no use."""
-    return math.prod(part_of(shape, group)) // max(part_of(shape, group)[:2]) * group
+    return form.largest(part_of(shape, group)) * group
 
 
 def parts(kernel: Kernel, group: int) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg import cho_factor, cho_solve
 
 from onnxcp.conv import Kernel
 from onnxcp.errors import DataError
@@ -64,6 +65,23 @@ class Norm:
         size = len(self.covariance)
         weighed: Flat = (rows.reshape(-1, size) @ self.covariance).reshape(rows.shape)
         return weighed
+
+    def unweigh(self, rows: Flat) -> Flat:
+        """rows · Σ⁻¹, in double precision."""
+        size = len(self.covariance)
+        factor = cho_factor(self.covariance.astype(np.float64))
+        solved: Flat = cho_solve(factor, rows.reshape(-1, size).T).T.reshape(rows.shape)
+        return solved
+
+    def reduced(self, basis: Float[np.ndarray, "S R"]) -> "Norm":
+        """The norm of kernels on R channels that are put in by `basis`: Zᵀ·Σ·Z with
+        Z = I_K ⊗ basis."""
+        inputs, rank = basis.shape
+        count = len(self.covariance) // inputs
+        right = self.covariance.reshape(-1, inputs) @ basis  # [K·S·K, R]
+        both = np.einsum("ksm,sr->krm", right.reshape(count, inputs, -1), basis, optimize=True)
+        square = both.reshape(count * rank, count * rank)
+        return Norm((square + square.T) / 2)
 
     def energy(self, kernel: Kernel) -> float:
         """‖kernel‖²_Σ."""
@@ -112,6 +130,12 @@ def roots(matrix: Square) -> tuple[Square, Square]:
     values, vectors = np.linalg.eigh(matrix)
     values = np.sqrt(np.maximum(values, np.finfo(np.float64).eps * max(values[-1], 1e-300)))
     return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
+
+
+def leading(square: Square, count: int) -> Square:
+    """Eigenvectors of a symmetric matrix, those of the largest eigenvalues first."""
+    vectors: Square = np.linalg.eigh(square)[1][:, : -count - 1 : -1]
+    return vectors
 
 
 def energy(kernel: Kernel, norm: Norm | None) -> float:

@@ -1,0 +1,79 @@
+"""What the fits of every form share: kernels of any scale fit alike, and a fit says how good
+it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxcp.conv import Kernel
+from onnxcp.forms.form import Factors, Fit, Outcome, Shape
+from onnxcp.forms.norm import Norm, relative_error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Factors of a kernel whose largest entry is one: those of least error, and the calm ones."""
+
+    rough: Factors
+    calm: Factors
+    sweeps: int
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the factors of a form behave.
+
+    `balance` gives the factors of least sensitivity that make the same kernel, as far as
+    the form can tell; `scale(factors, by)` makes the kernel `by` times as large.
+    """
+
+    reconstruct: Callable[[Factors, Shape], Kernel]
+    sensitivity: Callable[[Factors], float]
+    balance: Callable[[Factors], Factors]
+    scale: Callable[[Factors, float], Factors]
+
+
+def shared(factors: Factors, by: float) -> Factors:
+    """A scale shared out evenly, so that balanced factors stay balanced."""
+    return tuple(f * by ** (1 / len(factors)) for f in factors)
+
+
+def fit_unit(
+    name: str,
+    kernel: Kernel,
+    norm: Norm | None,
+    start: Factors,
+    rules: Rules,
+    solve: Callable[[Kernel, float], Found],
+) -> Fit:
+    """The fit that `solve` makes of the kernel at unit scale, and of the scale it is told.
+
+    `start` gives the shapes of the factors of a kernel that has none: zero, or not finite.
+    """
+    largest = float(np.abs(kernel).max())
+    if not largest or not np.isfinite(largest):
+        outcome = Outcome.DIVERGED if largest else Outcome.CONVERGED
+        nothing = tuple(np.full_like(f, largest) for f in start)
+        return Fit(name, nothing, largest, largest, largest, outcome, 0)
+    unit = kernel.astype(np.float64) / largest
+    found = solve(unit, largest)
+    before = rules.scale(found.rough, largest)
+    factors = rules.balance(rules.scale(found.calm, largest))
+    return Fit(
+        form=name,
+        factors=factors,
+        error=relative_error(unit, rules.reconstruct(found.calm, kernel.shape), norm),
+        sensitivity_before=rules.sensitivity(before),
+        sensitivity_after=rules.sensitivity(factors),
+        outcome=_outcome(factors, found.converged),
+        sweeps=found.sweeps,
+    )
+
+
+def _outcome(factors: Factors, converged: bool) -> Outcome:
+    if not all(np.isfinite(f).all() for f in factors):
+        return Outcome.DIVERGED
+    return Outcome.CONVERGED if converged else Outcome.SWEEPS_EXHAUSTED
