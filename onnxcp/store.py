@@ -6,6 +6,7 @@ overwritten. A folder that can not be written to costs nothing but the time save
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -19,10 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxcp import __version__
+from onnxcp import forms
 from onnxcp.forms import Fit, Outcome
 
-FORMAT = 1  # grows when fits change: older entries are then never found
 LIMIT = 4 * 2**30  # bytes in a folder; the entries not used for longest go first
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -44,9 +44,18 @@ def default_folder(environment: Mapping[str, str]) -> Path:
     return Path(base) / "onnxcp"
 
 
+@functools.cache
+def version() -> str:
+    """Of the code that fits: other code, other fits."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(forms.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def key_of(arrays: Iterable[np.ndarray], settings: str) -> str:
     """Of everything that a fit depends on: arrays by their content, the rest as text."""
-    digest = hashlib.sha256(f"{FORMAT}|{__version__}|{settings}".encode())
+    digest = hashlib.sha256(f"{version()}|{settings}".encode())
     for array in arrays:
         digest.update(f"|{array.dtype}{array.shape}|".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -57,7 +66,7 @@ def load(folder: Path, key: str) -> Entry | None:
     """The entry of a key; None where there is none that can be trusted."""
     path = _path(folder, key)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files if name != "about"}
             about = json.loads(str(stored["about"]))
         if about["key"] != key or about["checksum"] != _checksum(arrays):

@@ -464,3 +464,15 @@ def test_the_largest_rank_of_a_form_is_exact():
             rank = form.largest(shape)
             fit = form.fit(kernel, rank, None, np.random.default_rng(0), Effort(), None)
             assert fit.error < (1e-12 if name in ("svd", "tucker2") else 0.02)
+
+
+@pytest.mark.parametrize("form", ["cp3", "cp4"])
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_a_fit_grown_from_a_smaller_rank_is_as_good_as_a_fresh_one(form, norm):
+    kernel, row = np.random.default_rng(0).standard_normal((24, 16, 3, 3)), FORMS[form]
+    measured, rng = norm(16, 9, 0), np.random.default_rng(1)
+    small = row.fit(kernel, 16, measured, rng, DRAFT, None)
+    grown = row.fit(kernel, 32, measured, rng, DRAFT, small.factors)
+    fresh = row.fit(kernel, 32, measured, rng, DRAFT, None)
+    assert grown.error < small.error
+    assert grown.error < 1.05 * fresh.error

@@ -120,14 +120,13 @@ def fit_weighted(
     kernel: Kernel, spatial: Sizes, norm: Norm, start: Factors, effort: Effort, *, warm: bool
 ) -> tuple[Iterates, Iterates]:
     """Every factor under the whole norm, sensitivity weighed in; unless `warm`, after a quick
-    plain fit of the kernel whitened by the covariance of its input channels."""
+    plain fit from `start` of the kernel whitened by the covariance of its input channels."""
     if not warm:
-        device = devices.named(effort.device)
         root, inverse = roots(norm.channels(kernel.shape[1]))
         white = np.einsum("ts...,sz->tz...", kernel, root)
-        outputs, inputs, *window = fit_plain(Target.of(white, spatial, device), start, DRAFT)[
-            0
-        ].factors
+        target = Target.of(white, spatial, devices.named(effort.device))
+        begin = (start[0], root @ start[1], *start[2:])
+        outputs, inputs, *window = fit_plain(target, begin, DRAFT)[0].factors
         start = (outputs, inverse @ inputs, *window)
     return polish(kernel, spatial, norm, start, effort)
 
@@ -196,11 +195,12 @@ def _form(
     ) -> Fit:
         drawn = draw(kernel.shape, rank, rng)
         begin = drawn if start is None else _grown(start, drawn)
+        is_whole = start is not None and start[0].shape[1] == rank
 
         def solve(unit: Kernel, scale: float) -> Found:
-            first = begin if start is None else shared(start, 1 / scale)
+            first = begin if start is None else shared(begin, 1 / scale)
             sizes = spatial(kernel.shape)
-            return _solve(unit, sizes, norm, first, effort, warm=start is not None)
+            return _solve(unit, sizes, norm, first, effort, warm=is_whole)
 
         return fit_unit(name, kernel, norm, begin, RULES, solve)
 
