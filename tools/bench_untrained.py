@@ -2,12 +2,11 @@
 
 For every row `onnxcp optimize` runs as a user would run it, in a process of its own, with
 ranks forced to ratio × output channels; 1,024 images calibrate CIFAR-10 networks, 400 the
-ImageNet one, and others judge. ImageNet's one folder is told apart by two folders of links.
+ImageNet one, and others judge.
 Prints JSON; `peak_bytes` is what the largest process of a run held.
 """
 
 import argparse
-import csv
 import json
 import os
 import shlex
@@ -42,30 +41,16 @@ NETWORKS = {
 }
 
 
-def sources(network: Network, data: Path, folder: Path) -> list[str]:
+def sources(network: Network, data: Path) -> list[str]:
     """Options that name disjoint samples to calibrate and to judge by."""
     if network.model.startswith("cifar10"):
-        judged, calibrating = data / "cifar10/test.npz", data / "cifar10/calibration.npz"
+        judged, calibrating = f"{data}/cifar10/test.npz", f"{data}/cifar10/calibration.npz"
         recipe = "cifar10"
     else:
-        calibrating, judged = split(data / "imagenet/val", folder, CALIBRATING)
+        images = f"{data}/imagenet/val"
+        calibrating, judged = f"{images}[:{CALIBRATING}]", f"{images}[{CALIBRATING}:]"
         recipe = "imagenet"
-    named = ["--data", str(judged), "--calibration", str(calibrating)]
-    return [*named, "--preprocess", recipe]
-
-
-def split(images: Path, folder: Path, count: int) -> tuple[Path, Path]:
-    """Folders of links to the first `count` listed images, without labels, and to the rest."""
-    with (images / "labels.csv").open(newline="", encoding="utf-8") as stream:
-        header, *rows = list(csv.reader(stream))
-    made = folder / "calibration", folder / "data"
-    for part, listed in zip(made, (rows[:count], rows[count:]), strict=True):
-        part.mkdir()
-        for name, *_ in listed:
-            (part / name).symlink_to((images / name).resolve())
-    with (made[1] / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows[count:]])
-    return made
+    return ["--data", judged, "--calibration", calibrating, "--preprocess", recipe]
 
 
 def run(command: list[str]) -> tuple[float, int]:
@@ -84,16 +69,24 @@ def run(command: list[str]) -> tuple[float, int]:
     return time.perf_counter() - start, usage.ru_maxrss * unit
 
 
-def measure(name: str, form: str, ratio: float, data: Path, jobs: int) -> dict[str, Any]:
+def measure(name: str, form: str, ratio: float, options: argparse.Namespace) -> dict[str, Any]:
     """One row: a network at one form and ratio."""
     network = NETWORKS[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         report = folder / "run.json"
-        command = [sys.executable, "-m", "onnxcp", "optimize", str(data / network.model)]
-        command += ["-o", str(folder / "out.onnx"), "--report", str(report), "--quiet"]
+        command = [sys.executable, "-m", "onnxcp", "optimize", str(options.data / network.model)]
+        command += [
+            "-o",
+            str(folder / "out.onnx"),
+            "--report",
+            str(report),
+            "--quiet",
+            "--no-cache",
+        ]
         command += ["--form", form, "--rank", f"*={ratio}c", *network.sites]
-        command += [*sources(network, data, folder), "--threads", "1", "--jobs", str(jobs)]
+        command += [*sources(network, options.data), "--threads", "1", "--jobs", str(options.jobs)]
+        command += ["--sequential"] * options.sequential
         seconds, peak = run(command)
         found = json.loads(report.read_text(encoding="utf-8"))
     return {"model": name, "form": form, "ratio": ratio} | row(found, seconds, peak)
@@ -124,14 +117,20 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=NETWORKS, help="repeatable")
     parser.add_argument("--data", type=Path, default=DATA, help="default: $ONNXCP_DATA")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--sequential", action="store_true", help="calibrate in sequence")
     options = parser.parse_args()
     rows = []
     for name in options.model or NETWORKS:
         for form, ratio in NETWORKS[name].rows:
             print(f"{name} {form} {ratio}c", file=sys.stderr)
-            rows.append(measure(name, form, ratio, options.data, options.jobs))
+            rows.append(measure(name, form, ratio, options))
             print(json.dumps(rows[-1]), file=sys.stderr)
-    print(json.dumps({"threads": 1, "jobs": options.jobs, "rows": rows}, indent=2))
+    print(
+        json.dumps(
+            {"threads": 1, "jobs": options.jobs, "sequential": options.sequential, "rows": rows},
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":

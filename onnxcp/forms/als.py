@@ -10,13 +10,15 @@ Axes and modes are those of `algebra`: factors are ordered (T, S, *spatial).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from tensorly.cp_tensor import cp_to_tensor
 
+from onnxcp.conv import Kernel, Sizes
 from onnxcp.forms.algebra import (
     Factors,
     Gram,
@@ -78,6 +80,33 @@ def factorised(normal: Gram, ridge: float) -> tuple[Cholesky, Float[np.ndarray, 
         except LinAlgError:
             ridge *= 100
     return (np.full_like(scaled, np.nan), False), scale
+
+
+def refine(kernel: Kernel, factors: Factors, spatial: Sizes, *, sweeps: int) -> Factors:
+    """Least-squares corrections of nearly exact factors, from what is left of the kernel itself.
+
+    The squared error of a sweep hides what is below 1e-8 of the kernel in its rounding; the
+    difference from the kernel does not.
+    """
+    modes = list(factors)
+    for _ in range(sweeps):
+        for mode in range(len(modes)):
+            left = kernel - cp_to_tensor((None, modes)).reshape(kernel.shape)
+            product = mttkrp(Target.of(left, spatial), modes, mode)
+            normal = grams_except([f.T @ f for f in modes], mode)
+            modes[mode] = modes[mode] + least_squares(mode, product, normal, column_energy(modes))
+    return balance(modes)
+
+
+def mttkrp(target: Target, factors: Sequence[Matrix], mode: int) -> Matrix:
+    """The tensor contracted with every factor but one mode's, term by term."""
+    places = positions(factors[2:])
+    if mode == target.wide:
+        return target.wide_product(factors[target.narrow], places)
+    carried = target.carry(factors[target.wide])
+    if mode == target.narrow:
+        return carried.narrow_product(places)
+    return spatial_mode(carried.spatial_product(factors[target.narrow]), factors[2:], mode - 2)
 
 
 def sweep(target: Target, factors: Factors, solve: SolveMode) -> tuple[Factors, float]:

@@ -26,15 +26,16 @@ from tensorly.cp_tensor import cp_to_tensor
 from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
 from onnxcp.forms import device as devices
 from onnxcp.forms.algebra import Factors, Target, balance, sensitivity
-from onnxcp.forms.als import Iterates, fit_least_squares
+from onnxcp.forms.als import Iterates, fit_least_squares, refine
 from onnxcp.forms.effort import DRAFT, Effort
 from onnxcp.forms.form import Fit, Form, Shape
-from onnxcp.forms.norm import Norm, roots
+from onnxcp.forms.norm import Norm, relative_error, roots
 from onnxcp.forms.stable import correct
 from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 from onnxcp.forms.weighted import polish
 
 GROWTH = 0.3  # size of the entries of new terms, of that of the old ones
+EXACT, REFINING = 1e-6, 20  # relative error of factors that are as good as exact; sweeps
 SIDES = ("vertical", "horizontal", "deep")  # role of the stage along each window dimension
 
 
@@ -131,15 +132,21 @@ def fit_weighted(
     return polish(kernel, spatial, norm, start, effort)
 
 
-def _solve(
+def solve_cp(
     unit: Kernel, spatial: Sizes, norm: Norm | None, start: Factors, effort: Effort, *, warm: bool
 ) -> Found:
+    """CP factors in a norm from `start`, which a warm start takes as it is."""
     if norm is None:
         target = Target.of(unit, spatial, devices.named(effort.device))
         rough, calm = fit_plain(target, start, effort)
-        return Found(rough.factors, calm.factors, calm.sweeps, rough.converged)
-    rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
-    return Found(rough.factors, calm.factors, calm.sweeps, calm.converged)
+        converged = rough.converged
+    else:
+        rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
+        converged = calm.converged
+    factors = calm.factors
+    if relative_error(unit, _reconstruct(factors, unit.shape), norm) < EXACT:
+        factors = refine(unit, factors, spatial, sweeps=REFINING)
+    return Found(rough.factors, factors, calm.sweeps, converged)
 
 
 def _reconstruct(factors: Factors, shape: Shape) -> Kernel:
@@ -200,7 +207,7 @@ def _form(
         def solve(unit: Kernel, scale: float) -> Found:
             first = begin if start is None else shared(begin, 1 / scale)
             sizes = spatial(kernel.shape)
-            return _solve(unit, sizes, norm, first, effort, warm=is_whole)
+            return solve_cp(unit, sizes, norm, first, effort, warm=is_whole)
 
         return fit_unit(name, kernel, norm, begin, RULES, solve)
 

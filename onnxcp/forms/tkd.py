@@ -22,10 +22,10 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
-from onnxcp.forms.algebra import Matrix, Target, column_energy
+from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
+from onnxcp.forms.algebra import Matrix, column_energy
 from onnxcp.forms.bases import Tucker, tucker
-from onnxcp.forms.cp import fit_plain, fit_weighted, largest
+from onnxcp.forms.cp import largest, solve_cp
 from onnxcp.forms.effort import Effort
 from onnxcp.forms.form import Factors, Fit, Form, Shape
 from onnxcp.forms.norm import Norm
@@ -91,16 +91,10 @@ def _solve(
     begun = None if start is None or not start[1].size else start[1]
     outer, first, core = _bases(tucker(unit, widths, norm, effort, begun))
     terms = drawn[2:] if start is None else _within(outer, first, start)
-    places: Sizes = (core.shape[2],)
-    if norm is None:
-        rough, calm = fit_plain(Target.of(core, places), terms, effort)
-        converged = rough.converged
-    else:
-        inner, warm = norm.reduced(first) if first.size else norm, start is not None
-        rough, calm = fit_weighted(core, places, inner, terms, effort, warm=warm)
-        converged = calm.converged
-    bases = (outer, first)
-    return Found((*bases, *rough.factors), (*bases, *calm.factors), calm.sweeps, converged)
+    inner = norm.reduced(first) if norm is not None and first.size else norm
+    found = solve_cp(core, (core.shape[2],), inner, terms, effort, warm=start is not None)
+    rough, calm = (outer, first, *found.rough), (outer, first, *found.calm)
+    return Found(rough, calm, found.sweeps, found.converged)
 
 
 def _bases(found: Tucker) -> tuple[Outer, First, Core]:

@@ -30,6 +30,7 @@ from onnxcp.forms.algebra import (
     balance,
     column_energy,
     positions,
+    sensitivity,
     sensitivity_of,
     spatial_mode,
 )
@@ -44,6 +45,7 @@ RATE = 0.05  # squared error, relative, that an e-fold of sensitivity is worth
 MOST_RATE = 0.8  # the same where the error is small,
 NOISE = 0.05  # which is below this: what int8 adds to a layer's output is of its order
 REFRESH = 10  # steps between two looks at the price
+ALLOWED = 1.01  # of the sensitivity of the start, what the end may have
 MEMORY = 10  # pairs that L-BFGS remembers
 TRIALS = 12  # step lengths at most before a step counts as failed
 SUFFICIENT = 1e-4  # of the predicted fall that a step must bring (Armijo)
@@ -113,10 +115,11 @@ def polish(
     device = named(effort.device)
     problem = Problem.of(kernel / size, spatial, norm.of_type(np.float32), device)
     rough = evaluate(problem, balance(start)[1:], 0.0)
-    found, used, converged = _search(problem, rough.factors[1:], effort)
+    bound = ALLOWED * _calm(rough)
+    found, used, converged = _search(problem, balance(rough.factors)[1:], effort, bound)
     if found.error < RESOLVED:
         problem = Problem.of(kernel / size, spatial, norm.of_type(np.float64), device)
-        found, more, converged = _search(problem, found.factors[1:], effort)
+        found, more, converged = _search(problem, found.factors[1:], effort, bound)
         used += more
 
     def scaled(point: Point) -> Factors:
@@ -164,29 +167,47 @@ def _taken(problem: Problem, held: Held) -> Matrix:
     return matrix
 
 
-def _search(problem: Problem, inner: Factors, effort: Effort) -> tuple[Point, int, bool]:
-    """L-BFGS steps from `inner`: the last point, the steps taken, and whether it settled."""
+def _search(
+    problem: Problem, inner: Factors, effort: Effort, bound: float
+) -> tuple[Point, int, bool]:
+    """L-BFGS steps from `inner`: the last point of a sensitivity up to `bound`, the steps taken,
+    and whether it settled there. While sensitivity is above, its price doubles at every look."""
     point = evaluate(problem, inner, 0.0)
-    price, pairs, before = 0.0, list[Pair](), None
+    price, pressure, pairs = 0.0, 1.0, list[Pair]()
+    before, within, since = None, point, REFRESH
     for used in range(effort.polish):
-        if used % REFRESH == 0:
-            price = worth(point.error) / max(point.calm, TINY)
-            if before is not None and _gain(before, point) < REFRESH * effort.settled:
+        if since >= REFRESH:
+            is_calm, since = _calm(point) <= bound, 0
+            within, pressure = (point, 1.0) if is_calm else (within, 2 * pressure)
+            price = pressure * worth(point.error) / max(point.calm, TINY)
+            if before is not None and is_calm and _gain(before, point) < REFRESH * effort.settled:
                 return point, used, True
             before = point
-        heading = direction(problem, point, price, pairs)
-        moved = _step(problem, point, price, heading)
-        if moved is None:
-            if not pairs:
-                return point, used, True
+        moved, since = (
+            _step(problem, point, price, direction(problem, point, price, pairs)),
+            since + 1,
+        )
+        if moved is not None:
+            pairs = _remembered(pairs, point, moved, price)
+            point = moved
+        elif pairs:
             pairs = []
-            continue
-        change = _minus(moved.factors[1:], point.factors[1:])
-        turn = _minus(moved.slope(price), point.slope(price))
-        if _dot(change, turn) > 0:
-            pairs = [*pairs[1 - MEMORY :], (change, turn)]
-        point = moved
-    return point, effort.polish, False
+        elif since > 1:
+            since = REFRESH  # settled at a price that is out of date
+        else:
+            return (point if _calm(point) <= bound else within), used, True
+    return (point if _calm(point) <= bound else within), effort.polish, False
+
+
+def _calm(point: Point) -> float:
+    """Sensitivity of the terms as they will be scaled."""
+    return sensitivity(balance(point.factors))
+
+
+def _remembered(pairs: list["Pair"], point: Point, moved: Point, price: float) -> list["Pair"]:
+    change = _minus(moved.factors[1:], point.factors[1:])
+    turn = _minus(moved.slope(price), point.slope(price))
+    return [*pairs[1 - MEMORY :], (change, turn)] if _dot(change, turn) > 0 else pairs
 
 
 def worth(error: float) -> float:
