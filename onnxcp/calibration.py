@@ -1,5 +1,6 @@
 """What the sites of a model read on calibration data, by running it."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def calibrate(
     memory: int = MEMORY,
     seed: int = 0,
     progress: Progress = silent,
-) -> dict[str, Statistics]:
-    """Statistics of the sites' inputs by kernel tensor; none without calibration samples.
+) -> tuple[dict[str, Statistics], str | None]:
+    """Statistics of the sites' inputs by kernel tensor, and the hash of the samples run; none
+    without calibration samples.
 
     Raises:
         DataError: activations that are NaN or infinite.
@@ -35,16 +37,20 @@ def calibrate(
     """
     samples, batching = inputs.calibration, inputs.calibrating
     if samples is None:
-        return {}
+        return {}, None
     sources = list(dict.fromkeys(site.source for site in sites))
     path = folder / "watched.onnx"
     files.save(with_outputs(model.proto, sources), path, model.external)
     runner = open_runner(path, target.unhurried)
 
+    digest = hashlib.sha256()
+
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
+        for name in sorted(feeds):
+            digest.update(np.ascontiguousarray(feeds[name]).tobytes())
         return {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
 
-    return collect(
+    found = collect(
         run,
         samples.batches(batching.size),
         len(samples),
@@ -55,3 +61,4 @@ def calibrate(
         seed=seed,
         progress=progress,
     )
+    return found, digest.hexdigest()

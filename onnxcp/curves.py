@@ -68,8 +68,7 @@ def rank_curves(
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
     with tempfile.TemporaryDirectory() as folder, fitting.workers(jobs) as workers:
         fits = Fits({s.name: s for s in sites}, sources.seed, workers, cache)
-        found = calibrate(model, sites, inputs, target, Path(folder), progress=progress)
-        fits.learn(found)
+        fits.learn(*calibrate(model, sites, inputs, target, Path(folder), progress=progress))
         asked = [(s, f) for s in sites for f in forms if FORMS[f].refuses(s.part) is None]
         with ThreadPoolExecutor(jobs) as pool:
             made = []

@@ -95,13 +95,15 @@ class Fits:
         self._sites, self._seed, self._workers, self._store = sites, seed, workers, kept_in
         self._device = device
         self._statistics: Mapping[str, Statistics] = {}
+        self.samples: str | None = None
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
         self._lock = threading.Lock()
 
-    def learn(self, statistics: Mapping[str, Statistics]) -> None:
-        """Fit from now on in the norm of these inputs, given by kernel tensor."""
-        self._statistics = {**self._statistics, **statistics}
+    def learn(self, statistics: Mapping[str, Statistics], samples: str | None) -> None:
+        """Fit from now on in the norm of these inputs, given by kernel tensor; `samples` is the
+        hash of what was run to see them."""
+        self._statistics, self.samples = statistics, samples
         with self._lock:
             self._known.clear()
 

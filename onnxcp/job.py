@@ -3,21 +3,21 @@
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from onnxcp import __version__, files, fitting, store
 from onnxcp.activations import MEMORY
 from onnxcp.calibration import calibrate
-from onnxcp.errors import UsageError
+from onnxcp.errors import PlanError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import AUTO, FORMS, Effort
 from onnxcp.forms.device import DEVICES, named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits
 from onnxcp.latency import all_choices
-from onnxcp.plan import Choice, Plan, forced_ranks, from_json
+from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
 from onnxcp.progress import Progress
 from onnxcp.providers import Runner, Target, open_runner
 from onnxcp.rewrite import rewrite, with_outputs
@@ -72,9 +72,11 @@ class Settings:
         return AUTO if self.form == "auto" else (self.form,)
 
     @property
-    def fit_seed(self) -> int:
-        """A replayed plan brings the seed of its fits."""
-        return self.seed if self.plan is None else from_json(self.plan)[1]
+    def recipe(self) -> Recipe:
+        """How fits are made, but for the samples; a replayed plan brings it all."""
+        if self.plan is not None:
+            return from_json(self.plan)[1]
+        return Recipe(self.seed, None, self.correct_bias, self.sequential)
 
     @property
     def is_forced(self) -> bool:
@@ -172,23 +174,35 @@ class Job:
 
         Raises:
             DataError: activations that are NaN or infinite.
+            PlanError: a replayed plan was made with other samples.
             UsageError: a memory limit that can not be kept.
         """
         sites = [s for s in self.sites if s.name in names]
-        if self.inputs.calibration is None or not sites:
+        replayed = None if self.settings.plan is None else self.settings.recipe
+        if not sites or (replayed is not None and replayed.calibration is None):
             return
-        found = calibrate(
+        found, samples = calibrate(
             self.model,
             sites,
             self.inputs,
             self.settings.target,
             self.folder,
-            correct_bias=self.settings.correct_bias,
+            correct_bias=self.settings.recipe.correct_bias,
             memory=self.settings.calibration_memory,
             seed=self.settings.seed,
             progress=self.progress,
         )
-        self.fits.learn(found)
+        if replayed is not None and samples != replayed.calibration:
+            raise PlanError(
+                f"{self.settings.plan}: the plan's fits were made with other calibration samples; "
+                "pass the --data, --calibration and --preprocess of the run that wrote it"
+            )
+        self.fits.learn(found, samples)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the fits of this run were made."""
+        return replace(self.settings.recipe, calibration=self.fits.samples)
 
     def _provenance(self, plan: Plan) -> dict[str, str]:
         return {
@@ -224,7 +238,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
         fitting.workers(settings.jobs if settings.fit_device == "cpu" else 1) as workers,
     ):
         by_name = {s.name: s for s in sites}
-        fits = Fits(by_name, settings.fit_seed, workers, settings.cache, settings.fit_device)
+        fits = Fits(by_name, settings.recipe.seed, workers, settings.cache, settings.fit_device)
         yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress)
     if settings.cache is not None:
         store.prune(settings.cache)

@@ -59,9 +59,9 @@ def plan_file(output: Path) -> Path:
 
 
 def _write(job: Job, staged: Path, plan: Plan) -> None:
-    output, seed = job.settings.output, job.settings.fit_seed
+    output = job.settings.output
     files.move(staged, output)
-    files.write_text(plan_file(output), to_json(plan, job.model.sha256, seed))
+    files.write_text(plan_file(output), to_json(plan, job.model.sha256, job.recipe))
 
 
 def _copy(source: Path, staged: Path) -> Path:
@@ -139,7 +139,7 @@ def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     if not outcome.plan.choices:
         return outcome
     job.progress("fit the plan", 0, 1)
-    if job.settings.sequential:
+    if job.settings.recipe.sequential:
         refine(job, outcome.plan)
     settings, staged = job.settings, job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan)

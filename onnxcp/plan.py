@@ -8,14 +8,14 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from onnxcp.errors import PlanError
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,33 +84,50 @@ class Score:
 Judge = Callable[[Plan], Score]
 
 
-def to_json(plan: Plan, source: str, seed: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the fits of a plan depend on besides the model: with it a plan replays to the same
+    bytes. `calibration` is the hash of the samples that calibrated; None for the plain norm."""
+
+    seed: int = 0
+    calibration: str | None = None
+    correct_bias: bool = True
+    sequential: bool = False
+
+
+def to_json(plan: Plan, source: str, recipe: Recipe) -> str:
     """The file `--plan` reads. `source` is the model's sha256."""
     sites = {n: {"form": c.form, "rank": c.rank} for n, c in sorted(plan.choices.items())}
-    document = {"plan_version": PLAN_VERSION, "source_sha256": source, "seed": seed, "sites": sites}
+    document = {
+        "plan_version": PLAN_VERSION,
+        "source_sha256": source,
+        "fits": asdict(recipe),
+        "sites": sites,
+    }
     return json.dumps(document, indent=2) + "\n"
 
 
-def from_json(path: Path) -> tuple[Plan, int]:
-    """The plan in a file and the seed of its fits.
+def from_json(path: Path) -> tuple[Plan, Recipe]:
+    """The plan in a file and the recipe of its fits.
 
     Raises:
         PlanError: not a plan file, or of another version.
     """
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version, sites, seed = document["plan_version"], document["sites"], document["seed"]
+        version, sites, fits = document["plan_version"], document["sites"], document.get("fits", {})
         choices = {name: Choice(str(row["form"]), row["rank"]) for name, row in sites.items()}
+        recipe = Recipe(**fits)
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; give a plan that a run wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PlanError(f"{path}: not a plan file; give a plan that a run wrote") from error
     if version != PLAN_VERSION:
         raise PlanError(f"{path}: plan version {version}, not {PLAN_VERSION}; make it again")
-    for number in (seed, *(choice.rank for choice in choices.values())):
+    for number in (recipe.seed, *(choice.rank for choice in choices.values())):
         if type(number) is not int or number < 0:
             raise PlanError(f"{path}: {number!r} is no rank or seed; give a plan that a run wrote")
-    return Plan(choices), seed
+    return Plan(choices), recipe
 
 
 def round_up(rank: float, block: int) -> int:

@@ -35,7 +35,7 @@ def refine(job: Job, plan: Plan) -> None:
 
     A site whose patch covariance would not fit the memory allowed keeps its fit.
     """
-    if job.inputs.calibration is None:
+    if job.inputs.calibration is None or job.fits.samples is None:
         return
     sites = [s for s in job.sites if s.name in plan.choices]
     for number, site in enumerate(sites):
@@ -46,7 +46,7 @@ def refine(job: Job, plan: Plan) -> None:
             _seen(job, site, plan, sites[:number]),
             len(job.inputs.calibration),
             site,
-            correct_bias=job.settings.correct_bias,
+            correct_bias=job.settings.recipe.correct_bias,
             seed=job.settings.seed,
         )
         job.fits.refit(site.name, plan.choices[site.name], _refit(job, site, found, number))

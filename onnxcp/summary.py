@@ -209,6 +209,12 @@ def _precision(job: Job) -> str:
     return counts.most_common(1)[0][0] if counts else "float32"
 
 
+def _calibrating(job: Job) -> int:
+    """How many samples the norm of the fits is of; 0 for the plain one."""
+    samples = job.inputs.calibration
+    return 0 if samples is None or job.fits.samples is None else len(samples)
+
+
 def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
     settings, sources = job.settings, job.settings.sources
     return {
@@ -220,6 +226,9 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "exclude": list(settings.exclude),
         "data": list(sources.data),
         "calibration": list(sources.calibration),
+        "calibration_samples": _calibrating(job),
+        "bias_correction": job.recipe.correct_bias,
+        "sequential": job.recipe.sequential,
         "preprocess": sources.preprocess,
         "samples": sources.samples,
         "seed": settings.seed,

@@ -5,16 +5,18 @@ import json
 import pytest
 
 from onnxcp.errors import PlanError
-from onnxcp.plan import Choice, Plan, forced_ranks, from_json, round_up, to_json
+from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json, round_up, to_json
 
 CHANNELS = {"stem": 10, "block/conv1": 64, "block/conv2": 128}
+
+RECIPE = Recipe(7, "cd" * 32, correct_bias=False, sequential=True)
 
 
 def test_a_plan_survives_its_file(tmp_path):
     plan = Plan({"b": Choice("cp3", 32), "a": Choice("cp4", 16)})
     file = tmp_path / "plan.json"
-    file.write_text(to_json(plan, "ab" * 32, 7))
-    assert from_json(file) == (plan, 7)
+    file.write_text(to_json(plan, "ab" * 32, RECIPE))
+    assert from_json(file) == (plan, RECIPE)
 
 
 def test_a_plan_is_identified_by_its_choices_not_their_order():
@@ -26,7 +28,7 @@ def test_a_plan_is_identified_by_its_choices_not_their_order():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"plan_version": 1}', '{"plan_version": 1, "seed": 0, "sites": {"a": {}}}'],
+    ["", "[]", "{}", '{"plan_version": 2}', '{"plan_version": 2, "fits": {}, "sites": {"a": {}}}'],
 )
 def test_what_is_no_plan_is_refused(tmp_path, text):
     file = tmp_path / "plan.json"
@@ -37,7 +39,7 @@ def test_what_is_no_plan_is_refused(tmp_path, text):
 
 def test_another_version_is_refused(tmp_path):
     file = tmp_path / "plan.json"
-    file.write_text(json.dumps({"plan_version": 99, "sites": {}, "seed": 0}))
+    file.write_text(json.dumps({"plan_version": 99, "sites": {}, "fits": {}}))
     with pytest.raises(PlanError, match="99"):
         from_json(file)
 

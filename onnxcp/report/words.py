@@ -31,6 +31,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines.append(
             ("accuracy" if report.accuracy.measured else "outputs", accuracy(report.accuracy))
         )
+    if report.replaced:
+        lines.append(("fitted to", fitted_to(report)))
     macs, parameters = model.macs_before, model.parameters_before
     lines += [
         ("multiply-adds", _change(macs, model.macs_after)),
@@ -41,6 +43,15 @@ def facts(report: Report) -> list[tuple[str, str]]:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
     return lines
+
+
+def fitted_to(report: Report) -> str:
+    """What the errors of the table are measured on."""
+    samples = report.settings.get("calibration_samples", 0)
+    if not samples:
+        return "the weights alone; --calibration or --data would fit to what layers really read"
+    order = ", one layer after the other" if report.settings.get("sequential") else ""
+    return f"what layers read on {samples} samples{order}"
 
 
 def _change(before: int, after: int) -> str:
