@@ -385,7 +385,9 @@ def test_tkd_with_bases_recovers_what_it_planted(norm):
     outer, first, outputs, inputs, window = form.draw(BASED, RANK, rng)
     outputs[:, 3:] = 0
     kernel = form.reconstruct((outer, first, outputs, inputs, window), BASED)
-    effort = Effort(corrections=0, floor=0.0, finish=3000, polish=500, tolerance=1e-12)
+    effort = Effort(
+        corrections=0, floor=0.0, finish=3000, polish=500, tolerance=1e-12, settled=1e-12
+    )
     fit = form.fit(kernel, RANK, norm(20, 9), np.random.default_rng(1), effort, None)
     assert fit.error < 1e-6
 

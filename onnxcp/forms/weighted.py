@@ -174,13 +174,14 @@ def _search(
     and whether it settled there. While sensitivity is above, its price doubles at every look."""
     point = evaluate(problem, inner, 0.0)
     price, pressure, pairs = 0.0, 1.0, list[Pair]()
-    before, within, since = None, point, REFRESH
+    before, within, since, limit = None, point, REFRESH, REFRESH * effort.settled
     for used in range(effort.polish):
         if since >= REFRESH:
             is_calm, since = _calm(point) <= bound, 0
             within, pressure = (point, 1.0) if is_calm else (within, 2 * pressure)
             price = pressure * worth(point.error) / max(point.calm, TINY)
-            if before is not None and is_calm and _gain(before, point) < REFRESH * effort.settled:
+            settled = before is not None and _gain(before, point, effort) < limit
+            if settled and is_calm:
                 return point, used, True
             before = point
         moved, since = (
@@ -216,12 +217,14 @@ def worth(error: float) -> float:
     return min(RATE * max(error, NOISE), MOST_RATE * error)
 
 
-def _gain(before: Point, now: Point) -> float:
-    """How much better a point is, relative to its error."""
+def _gain(before: Point, now: Point, effort: Effort) -> float:
+    """How much better a point is, relative to its error, or to NOISE where that is larger and
+    not only exact factors will do: what is below it is not worth many steps."""
     rate = worth(now.error) / max(now.error, TINY)
     fallen = np.log(max(before.error, TINY)) - np.log(max(now.error, TINY))
     calmed = np.log(max(before.calm, TINY)) - np.log(max(now.calm, TINY))
-    return float(fallen + rate * calmed)
+    share = min(1.0, now.error / NOISE) if effort.floor else 1.0
+    return float(fallen + rate * calmed) * share
 
 
 Pair = tuple[Factors, Factors]  # change of the point, change of the slope
