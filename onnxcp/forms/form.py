@@ -23,7 +23,7 @@ class Outcome(enum.Enum):
 
     CONVERGED = "converged"
     SWEEPS_EXHAUSTED = "stopped at the sweep limit; a little more accuracy is left in this rank"
-    DIVERGED = "not finite: refused; try a lower rank"
+    DIVERGED = "not finite, or not to be computed with: refused; try a lower rank"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

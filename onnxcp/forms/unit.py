@@ -11,6 +11,8 @@ from onnxcp.conv import Kernel
 from onnxcp.forms.form import Factors, Fit, Outcome, Shape
 from onnxcp.forms.norm import Norm, relative_error
 
+WIDEST_SCALE = 1e50  # of a kernel: sensitivity is of the fourth power of its factors
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
@@ -51,13 +53,16 @@ def fit_unit(
 ) -> Fit:
     """The fit that `solve` makes of the kernel at unit scale, and of the scale it is told.
 
-    `start` gives the shapes of the factors of a kernel that has none: zero, or not finite.
+    `start` gives the shapes of the factors of a kernel that has none: zero, not finite, or of
+    a scale whose squares are not.
     """
     largest = float(np.abs(kernel).max())
-    if not largest or not np.isfinite(largest):
-        outcome = Outcome.DIVERGED if largest else Outcome.CONVERGED
-        nothing = tuple(np.full_like(f, largest) for f in start)
-        return Fit(name, nothing, largest, largest, largest, outcome, 0)
+    if not largest:
+        nothing = tuple(np.zeros_like(f) for f in start)
+        return Fit(name, nothing, 0.0, 0.0, 0.0, Outcome.CONVERGED, 0)
+    if not 1 / WIDEST_SCALE < largest < WIDEST_SCALE:
+        lost = tuple(np.full_like(f, np.nan) for f in start)
+        return Fit(name, lost, np.nan, np.nan, np.nan, Outcome.DIVERGED, 0)
     unit = kernel.astype(np.float64) / largest
     found = solve(unit, largest)
     before = rules.scale(found.rough, largest)
