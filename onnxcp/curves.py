@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import files, fitting
+from onnxcp import files
 from onnxcp.calibration import calibrate
 from onnxcp.conv import cost
 from onnxcp.fitting import Fits, knots, largest_rank
@@ -25,6 +25,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.sites import Site
 from onnxcp.survey import survey
+from onnxcp.workers import workers as processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def rank_curves(
     model = files.load(path)
     inputs = prepare(model.inputs, sources)
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
-    with tempfile.TemporaryDirectory() as folder, fitting.workers(jobs) as workers:
+    with tempfile.TemporaryDirectory() as folder, processes(jobs) as workers:
         fits = Fits({s.name: s for s in sites}, sources.seed, workers, cache)
         fits.learn(*calibrate(model, sites, inputs, target, Path(folder), progress=progress))
         asked = [(s, f) for s in sites for f in forms if FORMS[f].refuses(s.part) is None]

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from onnxcp.errors import DataError
+from onnxcp.places import EVERYTHING, place
 from onnxcp.preprocess import CHANNELS, Preprocess, read_image, to_input
 from onnxcp.tensors import Feeds, Shape, TensorSpec
 
 LABELS = ("label", "labels")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CLASS_NUMBER = re.compile("-?[0-9]{1,18}")
-SLICE = re.compile(r"(.+)\[([0-9]{0,12}):([0-9]{0,12})\]")
-EVERYTHING = 2**62
 DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
@@ -102,22 +101,6 @@ def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Sample
     if path.suffix != ".npz":
         raise DataError(f"{source}: not samples; give an .npz file or a folder of images")
     return _npz(path, specs, recipe)
-
-
-def place(source: str) -> tuple[Path, range]:
-    """The path of a source and which of its samples are meant."""
-    found = None if Path(source).exists() else SLICE.fullmatch(source)
-    if found is None:
-        return Path(source), range(EVERYTHING)
-    start, stop = (int(found[k]) if found[k] else plain for k, plain in ((2, 0), (3, EVERYTHING)))
-    return Path(found[1]), range(start, stop)
-
-
-def share_samples(one: str, two: str) -> bool:
-    """Whether two sources have samples in common."""
-    (first, mine), (second, yours) = place(one), place(two)
-    apart = max(mine.start, yours.start) >= min(mine.stop, yours.stop)
-    return first.resolve() == second.resolve() and not apart
 
 
 def _part(samples: Samples, part: range, source: str) -> Samples:

@@ -1,64 +1,29 @@
 """Fits of a model's sites, each computed once, and the chains they become.
 
-A fit depends on the kernel, form, rank and seed alone: never on which fits came before.
+A fit depends on its task alone: never on which fits came before.
 """
 
 import hashlib
 import math
-import os
-import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from loky import ProcessPoolExecutor
-from threadpoolctl import threadpool_limits
 
-from onnxcp import store
 from onnxcp.activations import Statistics
 from onnxcp.conv import Chain, Kernel, Stage, with_bias
-from onnxcp.errors import OnnxcpError, PlanError
+from onnxcp.errors import PlanError
 from onnxcp.forms import DRAFT, FORMS, Effort, Outcome, grouped
 from onnxcp.forms.form import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
-from onnxcp.forms.norm import Norm, energy, flat, relative_error
+from onnxcp.forms.norm import flat, relative_error
 from onnxcp.plan import Choice, Plan, round_up
 from onnxcp.sites import Site
-from onnxcp.store import Entry
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fitted(Entry):
-    """The fits of a layer's groups, mostly one, as one."""
-
-    @property
-    def factors(self) -> tuple[Factors, ...]:
-        return tuple(fit.factors for fit in self.fits)
-
-    @property
-    def error(self) -> float:
-        """‖K − K̂‖ / ‖K‖ of the whole layer."""
-        lost = sum(f.error**2 * e for f, e in zip(self.fits, self.energies, strict=True))
-        return math.sqrt(lost / sum(self.energies)) if sum(self.energies) else 0.0
-
-    @property
-    def sensitivity_before(self) -> float:
-        return sum(fit.sensitivity_before for fit in self.fits)
-
-    @property
-    def sensitivity_after(self) -> float:
-        return sum(fit.sensitivity_after for fit in self.fits)
-
-    @property
-    def outcome(self) -> Outcome:
-        """The worst of the groups'."""
-        return max((fit.outcome for fit in self.fits), key=list(Outcome).index)
-
+from onnxcp.task import Fitted, Task, compute, norm_in
+from onnxcp.workers import while_alive
 
 FULL = Effort()
 FIRST = 16  # the first knot of a ladder of ranks
@@ -131,7 +96,7 @@ class Fits:
             self._store,
             self._device,
         )
-        with _while_workers_live(name):
+        with while_alive(name):
             done = self._submit(task).result()
         if done.outcome is not Outcome.DIVERGED:
             self._refits[name, choice] = (aim, done)
@@ -144,10 +109,10 @@ class Fits:
         """
         if effort == FULL and (name, choice) in self._refits:
             return self._refits[name, choice][1]
-        with _while_workers_live(name):
+        with while_alive(name):
             return self._future(name, choice, effort).result()
 
-    def _future(self, name: str, choice: Choice, effort: Effort) -> "Future[Fitted]":
+    def _future(self, name: str, choice: Choice, effort: Effort) -> Future[Fitted]:
         check(self._sites, name, choice)
         site = self._sites[name]
         key = (site.tensor, choice, effort)
@@ -168,7 +133,7 @@ class Fits:
 
     def _start(
         self, site: Site, choice: Choice, effort: Effort, starts: tuple[Factors, ...]
-    ) -> "Future[Fitted]":
+    ) -> Future[Fitted]:
         seed = (self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
         known = self._statistics.get(site.tensor)
         task = Task(
@@ -183,10 +148,10 @@ class Fits:
             self._store,
             self._device,
         )
-        with _while_workers_live(site.name):
+        with while_alive(site.name):
             return self._submit(task)
 
-    def _submit(self, task: "Task") -> "Future[Fitted]":
+    def _submit(self, task: Task) -> Future[Fitted]:
         if self._workers is not None:
             return self._workers.submit(compute, task)
         future: Future[Fitted] = Future()
@@ -266,7 +231,7 @@ class Fits:
             for kernel, model, norm, energy in zip(
                 parts(site.kernel, site.group),
                 dense,
-                map(_norm, self._covariances(site)),
+                map(norm_in, self._covariances(site)),
                 fitted.energies,
                 strict=True,
             )
@@ -292,63 +257,6 @@ class Fits:
         return reconstructed(FORMS[choice.form], stored, site.part)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """All that a fit depends on, and where fits are kept.
-
-    `inputs` is the hash of the covariances; `starts` are factors of the groups to begin from,
-    random ones where there are none.
-    """
-
-    kernel: Kernel
-    group: int
-    covariances: tuple[Path | None, ...]
-    inputs: str
-    choice: Choice
-    seed: tuple[int, ...]
-    effort: Effort
-    starts: tuple[Factors, ...] = ()
-    store: Path | None = None
-    device: str = "cpu"
-
-    @property
-    def key(self) -> str:
-        arrays = [self.kernel, *(factor for factors in self.starts for factor in factors)]
-        choice, effort = self.choice, self.effort
-        settings = f"{self.group}|{self.inputs}|{choice}|{self.seed}|{effort}|{self.device}"
-        return store.key_of(arrays, settings)
-
-
-def compute(task: Task) -> Fitted:
-    """The fits of a layer, from the store if they were made before.
-
-    On one thread: their matrices are too small to share out, and several fits at once use
-    the cores better.
-    """
-    if task.store is None:
-        return _computed(task)
-    kept = store.load(task.store, task.key)
-    if kept is not None:
-        return Fitted(kept.fits, kept.energies, kept.seconds)
-    made = _computed(task)
-    if made.outcome is not Outcome.DIVERGED:
-        store.save(task.store, task.key, made)
-    return made
-
-
-def _computed(task: Task) -> Fitted:
-    begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
-    fits, energies, effort = [], [], replace(task.effort, device=task.device)
-    with threadpool_limits(1):
-        for number, kernel in enumerate(parts(task.kernel, task.group)):
-            rng = np.random.default_rng((*task.seed, number))
-            norm = _norm(task.covariances[number])
-            start = task.starts[number] if task.starts else None
-            fits.append(form.fit(kernel, rank // task.group, norm, rng, effort, start))
-            energies.append(energy(kernel, norm))
-    return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
-
-
 def knots(rank: int, group: int) -> tuple[int | None, int]:
     """The ranks around `rank` at which drafts grow from one another, FIRST times powers of two:
     the largest one below it, if any, and the smallest one from it on."""
@@ -367,67 +275,6 @@ def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:
     rows = flat(kernel).reshape(len(means), -1, means.shape[1])
     outputs: np.ndarray = np.einsum("gtk,gk->gt", rows, means).ravel()
     return outputs
-
-
-def _norm(covariance: Path | None) -> Norm | None:
-    return None if covariance is None else Norm.of(np.load(covariance))
-
-
-@contextmanager
-def workers(jobs: int) -> Iterator[Executor | None]:
-    """Processes for fits, gone when the block ends, however it ends; None for one job."""
-    if jobs == 1:
-        yield None
-        return
-    with _interrupts_ignored(), _tracker_silenced():
-        executor = ProcessPoolExecutor(jobs)
-        started = [executor.submit(int) for _ in range(jobs)]
-    try:
-        wait(started)  # so that nothing starts up while something is timed
-        yield executor
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
-
-
-@contextmanager
-def _while_workers_live(name: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenExecutor as error:
-        raise OnnxcpError(
-            f"{name}: a process that fits was killed, probably for lack of memory; "
-            "try a smaller --jobs"
-        ) from error
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, which reaches every process of a terminal:
-    the first one ends the others. Ignored signals are inherited, before a child runs a line."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _tracker_silenced() -> Iterator[None]:
-    """Processes started inside do not warn of semaphores that a killed one left: loky's
-    tracker, which does, is also what cleans them up."""
-    name, quiet = "PYTHONWARNINGS", "ignore::UserWarning:loky.backend.resource_tracker"
-    before = os.environ.get(name)
-    os.environ[name] = f"{before},{quiet}" if before else quiet
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:

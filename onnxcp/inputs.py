@@ -8,6 +8,7 @@ import numpy as np
 from onnxcp import data, preprocess
 from onnxcp.data import Batching, Samples
 from onnxcp.errors import UsageError
+from onnxcp.places import share_samples
 from onnxcp.tensors import Feeds, Shape, TensorSpec, concrete_shapes
 
 SYNTHETIC = 4  # made-up feeds to judge by where there is no data
@@ -111,7 +112,7 @@ def _split(samples: Samples) -> tuple[Samples | None, Samples]:
 def _refuse_reuse(sources: Sources) -> None:
     for judged in sources.data:
         for source in sources.calibration:
-            if data.share_samples(judged, source):
+            if share_samples(judged, source):
                 raise UsageError(
                     f"--data {judged} and --calibration {source} share samples; those that "
                     "calibrate must not judge: give others, or parts as PATH[:400] and PATH[400:]"

@@ -24,6 +24,7 @@ from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
+from onnxcp.workers import workers as processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
             )
     with (
         tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
-        fitting.workers(settings.jobs if settings.fit_device == "cpu" else 1) as workers,
+        processes(settings.jobs if settings.fit_device == "cpu" else 1) as workers,
     ):
         by_name = {s.name: s for s in sites}
         fits = Fits(by_name, settings.recipe.seed, workers, settings.cache, settings.fit_device)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from onnxcp import data, preprocess
 from onnxcp.errors import DataError
+from onnxcp.places import share_samples
 from onnxcp.preprocess import PRESETS, to_input
 from onnxcp.tensors import TensorSpec
 
@@ -170,6 +171,6 @@ def test_an_empty_part_is_refused(tmp_path):
 
 
 def test_parts_that_overlap_share_samples_and_others_do_not():
-    assert data.share_samples("a.npz[:400]", "./a.npz[399:]")
-    assert not data.share_samples("a.npz[:400]", "a.npz[400:]")
-    assert not data.share_samples("a.npz", "b.npz")
+    assert share_samples("a.npz[:400]", "./a.npz[399:]")
+    assert not share_samples("a.npz[:400]", "a.npz[400:]")
+    assert not share_samples("a.npz", "b.npz")

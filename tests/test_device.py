@@ -9,7 +9,8 @@ from onnxcp.forms.algebra import Target
 from onnxcp.forms.als import least_squares, sweep
 from onnxcp.forms.device import named
 from onnxcp.forms.norm import Norm
-from onnxcp.forms.weighted import Problem, evaluate
+from onnxcp.forms.problem import Problem
+from onnxcp.forms.weighted import evaluate
 
 
 def covariance(size):

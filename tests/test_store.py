@@ -106,7 +106,7 @@ def test_the_entries_not_used_for_longest_go_first(tmp_path):
 def test_a_fit_is_computed_once_for_all_runs(tmp_path, monkeypatch):
     one = Fits({"a": site("a", (8, 8, 3, 3))}, 0, kept_in=tmp_path)
     made = one.get("a", Choice("cp3", 8))
-    monkeypatch.setattr("onnxcp.fitting._computed", lambda task: pytest.fail("computed twice"))
+    monkeypatch.setattr("onnxcp.task._computed", lambda task: pytest.fail("computed twice"))
     again = Fits({"a": site("a", (8, 8, 3, 3))}, 0, kept_in=tmp_path).get("a", Choice("cp3", 8))
     for a, b in zip(made.factors[0], again.factors[0], strict=True):
         np.testing.assert_array_equal(a, b)

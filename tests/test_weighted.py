@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from onnxcp.forms.norm import Norm, flat, unflat
-from onnxcp.forms.weighted import Problem, evaluate
+from onnxcp.forms.problem import Problem
+from onnxcp.forms.weighted import evaluate
 
 SHAPE = (5, 4, 3, 2)
 SPATIAL = {"cp3": (6,), "cp4": (3, 2)}

@@ -112,10 +112,10 @@ def optimize(
     Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
     """
     with errors_as_lines(verbose):
-        from onnxcp.data import place
         from onnxcp.files import existing
         from onnxcp.job import Settings
         from onnxcp.judging import Limits
+        from onnxcp.places import place
 
         written = output or existing(model).with_suffix(".cp.onnx")
         _reserve([model, *(place(s)[0] for s in (*data, *calibration))], written, report, overwrite)

@@ -1,0 +1,23 @@
+"""Which samples a SPEC names: a path, or a part of what lies there as `PATH[a:b]`."""
+
+import re
+from pathlib import Path
+
+SLICE = re.compile(r"(.+)\[([0-9]{0,12}):([0-9]{0,12})\]")
+EVERYTHING = 2**62
+
+
+def place(source: str) -> tuple[Path, range]:
+    """The path of a source and which of its samples are meant."""
+    found = None if Path(source).exists() else SLICE.fullmatch(source)
+    if found is None:
+        return Path(source), range(EVERYTHING)
+    start, stop = (int(found[k]) if found[k] else plain for k, plain in ((2, 0), (3, EVERYTHING)))
+    return Path(found[1]), range(start, stop)
+
+
+def share_samples(one: str, two: str) -> bool:
+    """Whether two sources have samples in common."""
+    (first, mine), (second, yours) = place(one), place(two)
+    apart = max(mine.start, yours.start) >= min(mine.stop, yours.stop)
+    return first.resolve() == second.resolve() and not apart

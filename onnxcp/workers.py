@@ -1,0 +1,69 @@
+"""Processes that fit, and that are gone when a run ends, however it ends."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, wait
+from contextlib import contextmanager
+
+from loky import ProcessPoolExecutor
+
+from onnxcp.errors import OnnxcpError
+
+
+@contextmanager
+def workers(jobs: int) -> Iterator[Executor | None]:
+    """Processes for fits, gone when the block ends, however it ends; None for one job."""
+    if jobs == 1:
+        yield None
+        return
+    with _interrupts_ignored(), _tracker_silenced():
+        executor = ProcessPoolExecutor(jobs)
+        started = [executor.submit(int) for _ in range(jobs)]
+    try:
+        wait(started)  # so that nothing starts up while something is timed
+        yield executor
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def while_alive(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise OnnxcpError(
+            f"{name}: a process that fits was killed, probably for lack of memory; "
+            "try a smaller --jobs"
+        ) from error
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which reaches every process of a terminal:
+    the first one ends the others. Ignored signals are inherited, before a child runs a line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _tracker_silenced() -> Iterator[None]:
+    """Processes started inside do not warn of semaphores that a killed one left: loky's
+    tracker, which does, is also what cleans them up."""
+    name, quiet = "PYTHONWARNINGS", "ignore::UserWarning:loky.backend.resource_tracker"
+    before = os.environ.get(name)
+    os.environ[name] = f"{before},{quiet}" if before else quiet
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
