@@ -16,7 +16,7 @@ Data = Annotated[
         "--data",
         metavar="SPEC",
         help="Evaluation samples: an .npz (arrays named as the inputs, 'label' optional) or a "
-        "folder of images (labels.csv: file,label); PATH[a:b] for some of them. Repeatable.",
+        "folder of images (labels.csv: file,label); PATH\\[a:b] for some of them. Repeatable.",
     ),
 ]
 Calibration = Annotated[
