@@ -12,10 +12,10 @@ import json
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from tensorly.cp_tensor import cp_to_tensor
 from tensorly.decomposition import parafac
 from threadpoolctl import threadpool_limits
 
@@ -23,7 +23,7 @@ from onnxcp import files, shapes, sites
 from onnxcp.conv import Kernel
 from onnxcp.forms.algebra import Factors, Target, balance, double, single
 from onnxcp.forms.als import extrapolated, least_squares, sweep
-from onnxcp.forms.stable import error_of
+from onnxcp.forms.norm import relative_error
 from onnxcp.tensors import known_shapes
 
 MODEL = Path(os.environ.get("ONNXCP_DATA", "../shared/data")) / "imagenet/resnet18.onnx"
@@ -83,14 +83,14 @@ def compare(
     """One kernel at one rank."""
     target = Target.of(kernel, (kernel[0, 0].size,))
     tensor = kernel.astype(np.float64).reshape(target.shape) / target.energy**0.5
-    target = replace(target, flat=target.flat / target.energy**0.5, energy=1.0)
+    target = target.unit()
     rng = np.random.default_rng(seed)
     start = tuple(rng.standard_normal((size, rank)) for size in target.shape)
     theirs = public(tensor, start, iterations, seconds)
     goal = theirs[-1][1]
     runs = [ours(target, start, goal, PATIENCE * seconds) for _ in range(TURNS)]
     mine, factors = sorted(runs, key=lambda run: run[0][-1][0])[TURNS // 2]
-    reached = error_of(target, factors) ** 0.5
+    reached = relative_error(tensor, cp_to_tensor((None, factors)), None)  # from the difference
     return {
         "kernel": list(kernel.shape),
         "rank": rank,

@@ -41,6 +41,7 @@ from onnxcp.forms.problem import Problem
 from onnxcp.forms.stable import weights
 
 TINY = float(np.finfo(np.float64).tiny)
+# The next three were chosen by float and int8 accuracy on CIFAR-10 training images.
 RATE = 0.05  # squared error, relative, that an e-fold of sensitivity is worth
 MOST_RATE = 0.8  # the same where the error is small,
 NOISE = 0.05  # which is below this: what int8 adds to a layer's output is of its order
@@ -151,10 +152,8 @@ def _search(
             if settled and is_calm:
                 return point, used, True
             before = point
-        moved, since = (
-            _step(problem, point, price, direction(problem, point, price, pairs)),
-            since + 1,
-        )
+        moved = _step(problem, point, price, direction(problem, point, price, pairs))
+        since += 1
         if moved is not None:
             pairs = _remembered(pairs, point, moved, price)
             point = moved
