@@ -113,3 +113,12 @@ def _same(mode: str, window: int, stride: int, dilation: int, size: int) -> Size
     total = max(0, steps * stride + span - size) if size else span - 1
     less, more = total // 2, total - total // 2
     return (less, more) if mode == "SAME_UPPER" else (more, less)
+
+
+def refuse_misfit(name: str, geometry: Geometry, window: Sizes, image: Sizes | None) -> None:
+    """Raises ModelError if a window is larger than the image that it slides over."""
+    if window and image is not None and min(geometry.output(window, image)) < 1:
+        raise ModelError(
+            f"{name}: a {'×'.join(map(str, window))} window does not fit its "
+            f"{'×'.join(map(str, image))} input; pass --input-shape with the real size"
+        )

@@ -6,6 +6,7 @@ does every product with a stored matrix in the main graph. Multiply-adds are tho
 sample.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
 from onnxcp.nested import CONVOLUTIONS, nested
-from onnxcp.shapes import Shapes, element_type, padded
+from onnxcp.shapes import Shapes, element_type, padded, refuse_misfit
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in an earlier run, one a line
+
+LARGEST = 2**28  # numbers of a weight: chains at all ranks are held to be timed
 
 LEFT_ALONE = {
     "chain": "part of a chain that an earlier run made",
@@ -35,6 +38,7 @@ LEFT_ALONE = {
     "depthwise": "depthwise already",
     "padding": "auto_pad {detail} depends on an input size that is not fixed",
     "empty": "its weight has no elements",
+    "large": "its weight of {detail} numbers is too large",
 }
 
 
@@ -178,7 +182,7 @@ def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Sit
     geometry = _geometry(node, kernel, known)
     if isinstance(geometry, str):
         return Skip(layer, "padding", geometry)
-    _refuse_misfit(layer.name, geometry, kernel, image)
+    refuse_misfit(layer.name, geometry, kernel.shape[2:], image)
     bias = _bias(node, len(kernel), known.constants)
     return Site(
         layer,
@@ -245,6 +249,8 @@ def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | N
         return "dtype", "of an unknown type" if dtype is None else str(dtype)
     if 0 in dims:
         return "empty", ""
+    if math.prod(dims) > LARGEST:
+        return "large", str(math.prod(dims))
     if (len(dims) != 2) if layer.op in products.PRODUCTS else (len(dims) < 3):
         return "dimensions", "×".join(map(str, dims)) or "one number"
     return ("depthwise", "") if layer.group > 1 and dims[1] == 1 else None
@@ -263,15 +269,6 @@ def _checked(layer: Layer, kernel: np.ndarray) -> Kernel:
             "export the model again"
         )
     return kernel
-
-
-def _refuse_misfit(name: str, geometry: Geometry, kernel: Kernel, image: Sizes | None) -> None:
-    window = kernel.shape[2:]
-    if window and image is not None and min(geometry.output(window, image)) < 1:
-        raise ModelError(
-            f"{name}: a {'×'.join(map(str, window))} window does not fit its "
-            f"{'×'.join(map(str, image))} input; pass --input-shape with the real size"
-        )
 
 
 def _layer(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:

@@ -62,7 +62,7 @@ def write_images(folder="f", names=("a.png", "b.png"), labels="a.png,1\nb.png,2\
 
 
 def write_plan(**changes):
-    plan = {"plan_version": 1, "source_sha256": "", "seed": 0}
+    plan = {"plan_version": 2, "source_sha256": "", "fits": {}}
     sites = {"conv1": {"form": "cp3", "rank": 4}}
     Path("p.json").write_text(json.dumps({**plan, "sites": sites, **changes}))
 
@@ -625,14 +625,14 @@ PLANS = {
     "another JSON": (lambda: Path("p.json").write_text("[1]"), "not a plan file", WROTE),
     "a bottomless JSON": (lambda: Path("p.json").write_text("[" * 99_999), "not a plan", WROTE),
     "a missing file": (lambda: None, "No such file", WROTE),
-    "another version": (lambda: write_plan(plan_version=2), "version 2, not 1", "again"),
+    "another version": (lambda: write_plan(plan_version=1), "version 1, not 2", "again"),
     "sites that are none": (lambda: write_plan(sites=[1]), "not a plan file", WROTE),
     "half a rank": (
         lambda: write_plan(sites={"conv1": {"form": "cp3", "rank": 1.5}}),
         "1.5 is no rank",
         WROTE,
     ),
-    "a negative seed": (lambda: write_plan(seed=-1), "-1 is no rank or seed", WROTE),
+    "a negative seed": (lambda: write_plan(fits={"seed": -1}), "-1 is no rank or seed", WROTE),
 }
 
 
