@@ -37,10 +37,23 @@ def optimize(folder, model, *arguments):
     return ended.returncode, report
 
 
+CIFAR = ["--data", str(FOLDER / "cifar10/test.npz"), "--preprocess", "cifar10"]
+CIFAR += ["--calibration", str(FOLDER / "cifar10/calibration.npz")]
+
+
+@pytest.mark.parametrize(
+    ("form", "ratio", "kept"), [("cp3", 1, 0.87), ("cp3", 2, 0.91), ("cp4", 1, 0.85)]
+)
+def test_uniform_ranks_keep_accuracy_without_training(tmp_path, form, ratio, kept):
+    forced = ["--form", form, "--rank", f"*={ratio}c", "--exclude", "conv1", "--threads", "1"]
+    _, report = optimize(tmp_path, "cifar10/resnet20.onnx", *CIFAR, *forced)
+    assert len([s for s in report["sites"] if s["decision"] == form]) == 18
+    assert report["accuracy"]["after"] >= kept
+
+
 def test_resnet20_is_faster_at_one_point_of_drop(tmp_path):
-    data = ["--data", str(FOLDER / "cifar10/test.npz"), "--preprocess", "cifar10"]
     budget = ["--max-drop", "0.01", "--threads", "1"]
-    code, report = optimize(tmp_path, "cifar10/resnet20.onnx", *data, *budget)
+    code, report = optimize(tmp_path, "cifar10/resnet20.onnx", *CIFAR, *budget)
     assert code == 0
     assert report["latency"]["speedup"] > 1.15
     assert report["latency"]["speedup_ci"][0] > 1
@@ -59,7 +72,9 @@ def test_error_preserving_correction_halves_sensitivity_on_resnet_kernels(tmp_pa
 
 
 def test_the_imagenet_preset_gives_the_published_accuracy(tmp_path):
-    data = ["--data", str(FOLDER / "imagenet/val"), "--samples", "400", "--preprocess", "imagenet"]
+    images = str(FOLDER / "imagenet/val")
+    data = ["--data", f"{images}[:400]", "--calibration", f"{images}[400:420]"]
+    data += ["--preprocess", "imagenet"]
     forced = ["--form", "cp3", "--rank", "layer1.0.conv1=0.5c", "--threads", "1"]
     _, report = optimize(tmp_path, "imagenet/resnet18.onnx", *data, *forced)
     assert report["accuracy"]["before"] == pytest.approx(0.765, abs=0.0001)
