@@ -20,7 +20,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg.blas import ssyrk
 
 from onnxcp.errors import DataError, UsageError
+from onnxcp.forms.norm import refuse_infinite
 from onnxcp.progress import Progress, silent
+from onnxcp.seeds import digits
 from onnxcp.sites import Site
 from onnxcp.tensors import Feeds
 
@@ -29,7 +31,6 @@ FEWEST = 64  # positions of an image, where it has as many
 MEMORY = 2 * 2**30  # bytes for all covariances
 ROUNDING = 1e-5  # of what squares sum up to: a variance below is that of single precision
 
-Patches = Float[np.ndarray, "patches KS"]
 Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
 
 
@@ -88,6 +89,7 @@ def collect(
     sites: Sequence[Site],
     folder: Path,
     *,
+    among: Sequence[Site] | None = None,
     correct_bias: bool = True,
     memory: int = MEMORY,
     seed: int = 0,
@@ -96,20 +98,22 @@ def collect(
     """Statistics of every site's inputs, by the name of its kernel tensor.
 
     `run` gives the tensors that sites read; `count` is the number of samples in `batches`.
-    Covariances are written to `folder`. Where those of all patches would take more than
-    `memory` bytes, the largest are kept for channels alone.
+    Covariances are written to `folder`. Where those of all patches of the sites in `among`
+    (by default `sites`) would take more than `memory` bytes, the largest are kept for
+    channels alone: what a site gets does not depend on which others are looked at.
 
     Raises:
         DataError: there are no samples, or activations are NaN or infinite.
         UsageError: not even the channels' covariances fit the memory.
     """
-    sums = {site.name: _Sums(site, whole=whole) for site, whole in _sized(sites, memory)}
+    whole = _kept_whole(sites if among is None else among, memory)
+    sums = {site.name: _Sums(site, whole=site.tensor in whole) for site in sites}
     done = 0
     for feeds in batches:
         progress("calibrate", done, count)
         seen = run(feeds)
-        for number, site in enumerate(sites):
-            rng = np.random.default_rng((seed, done, number))
+        for site in sites:
+            rng = np.random.default_rng((seed, done, *digits(site.name)))
             sums[site.name].add(patches(site, seen[site.source], rng, count))
         done += len(next(iter(feeds.values())))
     if not done:
@@ -166,9 +170,9 @@ def drift(
     return Drift(tuple(sums[: site.group]), tuple(sums[site.group :]), before, after)
 
 
-def _sized(sites: Sequence[Site], memory: int) -> list[tuple[Site, bool]]:
-    """Whether each site's whole patch covariance is kept, the largest dropped first; alike for
-    sites that share a kernel, whose covariances become one."""
+def _kept_whole(sites: Sequence[Site], memory: int) -> set[str]:
+    """Kernel tensors whose whole patch covariance is kept, the largest dropped first; sites that
+    share a kernel fare alike, because their covariances become one."""
     whole, small = (Counter[str](), Counter[str]())
     for site in sites:
         whole[site.tensor] += 4 * site.group * math.prod(site.part[1:]) ** 2
@@ -176,14 +180,14 @@ def _sized(sites: Sequence[Site], memory: int) -> list[tuple[Site, bool]]:
     if small.total() > memory:
         raise UsageError(
             f"--calibration-memory {memory}: the covariances of the input channels alone take "
-            f"{small.total()} bytes; give more, or --exclude the largest layers"
+            f"{small.total()} bytes; give more"
         )
     kept = dict(whole)
     for tensor in sorted(whole, key=lambda n: -whole[n]):
         if sum(kept.values()) <= memory:
             break
         kept[tensor] = small[tensor]
-    return [(site, kept[site.tensor] == whole[site.tensor]) for site in sites]
+    return {tensor for tensor in whole if kept[tensor] == whole[tensor]}
 
 
 def patches(
@@ -231,18 +235,25 @@ def _pooled(
     for position, tensor in enumerate(tensors):
         mine = [s for s in sums.values() if s.site.tensor == tensor]
         centred = correct_bias and not any(s.site.bias_computed for s in mine)
-        total, digest, paths = sum(s.count for s in mine), hashlib.sha256(), []
+        total, covariances = sum(s.count for s in mine), []
         for number in range(mine[0].site.group):
             pooled = sum(s.covariance(number, centred=centred) * (s.count / total) for s in mine)
             pooled = np.ascontiguousarray(pooled, dtype=np.float32)
-            if not np.isfinite(pooled).all():
-                raise DataError(
-                    f"{mine[0].site.name}: its inputs are NaN or infinite on the calibration "
-                    "data; give other samples, or check --preprocess"
-                )
-            digest.update(pooled.tobytes())
-            paths.append(folder / f"covariance-{position}-{number}.npy")
-            np.save(paths[-1], pooled)
+            refuse_infinite(pooled, mine[0].site.name)
+            covariances.append(pooled)
         means = {s.site.name: s.mean / s.count for s in mine} if centred else {}
-        made[tensor] = Statistics(tuple(paths), digest.hexdigest(), means)
+        paths, sha256 = stored(covariances, folder, f"covariance-{position}")
+        made[tensor] = Statistics(paths, sha256, means)
     return made
+
+
+def stored(
+    covariances: Sequence[np.ndarray], folder: Path, name: str
+) -> tuple[tuple[Path, ...], str]:
+    """The files of a covariance for every group, and the hash of them all."""
+    paths, digest = [], hashlib.sha256()
+    for number, covariance in enumerate(covariances):
+        digest.update(np.ascontiguousarray(covariance).tobytes())
+        paths.append(folder / f"{name}-{number}.npy")
+        np.save(paths[-1], covariance)
+    return tuple(paths), digest.hexdigest()

@@ -1,6 +1,6 @@
 """Rank curves: error and sensitivity against rank for every site and form, as data.
 
-Drafts, each grown from the one of half its rank: within a few per cent of the error of
+Drafts, each grown from the one of half its rank: mostly within a tenth of the error of
 converged fits. In the norm of real inputs where there are calibration data.
 """
 
@@ -25,7 +25,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.sites import Site
 from onnxcp.survey import survey
-from onnxcp.workers import workers as processes
+from onnxcp.workers import processes
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 A fit depends on its task alone: never on which fits came before.
 """
 
-import hashlib
 import math
 import threading
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from onnxcp.forms.form import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import flat, relative_error
 from onnxcp.plan import Choice, Plan, round_up
+from onnxcp.seeds import digits
 from onnxcp.sites import Site
 from onnxcp.task import Fitted, Task, compute, norm_in
 from onnxcp.workers import while_alive
@@ -134,7 +134,7 @@ class Fits:
     def _start(
         self, site: Site, choice: Choice, effort: Effort, starts: tuple[Factors, ...]
     ) -> Future[Fitted]:
-        seed = (self._seed, *_digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
+        seed = (self._seed, *digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
         known = self._statistics.get(site.tensor)
         task = Task(
             site.kernel,
@@ -306,8 +306,3 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
 def largest_rank(site: Site, form: str) -> int:
     """The rank at which a form can write a site's kernel exactly: more has no use."""
     return grouped.largest_rank(FORMS[form], site.shape, site.group)
-
-
-def _digits(text: str) -> list[int]:
-    digest = hashlib.sha256(text.encode()).digest()
-    return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]

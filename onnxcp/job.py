@@ -24,7 +24,7 @@ from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
-from onnxcp.workers import workers as processes
+from onnxcp.workers import processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ class Settings:
         """How fits are made, but for the samples; a replayed plan brings it all."""
         if self.plan is not None:
             return from_json(self.plan)[1]
-        return Recipe(self.seed, None, self.correct_bias, self.sequential)
+        memory = self.calibration_memory
+        return Recipe(self.seed, None, self.correct_bias, self.sequential, memory)
 
     @property
     def is_forced(self) -> bool:
@@ -188,9 +189,10 @@ class Job:
             self.inputs,
             self.settings.target,
             self.folder,
+            among=self.sites,
             correct_bias=self.settings.recipe.correct_bias,
-            memory=self.settings.calibration_memory,
-            seed=self.settings.seed,
+            memory=self.settings.recipe.memory,
+            seed=self.settings.recipe.seed,
             progress=self.progress,
         )
         if replayed is not None and samples != replayed.calibration:

@@ -93,6 +93,7 @@ class Recipe:
     calibration: str | None = None
     correct_bias: bool = True
     sequential: bool = False
+    memory: int = 0  # bytes that covariances may take: it decides which are kept whole
 
 
 def to_json(plan: Plan, source: str, recipe: Recipe) -> str:

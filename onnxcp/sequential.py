@@ -10,15 +10,14 @@ makes up for the means. Source: Zhang et al. 2016, arXiv:1505.06798 (asymmetric
 reconstruction).
 """
 
-import hashlib
+import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 
 from onnxcp import files
-from onnxcp.activations import Drift, drift
+from onnxcp.activations import Drift, drift, stored
 from onnxcp.conv import Kernel
 from onnxcp.fitting import Refit
 from onnxcp.forms.grouped import parts
@@ -40,14 +39,14 @@ def refine(job: Job, plan: Plan) -> None:
     sites = [s for s in job.sites if s.name in plan.choices]
     for number, site in enumerate(sites):
         job.progress("calibrate in sequence", number, len(sites))
-        if 8 * site.group * flat(site.kernel).shape[1] ** 2 > job.settings.calibration_memory:
+        if 8 * site.group * math.prod(site.part[1:]) ** 2 > job.recipe.memory:
             continue
         found = drift(
             _seen(job, site, plan, sites[:number]),
             len(job.inputs.calibration),
             site,
-            correct_bias=job.settings.recipe.correct_bias,
-            seed=job.settings.seed,
+            correct_bias=job.recipe.correct_bias,
+            seed=job.recipe.seed,
         )
         job.fits.refit(site.name, plan.choices[site.name], _refit(job, site, found, number))
 
@@ -63,22 +62,12 @@ def target(kernel: Kernel, cross: np.ndarray, covariance: np.ndarray) -> Kernel:
 
 def _refit(job: Job, site: Site, found: Drift, number: int) -> Refit:
     groups = parts(site.kernel, site.group)
-    kernels, paths, digest = [], [], hashlib.sha256()
-    for at, (kernel, cross, covariance) in enumerate(
-        zip(groups, found.crosses, found.covariances, strict=True)
-    ):
-        kernels.append(target(kernel, cross, covariance))
-        digest.update(covariance.tobytes())
-        paths.append(job.folder / f"sequential-{number}-{at}.npy")
-        np.save(paths[-1], covariance)
+    measured = zip(groups, found.crosses, found.covariances, strict=True)
+    kernels = [target(kernel, cross, covariance) for kernel, cross, covariance in measured]
+    paths, sha256 = stored(found.covariances, job.folder, f"sequential-{number}")
     outputs = [flat(k) @ mean for k, mean in zip(groups, found.before, strict=True)]
-    return Refit(
-        np.concatenate(kernels),
-        tuple(paths),
-        digest.hexdigest(),
-        np.concatenate(outputs),
-        found.after,
-    )
+    wanted = np.concatenate(outputs)
+    return Refit(np.concatenate(kernels), paths, sha256, wanted, found.after)
 
 
 def _seen(
@@ -98,7 +87,7 @@ def _seen(
 
 
 def _runner(job: Job, plan: Plan, site: Site, name: str) -> Runner:
-    path = Path(job.folder) / name
+    path = job.folder / name
     proto, external = job.model.proto, job.model.external
     made = rewrite(proto, job.fits.chains(plan), job.sites, metadata={}, external=external)
     files.save(only(made.proto, site.source), path, made.external)

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnxcp import __version__, files
 from onnxcp.benchmark import Timing, speedup
-from onnxcp.conv import cost
+from onnxcp.conv import Chain, cost
 from onnxcp.forms import FORMS
 from onnxcp.job import Job
 from onnxcp.latency import Latency
@@ -136,7 +136,7 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
     if choice is None:
         record = _skipped(site.layer, _why_kept(job, site, outcome, row))
         return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
-    fitted, chain = job.fits.get(site.name, choice), job.fits.chains(plan)[site.name]
+    fitted, chain = job.fits.get(site.name, choice), _chain(job, site, choice)
     measured = next(m for m in row.tried if m.choice == choice) if row else None
     return SiteRecord(
         name=site.name,
@@ -199,8 +199,14 @@ def _model(job: Job, sites: Sequence[SiteRecord], exit_code: int) -> ModelRecord
 
 def _parameter_change(job: Job, record: SiteRecord) -> int:
     site = next(s for s in job.sites if s.name == record.name)
-    fitted = job.fits.get(site.name, Choice(record.decision, record.rank or 0))
-    return int(sum(f.size for fit in fitted.fits for f in fit.factors) - site.kernel.size)
+    chain = _chain(job, site, Choice(record.decision, record.rank or 0))
+    new_bias = chain[-1].bias if site.bias is None else None
+    weights = sum(stage.weight.size for stage in chain)
+    return weights - site.kernel.size + (0 if new_bias is None else new_bias.size)
+
+
+def _chain(job: Job, site: Site, choice: Choice) -> Chain:
+    return job.fits.chains(Plan({site.name: choice}))[site.name]
 
 
 def _precision(job: Job) -> str:

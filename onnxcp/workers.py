@@ -13,7 +13,7 @@ from onnxcp.errors import OnnxcpError
 
 
 @contextmanager
-def workers(jobs: int) -> Iterator[Executor | None]:
+def processes(jobs: int) -> Iterator[Executor | None]:
     """Processes for fits, gone when the block ends, however it ends; None for one job."""
     if jobs == 1:
         yield None

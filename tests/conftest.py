@@ -8,5 +8,6 @@ from jaxtyping import install_import_hook
 from threadpoolctl import threadpool_limits
 
 threadpool_limits(1)
-os.environ["ONNXCP_CACHE"] = tempfile.mkdtemp()  # of this test process alone
+KEPT = tempfile.TemporaryDirectory()  # fits of this test process alone; gone at its end
+os.environ["ONNXCP_CACHE"] = KEPT.name
 install_import_hook(["onnxcp.forms", "onnxcp.conv", "onnxcp.accuracy"], "beartype.beartype")

@@ -323,3 +323,12 @@ def test_half_precision_activations_do_not_overflow(tmp_path: Path) -> None:
     x = (300 * inputs(6, 3, 6, 6)).astype(np.float16)
     found = collected(tmp_path, [site((6, 3, 3, 3))], x)["a.weight"]
     assert np.isfinite(kept(found)[0]).all()
+
+
+def test_what_a_site_gets_does_not_depend_on_which_others_are_looked_at(tmp_path: Path) -> None:
+    """Of 19 × 19 positions 64 are drawn; the memory is shared out among all sites."""
+    x, limit = inputs(32, 4, 20, 20), WHOLE - 1
+    together = collected(tmp_path, [SMALL, LARGE], x, memory=limit, run=both)[SMALL.tensor]
+    options = {"among": [SMALL, LARGE], "memory": limit}
+    alone = collect(both, stream(x, 4), len(x), [SMALL], tmp_path, **options)[SMALL.tensor]  # type: ignore[arg-type]
+    assert together.sha256 == alone.sha256

@@ -148,3 +148,23 @@ def test_rank_curves_as_text_fit_a_terminal():
     assert ended.exit_code == 0
     assert ended.stdout.startswith("layer")
     assert "16: 0." in ended.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--calibration-memory", 0.01]])
+def test_a_plan_that_was_searched_replays_to_the_same_bytes(tmp_path, options):
+    """Other layers were looked at in the search, and the seed and memory come with the plan."""
+    files = ["-o", tmp_path / "first.onnx", "--no-cache"]
+    search = ["--seed", 5, "--include", "block/*", "--include", "last/*", *options]
+    ended = onnxcp("optimize", MODEL, *files, *SPLIT, "--max-drop", 0.03, *search, *QUICK)
+    assert ended.exit_code == 0, ended.stdout
+    again = ["-o", tmp_path / "again.onnx", "--plan", tmp_path / "first.plan.json", "--no-cache"]
+    ended = onnxcp("optimize", MODEL, *again, *SPLIT, *QUICK)
+    assert ended.exit_code == 0, ended.stderr
+    assert made(tmp_path, "first") == made(tmp_path, "again")
+
+
+def test_parameters_count_the_biases_that_chains_bring(tmp_path):
+    corrected = report(tmp_path, *SPLIT, name="corrected")["model"]
+    kept = report(tmp_path, *SPLIT, "--no-bias-correction", name="kept")["model"]
+    new = 64 + 128  # outputs of block/conv2 and last/conv, which had no bias
+    assert corrected["parameters_after"] - kept["parameters_after"] == new

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
     "errors",
-    "conv tensors progress places",
+    "conv tensors progress places seeds",
     "chains constants nested shapes preprocess",
     "products",
     "external",

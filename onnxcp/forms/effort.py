@@ -19,4 +19,4 @@ class Effort:
 
 
 DRAFT = Effort(sweeps=60, finish=0, corrections=0, polish=20)
-"""Enough to compare ranks by: within a few per cent of the converged error."""
+"""Enough to compare ranks by: mostly within a tenth of the converged error."""

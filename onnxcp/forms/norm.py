@@ -44,11 +44,7 @@ class Norm:
         Raises:
             DataError: the covariance holds NaN or infinity.
         """
-        if not np.isfinite(covariance).all():
-            raise DataError(
-                f"{where}: its inputs are NaN or infinite on the calibration data; "
-                "give other samples, or check --preprocess"
-            )
+        refuse_infinite(covariance, where)
         mean = float(np.trace(covariance)) / len(covariance)
         if mean <= np.finfo(np.float32).tiny:
             return None
@@ -111,6 +107,15 @@ class Norm:
         blocks = self.covariance.reshape(count, inputs, count, inputs)
         mean: Square = np.einsum("kskt->st", blocks).astype(np.float64) / count
         return mean
+
+
+def refuse_infinite(covariance: Square, where: str) -> None:
+    """Raises DataError if a covariance holds NaN or infinity, with the layer's name."""
+    if not np.isfinite(covariance).all():
+        raise DataError(
+            f"{where}: its inputs are NaN or infinite on the calibration data; "
+            "give other samples, or check --preprocess"
+        )
 
 
 def flat(kernel: Kernel) -> Flat:
