@@ -28,24 +28,21 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One choice for one site with its measured time."""
+    """One choice for one site with its measured time and the numbers it stores."""
 
     site: str
     choice: Choice
     seconds: float
+    parameters: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Menu:
-    """Candidates that are measured faster than their Conv, by site.
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A site as it is."""
 
-    `error` gives the relative kernel error of a candidate. It may have to fit it first, so
-    a strategy asks for no more than it needs, and for up to `jobs` at once.
-    """
-
-    sites: Mapping[str, Sequence[Candidate]]
-    error: Callable[[Candidate], float]
-    jobs: int = 1
+    seconds: float
+    parameters: int
+    channels: int  # that it writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +61,62 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Singular values of a kernel unfolded into a matrix of `rows` × `columns`."""
+
+    values: tuple[float, ...]
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Menu:
+    """Candidates that are measured faster than the layer they would replace, by site.
+
+    `error` gives the relative kernel error of a candidate. It may have to fit it first, so
+    a strategy asks for no more than it needs, and for up to `jobs` at once. `loss` predicts
+    what the network loses if only this candidate is used: it adds up over sites, but its unit
+    is not that of the budget. `spectra` gives a kernel unfolded along its outputs and its
+    inputs. `journal` is a file in which a search may keep what it knows.
+    """
+
+    sites: Mapping[str, Sequence[Candidate]]
+    originals: Mapping[str, Original]
+    total: float  # seconds of the whole model as it is
+    error: Callable[[Candidate], float]
+    loss: Callable[[Candidate], float]
+    spectra: Callable[[str], Sequence[Spectrum]]
+    jobs: int = 1
+    seed: int = 0
+    journal: Path | None = None
+
+    def seconds(self, plan: Plan) -> float:
+        """Time of the whole model under a plan, by the candidates' times."""
+        saved = 0.0
+        for name, choice in plan.choices.items():
+            chosen = next(c for c in self.sites[name] if c.choice == choice)
+            saved += self.originals[name].seconds - chosen.seconds
+        return self.total - saved
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
-    """How much a plan may lose, and in which words a report says so."""
+    """What a search is to find: the fastest plan that loses at most `limit`; or, where
+    `seconds` is given, the plan that loses least among those at most so slow."""
 
     limit: float
     words: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a plan loses, in the budget's unit: smaller is better."""
+    """What a plan loses, in the budget's unit: smaller is better. `spread` is its standard
+    error; `change` how far the outputs moved, relative to their size, squared."""
 
     loss: float
+    spread: float = 0.0
+    change: float = 0.0
 
     def within(self, budget: Budget) -> bool:
         return self.loss <= budget.limit
