@@ -6,6 +6,8 @@
     ├── UsageError           options that contradict each other or name nothing
     ├── OutputError          a file we may not or can not write
     ├── PlanError            a plan names a site, form or rank the model does not have
+    ├── TableError           a latency table that is none, damaged, or of another model
+    ├── WorkError            a work folder that belongs to another run
     ├── ProviderError        the execution provider is not usable on this machine
     │   └── MissingPackage   an optional package is not installed
     └── SurgeryError         the rewritten model does not compute what its chains stand for
@@ -36,6 +38,12 @@ class OutputError(OnnxcpError): ...
 
 
 class PlanError(OnnxcpError): ...
+
+
+class TableError(OnnxcpError): ...
+
+
+class WorkError(OnnxcpError): ...
 
 
 class ProviderError(OnnxcpError):

@@ -1,9 +1,9 @@
 """The measured time of every candidate in place of its node, on the target.
 
-Each candidate chain and the node itself, mostly a Conv, become small models of the site's
-own shapes and run in turns on the provider. The time of a chain does not depend on its
-weights, so no fit is needed. A model's first and last layout conversions fall on both sides
-alike: what a candidate saves is the difference of the two times.
+The node, mostly a Conv, and each candidate chain run in turns on the provider, each with what
+follows it closely enough to fuse (`context`). The time of a chain does not depend on its
+weights, so no fit is needed. A small model's first and last layout conversions fall on both
+sides alike: what a candidate saves is the difference of the two times.
 """
 
 import math
@@ -12,20 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcp.benchmark import Speedup, speedup, take_turns
-from onnxcp.chains import chain_model
-from onnxcp.conv import Chain, Sizes, Stage, cost, with_bias
+from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
+from onnxcp.conv import Chain, Sizes, Stage, cost
+from onnxcp.context import Context
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
-from onnxcp.plan import Candidate, Choice, round_up
+from onnxcp.plan import Choice, round_up
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target, open_runner
 from onnxcp.sites import Site
 
 GROWTH = 1.2  # from one candidate rank to the next: about 10 % of a chain's error
-SECONDS = 1.0  # spent on one distinct shape, once eight turns are taken
-TURNS = 200
+SECONDS = 3.0  # spent on one distinct context at most, once FIRST turns are taken
+FIRST, MOST = 10, 320  # turns, doubled until the intervals are tight
+TIGHT = 0.02  # half of a ratio's 95 % interval, over the ratio
+FLAT = 0.01  # times that differ by less are one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,67 +93,59 @@ def all_choices(site: Site, forms: Sequence[str], block: int) -> list[Choice]:
 
 def measure(
     choices: Mapping[str, Sequence[Choice]],
-    sites: Iterable[Site],
+    contexts: Iterable[Context],
     target: Target,
     clock: Callable[[], float],
     *,
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
-    """Times of each site's `choices`, by site name; equal measurements are taken once.
-
-    Raises:
-        UsageError: a site's input size is not known.
-    """
-    known: dict[object, Latency] = {}
+    """Times of each site's `choices`, by the key of its context; equal contexts are measured
+    once. `choices` are by site name."""
     table: dict[str, Latency] = {}
-    asked = [site for site in sites if site.name in choices]
-    for done, site in enumerate(asked):
+    asked = [context for context in contexts if context.site.name in choices]
+    for done, context in enumerate(asked):
         progress("time candidates", done, len(asked))
-        wanted = tuple(choices[site.name])
-        key = (_key(site), wanted)
-        if key not in known:
-            known[key] = _measure_site(site, wanted, target, clock, seed)
-        table[site.name] = known[key]
+        if context.key not in table:
+            wanted = choices[context.site.name]
+            table[context.key] = _measure(context, wanted, target, clock, seed)
     return table
 
 
-def _key(site: Site) -> object:
-    return (
-        site.layer.op,
-        site.shape,
-        site.group,
-        site.geometry,
-        site.image,
-        site.batch,
-        site.bias is not None,
-        str(site.kernel.dtype),
-    )
-
-
-def _measure_site(
-    site: Site, choices: Sequence[Choice], target: Target, clock: Callable[[], float], seed: int
+def _measure(
+    context: Context,
+    choices: Sequence[Choice],
+    target: Target,
+    clock: Callable[[], float],
+    seed: int,
 ) -> Latency:
     rng = np.random.default_rng(seed)
-    chains: list[Chain] = [(dense_stage(site),)] + [chain_of(site, c, rng) for c in choices]
-    dtype, op = site.kernel.dtype, site.layer.op
-    feeds = {"x": rng.standard_normal(_read(site)).astype(dtype)}
-    shape = feeds["x"].shape
-    runners = [open_runner(chain_model(c, shape, dtype, op), target) for c in chains]
-    subjects = [_bound(runner, feeds) for runner in runners]
-    dense, *timings = take_turns(subjects, clock, turns=TURNS, seconds=SECONDS)
+    chains = [None, *(chain_of(context.site, choice, rng) for choice in choices)]
+    runners = [open_runner(context.model(chain), target) for chain in chains]
+    feeds = context.feeds(rng)
+    dense, *timings = _until_tight([_bound(runner, feeds) for runner in runners], clock)
     tried = [
         Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)
     ]
     return Latency(dense.median, tuple(tried))
 
 
-def _read(site: Site) -> Sizes:
-    """Shape of what a site reads."""
-    channels = site.shape[1] * site.group
-    if site.geometry.dimensions:
-        return (site.batch, channels, *_image(site))
-    return (site.batch, *_image(site), channels)
+def _until_tight(
+    subjects: Sequence[Callable[[], object]], clock: Callable[[], float]
+) -> tuple[Timing, ...]:
+    """Turns until the ratio of the first to each of the others is known to `TIGHT`."""
+    end = clock() + SECONDS
+    taken = take_turns(subjects, clock, turns=FIRST, seconds=SECONDS)
+    while len(taken[0].seconds) < MOST and clock() < end and not _are_tight(taken):
+        turns = len(taken[0].seconds)
+        more = take_turns(subjects, clock, turns=turns, warmup=0, seconds=end - clock())
+        taken = tuple(Timing(a.seconds + b.seconds) for a, b in zip(taken, more, strict=True))
+    return taken
+
+
+def _are_tight(taken: Sequence[Timing]) -> bool:
+    ratios = [speedup(taken[0], timing) for timing in taken[1:]]
+    return all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
 
 
 def _bound(runner: Callable[..., object], feeds: dict[str, np.ndarray]) -> Callable[[], object]:
@@ -159,12 +153,50 @@ def _bound(runner: Callable[..., object], feeds: dict[str, np.ndarray]) -> Calla
 
 
 def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:
-    """A chain of the choice's form and rank with random weights."""
+    """A chain of the choice's form and rank with random weights, whose output is about as
+    large as the site's own.
+
+    Without a bias, so that the node's own stays where it is.
+    """
     form = FORMS[choice.form]
     made = drawn(form, site.shape, site.group, choice.rank, site.geometry, rng)
-    return with_bias(made, site.bias)
+    *others, last = made
+    gain = math.prod(math.prod(stage.weight.shape[1:]) for stage in made)  # of the variance
+    size = float(np.square(site.kernel, dtype=np.float64).sum()) / len(site.kernel)
+    scaled = last.weight * math.sqrt(size / gain) / _spread(made)
+    return (*others, Stage(last.role, scaled, last.geometry, last.group))
 
 
-def candidates(name: str, latency: Latency) -> list[Candidate]:
-    """The candidates of a site that are measured faster than its Conv."""
-    return [Candidate(name, m.choice, m.seconds) for m in latency.tried if m.is_faster]
+def _spread(chain: Chain) -> float:
+    """Product of the standard deviations of the stages' weights."""
+    return math.prod(float(stage.weight.std()) or 1.0 for stage in chain)
+
+
+def steps(latency: Latency) -> list[Measured]:
+    """The candidates worth choosing from: measured faster than the Conv, times that do not
+    fall with rank in a form, and of a flat step of times the largest rank alone."""
+    kept: list[Measured] = []
+    for form in dict.fromkeys(m.choice.form for m in latency.tried):
+        mine = sorted((m for m in latency.tried if m.choice.form == form), key=_rank)
+        kept += [m for m in _steps(mine) if m.is_faster]
+    return kept
+
+
+def _rank(measured: Measured) -> int:
+    return measured.choice.rank
+
+
+def _steps(ranked: Sequence[Measured]) -> list[Measured]:
+    """Times made to rise with rank by pooling neighbours that do not (isotonic regression);
+    of each pool the largest rank, which is the most accurate, at the pool's mean time."""
+    pools: list[list[Measured]] = []
+    for measured in ranked:
+        pool = [measured]
+        while pools and _mean(pool) <= (1 + FLAT) * _mean(pools[-1]):
+            pool = pools.pop() + pool
+        pools.append(pool)
+    return [Measured(p[-1].choice, _mean(p), p[-1].against) for p in pools]
+
+
+def _mean(pool: Sequence[Measured]) -> float:
+    return sum(m.seconds for m in pool) / len(pool)

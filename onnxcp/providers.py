@@ -184,12 +184,21 @@ def _cause(error: Exception) -> str:
 
 def cpu_flags() -> frozenset[str]:
     """Instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
+    return frozenset(_of_cpu("flags", "Features").split())
+
+
+def cpu_name() -> str:
+    """The CPU as Linux, else Python, names it."""
+    return _of_cpu("model name").strip() or platform.processor() or platform.machine()
+
+
+def _of_cpu(*starts: str) -> str:
+    """What Linux says of the first CPU on the line that starts so; empty where it does not."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
-        return frozenset()
+        return ""
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(flags.partition(":")[2].split())
+    return next((line for line in lines if line.startswith(starts)), "").partition(":")[2]
 
 
 def environment(target: Target) -> dict[str, Any]:
@@ -200,6 +209,7 @@ def environment(target: Target) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "onnxruntime": str(runtime().__version__),
         "machine": platform.machine(),
+        "cpu": cpu_name(),
         "cpu_flags": [flag for flag in wanted if flag in cpu_flags()],
         "channel_block": target.block,
     }

@@ -1,0 +1,194 @@
+"""What `profile` does: the latency table of a model on this machine.
+
+Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
+"""
+
+import functools
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from onnxcp import __version__, files, shapes
+from onnxcp.benchmark import take_turns
+from onnxcp.context import Context, Graph
+from onnxcp.errors import ModelError
+from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
+from onnxcp.plan import Choice
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target, environment, open_runner
+from onnxcp.rewrite import rewrite
+from onnxcp.sites import Site
+from onnxcp.survey import survey
+from onnxcp.table import MATTERS, Check, Table
+
+CHECK_SECONDS, CHECK_TURNS = 8.0, 100  # of the whole models in turns, at most
+
+
+def profile(
+    path: Path,
+    sources: Sources,
+    target: Target,
+    forms: Sequence[str],
+    *,
+    progress: Progress = silent,
+) -> Table:
+    """Time every candidate of a model's sites.
+
+    Raises:
+        OnnxcpError: an unreadable model, shapes that nothing fixes, or a provider that does
+            not load.
+    """
+    model = files.load(path)
+    inputs = prepare(model.inputs, sources)
+    open_runner(path, target)
+    sites, _ = survey(model, inputs.shapes, target, inputs.timed)
+    found = contexts(model, sites, inputs)
+    return tabulate(model, sites, found, inputs, target, forms, sources.seed, progress)
+
+
+def contexts(model: files.Model, sites: Sequence[Site], inputs: Inputs) -> list[Context]:
+    """The context of every site."""
+    graph = Graph(model.proto, shapes.infer(model.proto, inputs.shapes))
+    return [graph.context(site) for site in sites]
+
+
+def identity(
+    found: Sequence[Context], inputs: Inputs, target: Target, forms: Sequence[str]
+) -> str:
+    """The hash of all that a table depends on but the state of the machine."""
+    here = environment(target)
+    about = [
+        [here[name] for name in MATTERS],
+        [target.provider.name, sorted(target.options.items()), target.threads, target.block],
+        sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
+        sorted({context.key for context in found}),
+        list(forms),
+        __version__,
+    ]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def tabulate(
+    model: files.Model,
+    sites: Sequence[Site],
+    found: Sequence[Context],
+    inputs: Inputs,
+    target: Target,
+    forms: Sequence[str],
+    seed: int,
+    progress: Progress = silent,
+) -> Table:
+    """Measure the candidates of some sites, and check their sum against whole models."""
+    choices = {s.name: all_choices(s, forms, target.block) for s in sites}
+    rows = measure(choices, found, target, time.perf_counter, seed=seed, progress=progress)
+    by_site = {context.site.name: rows[context.key] for context in found}
+    progress("time whole models", 0, 1)
+    total, checks = _checked(model, sites, by_site, inputs, target, seed)
+    return Table(
+        model=model.path.name,
+        environment=environment(target),
+        provider=target.provider.name,
+        options=dict(target.options),
+        threads=target.threads,
+        shapes=dict(inputs.shapes),
+        forms=tuple(forms),
+        total=total,
+        rows=rows,
+        checks=checks,
+    )
+
+
+def _checked(
+    model: files.Model,
+    sites: Sequence[Site],
+    rows: Mapping[str, Latency],
+    inputs: Inputs,
+    target: Target,
+    seed: int,
+) -> tuple[float, tuple[Check, ...]]:
+    """Seconds of the whole model in turns with two whole plans of random chains: every site's
+    fastest candidate, and the one that saves half as much."""
+    menu = {site.name: (rows[site.name].dense, steps(rows[site.name])) for site in sites}
+    plans = [{n: _saving(*row, share) for n, row in menu.items() if row[1]} for share in (0.5, 1.0)]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [model.path]
+        for number, plan in enumerate(plans):
+            path = Path(folder) / f"{number}.onnx"
+            _write(model, sites, {n: m.choice for n, m in plan.items()}, path, seed)
+            paths.append(path)
+        runs = [_bound(path, target, inputs) for path in paths[: 1 if not plans[0] else None]]
+        try:
+            total, *times = _in_turns(runs)
+        except ModelError:  # random weights may give what the model's other nodes refuse
+            return _in_turns(runs[:1])[0], ()
+    saved = [sum(menu[n][0] - m.seconds for n, m in plan.items()) for plan in plans]
+    pairs = zip(saved, times, strict=False)
+    return total, tuple(Check(total - less, measured) for less, measured in pairs)
+
+
+def _saving(dense: float, tried: Sequence[Measured], share: float) -> Measured:
+    """The candidate that saves nearest to a share of the most."""
+    most = max(dense - m.seconds for m in tried)
+    return min(tried, key=lambda m: abs(dense - m.seconds - share * most))
+
+
+def _write(
+    model: files.Model,
+    sites: Sequence[Site],
+    choices: Mapping[str, Choice],
+    path: Path,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    chains = {s.name: chain_of(s, choices[s.name], rng) for s in sites if s.name in choices}
+    made = rewrite(model.proto, chains, sites, metadata={}, external=model.external)
+    files.save(made.proto, path, made.external)
+
+
+def _bound(path: Path, target: Target, inputs: Inputs) -> Callable[[], object]:
+    return functools.partial(open_runner(path, target), inputs.timed)
+
+
+def _in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:
+    clock = time.perf_counter
+    timings = take_turns(runs, clock, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
+    return [timing.median for timing in timings]
+
+
+def as_text(table: Table) -> str:
+    """What a table says, for a terminal."""
+    lines = [
+        f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
+        f"{table.environment['onnxruntime']}, {table.provider}, "
+        f"{table.threads or 'all'} threads",
+        f"{1e3 * table.total:.3f} ms as it is; {len(table.rows)} distinct layers, "
+        f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
+    ]
+    for check in table.checks:
+        lines.append(
+            f"check: {1e3 * check.predicted:.3f} ms by the table, {1e3 * check.measured:.3f} ms "
+            f"measured ({check.miss:+.1%})"
+        )
+    if table.disagrees:
+        lines.append(
+            f"the table and whole models disagree by more than 15 %: savings are scaled by "
+            f"{table.scale:.2f}"
+        )
+    return "\n".join(lines)
+
+
+def as_summary(table: Table) -> dict[str, object]:
+    """What a report keeps of a table."""
+    return {
+        "environment": dict(table.environment),
+        "total_ms": 1e3 * table.total,
+        "scale": table.scale,
+        "checks": [asdict(check) for check in table.checks],
+    }

@@ -1,0 +1,165 @@
+"""A latency table: the times of a model's candidates on one target, as a file that travels.
+
+Times are seconds. Contexts that take equally long share a row; a site finds its row by the key
+of its context, so a table serves every model with these layers, whatever its weights. The sum
+of a table is checked against whole models: what chains save there, over what the rows say, is
+the table's `scale`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxcp.benchmark import Speedup
+from onnxcp.context import Context
+from onnxcp.errors import TableError
+from onnxcp.latency import Latency, Measured
+from onnxcp.plan import Choice
+from onnxcp.providers import PROVIDERS, Target, environment
+
+TABLE_VERSION = 1
+DISAGREEMENT = 0.15  # of predicted and measured time of a whole model: above, it is said
+LEAST_SCALE = 0.01
+MATTERS = ("machine", "cpu", "cpu_flags", "onnxruntime")  # of the environment
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Whole-model seconds under a plan: by the rows alone, and measured in turns with the
+    model as it is."""
+
+    predicted: float
+    measured: float
+
+    @property
+    def miss(self) -> float:
+        """Predicted over measured, less 1."""
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Times on one target. `total` are the seconds of the whole model as it is; `forms` those
+    whose candidates were timed."""
+
+    model: str
+    environment: Mapping[str, Any]
+    provider: str
+    options: Mapping[str, str]
+    threads: int
+    shapes: Mapping[str, tuple[int, ...]]
+    forms: tuple[str, ...]
+    total: float
+    rows: Mapping[str, Latency]
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What chains save in whole models over what the rows say they save."""
+        said = sum(self.total - check.predicted for check in self.checks)
+        saved = sum(self.total - check.measured for check in self.checks)
+        return max(saved / said, LEAST_SCALE) if said > 0 else 1.0
+
+    @property
+    def disagrees(self) -> bool:
+        return any(abs(check.miss) > DISAGREEMENT for check in self.checks)
+
+    @property
+    def target(self) -> Target:
+        return Target(PROVIDERS[self.provider], self.threads, self.options)
+
+    def foreign(self) -> list[str]:
+        """In what this machine differs from the one that was measured; nothing if in nothing."""
+        here = environment(self.target)
+        return [
+            f"{name} {_shown(self.environment.get(name))}, here {_shown(here.get(name))}"
+            for name in MATTERS
+            if self.environment.get(name) != here.get(name)
+        ]
+
+    def of(self, contexts: Iterable[Context], forms: Sequence[str], where: str) -> dict[str, Latency]:
+        """The times of a model's sites, by name, in some forms.
+
+        Raises:
+            TableError: it has none of a site, or of a form.
+        """
+        missing = [form for form in forms if form not in self.forms]
+        if missing:
+            raise TableError(
+                f"{where}: has no times of {', '.join(missing)}; "
+                f"make it again with onnxcp profile --form {missing[0]}"
+            )
+        found = {}
+        for context in contexts:
+            row = self.rows.get(context.key)
+            if row is None:
+                raise TableError(
+                    f"{where}: is of another model or of other input shapes than these, it has no "
+                    f"times of {context.site.name}; make it again with onnxcp profile"
+                )
+            tried = tuple(m for m in row.tried if m.choice.form in forms)
+            found[context.site.name] = replace(row, tried=tried)
+        return found
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def to_json(table: Table) -> str:
+    """The file that `--latency` reads."""
+    document = {"latency_version": TABLE_VERSION, **asdict(table)}
+    return json.dumps(document, indent=1) + "\n"
+
+
+def from_json(path: Path) -> Table:
+    """The table in a file.
+
+    Raises:
+        TableError: no table, a damaged one, or of another version.
+    """
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = document.pop("latency_version")
+        if version != TABLE_VERSION:
+            raise TableError(
+                f"{path}: latency table of version {version}, not {TABLE_VERSION}; make it again "
+                "with onnxcp profile"
+            )
+        return _table(document)
+    except OSError as error:
+        raise TableError(
+            f"{path}: {error.strerror}; give a file that onnxcp profile wrote"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TableError(
+            f"{path}: not a latency table, or a damaged one; make it again with onnxcp profile"
+        ) from error
+
+
+def _table(document: Mapping[str, Any]) -> Table:
+    rows = {key: _latency(row) for key, row in document["rows"].items()}
+    table = Table(
+        **{
+            **document,
+            "shapes": {name: tuple(shape) for name, shape in document["shapes"].items()},
+            "forms": tuple(document["forms"]),
+            "rows": rows,
+            "checks": tuple(Check(**check) for check in document["checks"]),
+        }
+    )
+    times = [table.total, *(row.dense for row in rows.values())]
+    times += [m.seconds for row in rows.values() for m in row.tried]
+    if not all(0 < time < float("inf") for time in times) or table.provider not in PROVIDERS:
+        raise ValueError("times must be positive")
+    return table
+
+
+def _latency(row: Mapping[str, Any]) -> Latency:
+    tried = tuple(
+        Measured(Choice(**m["choice"]), float(m["seconds"]), Speedup(**m["against"]))
+        for m in row["tried"]
+    )
+    return Latency(float(row["dense"]), tried)
