@@ -7,7 +7,7 @@ is merely hard or easy about them.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,7 +37,8 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """A metric before and after, and the drop with its 95 % interval (absolute)."""
+    """A metric before and after, and the drop with its 95 % interval (absolute); `change` is
+    the squared change of the first output relative to its size, in sum."""
 
     metric: str
     before: float
@@ -45,6 +46,7 @@ class Accuracy:
     drop: float
     drop_ci: tuple[float, float]
     samples: int
+    change: float = 0.0
 
 
 def _classes(output: np.ndarray) -> np.ndarray:
@@ -168,8 +170,9 @@ class Evaluation:
 
     def measure(self, candidate: Outputs) -> Accuracy:
         """The candidate's metric and its drop against the original's."""
-        after = self._scores([outputs[0] for outputs in self._outputs(candidate)])
-        return compare(self._metric.name, self.before, after)
+        outputs = [outputs[0] for outputs in self._outputs(candidate)]
+        found = compare(self._metric.name, self.before, self._scores(outputs))
+        return replace(found, change=squared_change(self._reference, outputs))
 
     def _outputs(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
         size, total = self._batching.size, len(self._samples)
@@ -185,6 +188,16 @@ class Evaluation:
             parts.append(self._metric.score(output, reference, part))
             start += len(output)
         return np.concatenate(parts)
+
+
+def squared_change(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
+    """‖outputs − reference‖² / ‖reference‖²; infinite where it is not finite."""
+    moved = size = 0.0
+    for a, b in zip(reference, outputs, strict=True):
+        moved += float(np.square(np.asarray(a, np.float64) - b).sum())
+        size += float(np.square(a, dtype=np.float64).sum())
+    change = moved / size if size else (0.0 if moved == 0 else np.inf)
+    return float(change) if np.isfinite(change) else float("inf")
 
 
 def compare(metric: str, before: Scores, after: Scores) -> Accuracy:

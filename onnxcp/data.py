@@ -6,6 +6,7 @@ with the 1/f spectrum of natural ones, of zero mean and unit variance in every c
 """
 
 import csv
+import hashlib
 import re
 import tokenize
 import zipfile
@@ -29,39 +30,60 @@ DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.Toke
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """`count` samples; `read(start, stop)` gives preprocessed feeds of some of them."""
+    """Some samples of a source: `pick` gives preprocessed feeds of those it is given the
+    numbers of, `numbers` are the ones meant here."""
 
-    count: int
-    read: Callable[[int, int], Feeds]
+    pick: Callable[[Sequence[int]], Feeds]
+    numbers: Sequence[int]
     labels: np.ndarray | None
     source: str
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.numbers)
+
+    def read(self, start: int, stop: int) -> Feeds:
+        """Feeds of the samples from `start` up to `stop`."""
+        return self.pick(self.numbers[start:stop])
 
     def batches(self, size: int) -> Iterator[Feeds]:
         """All samples in order, `size` at a time; the last batch may be smaller."""
-        for start in range(0, self.count, size):
-            yield self.read(start, min(start + size, self.count))
+        for start in range(0, len(self), size):
+            yield self.read(start, start + size)
 
     def first(self, count: int) -> "Samples":
         """The first `count` samples."""
-        count = min(count, self.count)
-        labels = None if self.labels is None else self.labels[:count]
-        return Samples(count, self.read, labels, self.source)
+        return self.at(range(min(count, len(self))))
 
     def after(self, count: int) -> "Samples":
         """All but the first `count` samples."""
-        labels = None if self.labels is None else self.labels[count:]
+        return self.at(range(count, len(self)))
 
-        def read(start: int, stop: int) -> Feeds:
-            return self.read(start + count, stop + count)
+    def split(self, step: int) -> tuple["Samples", "Samples"]:
+        """Every `step`-th sample, from the first on, and the others: sources are often sorted
+        by class."""
+        taken = range(0, len(self), step)
+        return self.at(taken), self.at([n for n in range(len(self)) if n % step])
 
-        return Samples(self.count - count, read, labels, self.source)
+    def at(self, places: Sequence[int]) -> "Samples":
+        """The samples at some places."""
+        labels = None if self.labels is None else self.labels[list(places)]
+        return replace(self, numbers=[self.numbers[place] for place in places], labels=labels)
 
     def shapes(self) -> dict[str, Shape]:
         """Shape of one sample of every input, without the batch."""
         return {name: array.shape[1:] for name, array in self.read(0, 1).items()}
+
+
+def digest(samples: Samples, size: int) -> str:
+    """The hash of samples and labels, read `size` at a time."""
+    made = hashlib.sha256()
+    for feeds in samples.batches(size):
+        for name in sorted(feeds):
+            made.update(f"|{name}{feeds[name].dtype}{feeds[name].shape}|".encode())
+            made.update(np.ascontiguousarray(feeds[name]).tobytes())
+    if samples.labels is not None:
+        made.update(np.ascontiguousarray(samples.labels).tobytes())
+    return made.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +144,24 @@ def join(parts: Sequence[Samples]) -> Samples:
     if len(kinds) > 1:
         names = ", ".join(p.source for p in parts)
         raise DataError(f"{names}: some have labels and some none, or others; give one kind")
-    ends = np.cumsum([p.count for p in parts])
+    ends = np.cumsum([len(p) for p in parts])
     labelled = [p.labels for p in parts if p.labels is not None]
     labels = np.concatenate(labelled) if labelled else None
 
-    def read(start: int, stop: int) -> Feeds:
-        pieces = []
-        for part, end in zip(parts, ends, strict=True):
-            low, high = max(start, end - part.count), min(stop, end)
-            if low < high:
-                pieces.append(part.read(int(low - end + part.count), int(high - end + part.count)))
-        return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+    def pick(numbers: Sequence[int]) -> Feeds:
+        wanted = np.asarray(numbers)
+        owner = np.searchsorted(ends, wanted, side="right")
+        order = np.argsort(owner, kind="stable")
+        pieces = [
+            part.pick([part.numbers[n - end + len(part)] for n in wanted[owner == which]])
+            for which, (part, end) in enumerate(zip(parts, ends, strict=True))
+            if (owner == which).any()
+        ]
+        back = np.argsort(order)
+        return {name: np.concatenate([p[name] for p in pieces])[back] for name in pieces[0]}
 
-    return Samples(int(ends[-1]), read, labels, ", ".join(p.source for p in parts))
+    source = ", ".join(p.source for p in parts)
+    return Samples(pick, range(int(ends[-1])), labels, source)
 
 
 def _npz(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
@@ -152,10 +179,11 @@ def _npz(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples
         raise DataError(f"{path}: holds no samples; give at least one")
     by_name = {s.name: s for s in specs}
 
-    def read(start: int, stop: int) -> Feeds:
-        return {n: to_input(a[start:stop], recipe, by_name[n]) for n, a in chosen.items()}
+    def pick(numbers: Sequence[int]) -> Feeds:
+        rows = list(numbers)
+        return {n: to_input(a[rows], recipe, by_name[n]) for n, a in chosen.items()}
 
-    samples = Samples(count, read, labels, str(path))
+    samples = Samples(pick, range(count), labels, str(path))
     samples.read(0, 1)  # whatever does not fit is said now, not after the fits
     return samples
 
@@ -233,11 +261,11 @@ def _folder(path: Path, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samp
         )
     spec, size = specs[0], _image_size(specs[0], recipe)
 
-    def read(start: int, stop: int) -> Feeds:
-        images = np.stack(_equal([read_image(f, recipe, size) for f in files[start:stop]], path))
-        return {spec.name: to_input(images, recipe, spec)}
+    def pick(numbers: Sequence[int]) -> Feeds:
+        images = [read_image(files[number], recipe, size) for number in numbers]
+        return {spec.name: to_input(np.stack(_equal(images, path)), recipe, spec)}
 
-    samples = Samples(len(files), read, labels, str(path))
+    samples = Samples(pick, range(len(files)), labels, str(path))
     samples.read(0, 1)
     return samples
 
@@ -282,14 +310,14 @@ def synthetic(
         rng = np.random.default_rng([seed, number])
         return {s.name: _made_up(rng, shapes[s.name], s.dtype) for s in specs}
 
-    def read(start: int, stop: int) -> Feeds:
-        made = [one(number) for number in range(start, stop)]
+    def pick(numbers: Sequence[int]) -> Feeds:
+        made = [one(number) for number in numbers]
         return {
             n: np.concatenate([m[n] for m in made]) if made[0][n].ndim else made[0][n]
             for n in made[0]
         }
 
-    return Samples(count, read, None, "synthetic")
+    return Samples(pick, range(count), None, "synthetic")
 
 
 def _made_up(rng: np.random.Generator, shape: Shape, dtype: np.dtype) -> np.ndarray:

@@ -15,8 +15,9 @@ SYNTHETIC = 4  # made-up feeds to judge by where there is no data
 CHECKED = 2  # feeds for the surgery check
 EVALUATION_BATCH = 32  # where the model leaves the batch free
 CALIBRATION_BATCH = 8
-CALIBRATION_SHARE, MOST_CALIBRATION = 5, 1024  # of --data: a fifth, at most
+CALIBRATION_STEP, MOST_CALIBRATION = 5, 1024  # of --data: every fifth sample, at most so many
 FEWEST_TO_SHARE = 50
+SEARCH_STEP, FEWEST_TO_HOLD_OUT = 3, 1000  # of what judges: every third sample searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Sources:
     batch: int | None = None
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     seed: int = 0
+    hold_out: bool = False  # keep samples for the end that a search may not use
 
     def __post_init__(self) -> None:
         for option, number in (("--samples", self.samples), ("--batch", self.batch)):
@@ -39,14 +41,22 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """`shapes` are those a benchmark runs at; `samples` is None without data."""
+    """`shapes` are those a benchmark runs at; `samples`, which judge, are None without data.
+    `searched` are those that a search may use: apart from `samples` where there are enough,
+    else the same."""
 
     shapes: Mapping[str, Shape]
     samples: Samples | None
+    searched: Samples | None
     synthetic: Samples
     calibration: Samples | None
     batching: Batching
     timed: Feeds
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the samples that judge in the end have no part in the search."""
+        return self.samples is not self.searched
 
     @property
     def calibrating(self) -> Batching:
@@ -76,6 +86,9 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     calibration = _load(sources.calibration, specs, recipe, None)
     if calibration is None and samples is not None:
         calibration, samples = _split(samples)
+    searched = samples
+    if sources.hold_out and samples is not None and len(samples) >= FEWEST_TO_HOLD_OUT:
+        searched, samples = samples.split(SEARCH_STEP)
     shapes = concrete_shapes(
         specs,
         batch=sources.batch,
@@ -86,7 +99,7 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     fixed = not all(s.has_free_batch for s in specs if s.dims != ())
     size = next((shape[0] for shape in shapes.values() if shape), 1) if fixed else EVALUATION_BATCH
     timed = synthetic.read(0, 1) if samples is None else _timed(samples, shapes)
-    return Inputs(shapes, samples, synthetic, calibration, Batching(size, fixed), timed)
+    return Inputs(shapes, samples, searched, synthetic, calibration, Batching(size, fixed), timed)
 
 
 def _load(
@@ -102,11 +115,11 @@ def _load(
 
 
 def _split(samples: Samples) -> tuple[Samples | None, Samples]:
-    """The first samples calibrate and the rest judge; none calibrate where there are few."""
+    """Every fifth sample, or fewer, calibrates and the rest judge; none calibrate where there
+    are few."""
     if len(samples) < FEWEST_TO_SHARE:
         return None, samples
-    count = min(len(samples) // CALIBRATION_SHARE, MOST_CALIBRATION)
-    return samples.first(count), samples.after(count)
+    return samples.split(max(CALIBRATION_STEP, -(-len(samples) // MOST_CALIBRATION)))
 
 
 def _refuse_reuse(sources: Sources) -> None:

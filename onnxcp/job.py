@@ -10,20 +10,23 @@ from pathlib import Path
 from onnxcp import __version__, files, fitting, store
 from onnxcp.activations import MEMORY
 from onnxcp.calibration import calibrate
-from onnxcp.errors import PlanError, UsageError
+from onnxcp.context import Context
+from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import AUTO, FORMS, Effort
 from onnxcp.forms.device import DEVICES, named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits
-from onnxcp.latency import all_choices
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
+from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
-from onnxcp.providers import Runner, Target, open_runner
+from onnxcp.providers import Runner, Target, available, open_runner
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
 from onnxcp.survey import survey
+from onnxcp.table import Table, from_document, from_file, to_document
+from onnxcp.workdir import open_folder
 from onnxcp.workers import processes
 
 
@@ -37,7 +40,13 @@ class Settings:
     sources: Sources = field(default_factory=Sources)
     limits: Limits = field(default_factory=Limits)
     form: str = "auto"
-    strategy: str = "bisect"
+    strategy: str = "knapsack"
+    target_speedup: float | None = None
+    latency: Path | None = None  # a table of another run or machine
+    time_budget: float | None = None  # seconds, of the search
+    work_dir: Path | None = None
+    resume: bool = False
+    pareto: Path | None = None  # a folder for plans along time against accuracy
     ranks: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -59,6 +68,13 @@ class Settings:
             raise UsageError(f"--strategy {self.strategy}: unknown; choose {', '.join(STRATEGIES)}")
         if self.jobs < 1:
             raise UsageError(f"--jobs {self.jobs}: give 1 or more")
+        if self.target_speedup is not None and not 1 < self.target_speedup < 1000:
+            raise UsageError(f"--target-speedup {self.target_speedup:g}: give more than 1, as 2.0")
+        if self.time_budget is not None and self.time_budget <= 0:
+            raise UsageError(f"--time-budget {self.time_budget:g}: give some seconds, or 10m")
+        if self.resume and self.work_dir is None:
+            raise UsageError("--resume: needs the --work-dir of the run to go on with")
+        self._refuse_forced()
         if self.plan is not None and self.ranks:
             raise UsageError("--plan and --rank exclude each other: a plan names every rank")
         if self.fit_device not in DEVICES:
@@ -67,6 +83,19 @@ class Settings:
             )
         if not self.sources.data:
             self.limits.refuse_without_data()
+
+    def _refuse_forced(self) -> None:
+        """Raises UsageError for options of a search where there is none."""
+        given = {
+            "--target-speedup": self.target_speedup,
+            "--latency": self.latency,
+            "--time-budget": self.time_budget,
+            "--pareto": self.pareto,
+        }
+        for option, value in given.items():
+            if self.is_forced and value is not None:
+                forced = "--rank" if self.ranks else "--plan"
+                raise UsageError(f"{option}: ranks are given by {forced}, so nothing is searched")
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -96,6 +125,22 @@ class Job:
     fits: Fits
     folder: Path
     progress: Progress
+    table: Table | None = None  # given by --latency
+
+    @property
+    def parallel(self) -> int:
+        """How many fits run at once."""
+        return self.settings.jobs
+
+    @property
+    def kept_in(self) -> Path | None:
+        """The folder of what outlives the run: fits, scores, latency tables."""
+        return self.settings.cache
+
+    @property
+    def journal(self) -> Path | None:
+        """The file in which a search notes its trials."""
+        return None if self.settings.work_dir is None else self.settings.work_dir / "trials.log"
 
     @property
     def chosen(self) -> tuple[Site, ...]:
@@ -104,8 +149,8 @@ class Job:
         wanted = [s for s in self.sites if _matches(s.name, include)]
         return tuple(s for s in wanted if not _matches(s.name, exclude))
 
-    def choices(self) -> dict[str, list[Choice]]:
-        """What is to be timed: forced choices, else every candidate of every chosen site.
+    def forced(self) -> dict[str, list[Choice]]:
+        """The choices that a plan or rules give to sites: several forms where none is named.
 
         Raises:
             PlanError: a rule or a plan names what the model does not have.
@@ -122,8 +167,7 @@ class Job:
             ranks = forced_ranks(self.settings.ranks, channels, block, most, groups)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
-            block = self.settings.target.block
-            return {s.name: all_choices(s, self.settings.forms, block) for s in self.chosen}
+            return {}
         for name, made in asked.items():
             for choice in made:
                 fitting.check(sites, name, choice)
@@ -170,6 +214,27 @@ class Job:
             made = rewrite(proto, chains, self.sites, metadata={}, external=external)
             files.save(with_outputs(made.proto, watched), path, made.external)
         return paths[0], paths[1]
+
+    def latency_table(self, found: Sequence[Context]) -> Table:
+        """The table given; else that of an earlier run on this machine; else a new one."""
+        if self.table is not None:
+            return self.table
+        settings, forms = self.settings, self.settings.forms
+        key = identity(found, self.inputs, settings.target, forms)
+        known = None if self.kept_in is None else store.load_note(self.kept_in, key)
+        if known is not None:
+            return from_document(known)
+        sites, target = self.chosen, settings.target
+        arguments = (self.model, sites, found, self.inputs, target, forms, settings.seed)
+        made = tabulate(*arguments, self.progress)
+        if self.kept_in is not None:
+            store.save_note(self.kept_in, key, to_document(made))
+        return made
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine has the provider that ranks are chosen for."""
+        return self.table is None or self.table.provider == self.settings.target.provider.name
 
     def calibrate(self, names: Collection[str]) -> None:
         """Fit what is named in the norm of its real inputs, where there are calibration data.
@@ -223,12 +288,43 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
+def _on_target_of(settings: Settings, found: Table) -> Settings:
+    """The settings with the target that a table was measured on; with this machine's CPU
+    where the provider is not to be had here.
+
+    Raises:
+        TableError: options that name another target.
+    """
+    asked, wanted = settings.target, found.target
+    if asked.threads and asked.threads != wanted.threads:
+        raise TableError(
+            f"{settings.latency}: was measured with {wanted.threads or 'all'} threads, --threads "
+            f"says {asked.threads}; leave it out, or make the table again"
+        )
+    if asked.provider.name not in ("cpu", wanted.provider.name) or (
+        asked.options and dict(asked.options) != dict(wanted.options)
+    ):
+        raise TableError(
+            f"{settings.latency}: was measured on {wanted.provider.name} with options "
+            f"{dict(wanted.options)}; leave --provider and --provider-option out"
+        )
+    if wanted.provider.ort_name not in available():
+        return replace(settings, target=Target.named("cpu", wanted.threads))
+    return replace(settings, target=wanted)
+
+
 @contextmanager
 def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
     named(settings.fit_device)
     model = files.load(settings.model)
-    inputs = prepare(model.inputs, settings.sources)
+    table = None if settings.latency is None else from_file(settings.latency)
+    if table is not None:
+        settings = _on_target_of(settings, table)
+    if settings.work_dir is not None:
+        open_folder(settings.work_dir, model.sha256, resume=settings.resume)
+        settings = replace(settings, cache=settings.work_dir / "kept")
+    inputs = prepare(model.inputs, replace(settings.sources, hold_out=not settings.is_forced))
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
@@ -242,6 +338,6 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     ):
         by_name = {s.name: s for s in sites}
         fits = Fits(by_name, settings.recipe.seed, workers, settings.cache, settings.fit_device)
-        yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress)
-    if settings.cache is not None:
+        yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress, table)
+    if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxcp.accuracy import Evaluation, choose_metric
+from onnxcp.accuracy import Z95, Evaluation, choose_metric, squared_change
 from onnxcp.data import Samples
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs
-from onnxcp.plan import Budget
+from onnxcp.plan import Budget, Score
 from onnxcp.progress import Progress, silent
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.tensors import Feeds
@@ -17,6 +17,8 @@ from onnxcp.tensors import Feeds
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]
 
 MAX_DROP, MAX_ERROR = "0.01", 0.05
+OUTPUT_CHANGE = "output-change"
+PROBED = 128  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +52,54 @@ class Limits:
 
 
 class Referee:
-    """Judges runners of rewritten models against the original."""
+    """Judges runners of rewritten models against the original: `score` for a search, `judge`
+    in the end, on other samples where there are enough."""
 
     def __init__(
         self, original: Outputs, inputs: Inputs, limits: Limits, progress: Progress = silent
     ) -> None:
+        self._inputs, self._original = inputs, original
         self._by_drop = inputs.samples is not None and limits.max_error is None
         if inputs.samples is None:
             limits.refuse_without_data()
         if self._by_drop:
-            assert inputs.samples is not None
+            assert inputs.samples is not None and inputs.searched is not None
             metric = choose_metric(limits.metric, inputs.samples)
-            self._evaluation = Evaluation(
-                original, inputs.samples, metric, inputs.batching, progress
-            )
-            before = float(self._evaluation.before.mean())
+            batching = inputs.batching
+            self._final = Evaluation(original, inputs.samples, metric, batching, progress)
+            self._search = self._final
+            if inputs.is_held_out:
+                self._search = Evaluation(original, inputs.searched, metric, batching, progress)
             limit = parse_drop(limits.max_drop or MAX_DROP)
+            before = float(self._final.before.mean())
             self._budget = limit[0] * (before if limit[1] else 1.0)
         else:
             self._feeds = _feeds(inputs)
             self._reference = [original(feed) for feed in self._feeds]
             self._budget = limits.max_error or MAX_ERROR
-        self._inputs = inputs
 
     @property
     def budget(self) -> Budget:
-        unit = f"{self._evaluation.metric} drop" if self._by_drop else "relative output change"
+        unit = f"{self._final.metric} drop" if self._by_drop else "relative output change"
         return Budget(self._budget, f"{unit} ≤ {self._budget:.4g}")
+
+    @property
+    def metric(self) -> str:
+        return self._final.metric if self._by_drop else OUTPUT_CHANGE
+
+    def score(self, candidate: Outputs) -> Score:
+        """What a candidate loses on the samples of the search."""
+        if not self._by_drop:
+            change = self._change(candidate)
+            return Score(change, 0.0, change**2)
+        found = self._search.measure(candidate)
+        low, high = found.drop_ci
+        return Score(found.drop, (high - low) / (2 * Z95), found.change)
 
     def judge(self, candidate: Outputs) -> AccuracyRecord:
         """What a candidate loses, with the budget it is judged by."""
         if self._by_drop:
-            found = self._evaluation.measure(candidate)
+            found = self._final.measure(candidate)
             return AccuracyRecord(
                 metric=found.metric,
                 before=found.before,
@@ -93,18 +111,34 @@ class Referee:
                 data=self._samples.source,
                 measured=True,
             )
-        change = output_change(self._reference, [candidate(feed) for feed in self._feeds])
         return AccuracyRecord(
-            metric="output-change",
+            metric=OUTPUT_CHANGE,
             before=None,
             after=None,
-            drop=change,
+            drop=self._change(candidate),
             drop_ci=None,
             samples=len(self._samples),
             budget=self._budget,
             data=self._samples.source,
             measured=False,
         )
+
+    def probe(self) -> Callable[[Outputs], float]:
+        """A function that gives the squared relative change of a candidate's outputs on a few
+        samples of the search: cheap, and without the noise of right and wrong answers."""
+        batching = self._inputs.batching
+        samples = (self._inputs.searched or self._inputs.synthetic).first(PROBED)
+        size = batching.size if self._inputs.searched is not None else 1
+        batches = list(samples.batches(size))
+
+        def outputs(runner: Outputs) -> list[np.ndarray]:
+            return [batching.run(runner, feeds)[0] for feeds in batches]
+
+        reference = outputs(self._original)
+        return lambda candidate: squared_change(reference, outputs(candidate))
+
+    def _change(self, candidate: Outputs) -> float:
+        return output_change(self._reference, [candidate(feed) for feed in self._feeds])
 
     @property
     def _samples(self) -> Samples:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
-from onnxcp.conv import Chain, Sizes, Stage, cost
 from onnxcp.context import Context
+from onnxcp.conv import Chain, Sizes, Stage, cost
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
@@ -100,16 +100,18 @@ def measure(
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
-    """Times of each site's `choices`, by the key of its context; equal contexts are measured
-    once. `choices` are by site name."""
-    table: dict[str, Latency] = {}
+    """Times of each site's `choices`, by site name; equal measurements are taken once."""
+    known: dict[object, Latency] = {}
+    times: dict[str, Latency] = {}
     asked = [context for context in contexts if context.site.name in choices]
     for done, context in enumerate(asked):
         progress("time candidates", done, len(asked))
-        if context.key not in table:
-            wanted = choices[context.site.name]
-            table[context.key] = _measure(context, wanted, target, clock, seed)
-    return table
+        wanted = tuple(choices[context.site.name])
+        key = (context.key, wanted)
+        if key not in known:
+            known[key] = _measure(context, wanted, target, clock, seed)
+        times[context.site.name] = known[key]
+    return times
 
 
 def _measure(
@@ -144,8 +146,9 @@ def _until_tight(
 
 
 def _are_tight(taken: Sequence[Timing]) -> bool:
+    """Whether all ratios to the first are; a time alone never is."""
     ratios = [speedup(taken[0], timing) for timing in taken[1:]]
-    return all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
+    return bool(ratios) and all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
 
 
 def _bound(runner: Callable[..., object], feeds: dict[str, np.ndarray]) -> Callable[[], object]:

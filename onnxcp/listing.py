@@ -10,9 +10,10 @@ from pathlib import Path
 from onnxcp import files
 from onnxcp.inputs import Sources, prepare
 from onnxcp.latency import measure
+from onnxcp.profiling import contexts
 from onnxcp.providers import Target
 from onnxcp.report.words import count
-from onnxcp.sites import Layer, Site
+from onnxcp.sites import Layer
 from onnxcp.survey import inferred, survey
 from onnxcp.tensors import known_shapes
 
@@ -55,17 +56,15 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
     if profile or (complete and any(site.image is None for site in found)):
         inputs = prepare(model.inputs, sources)
         found, skips = survey(model, inputs.shapes, target, inputs.timed)
-    times = _times(found, target) if profile else {}
+    times = {}
+    if profile:
+        timed = contexts(model, found, inputs)
+        table = measure({s.name: () for s in found}, timed, target, time.perf_counter)
+        times = {name: 1e3 * row.dense for name, row in table.items()}
     rows = [Row(s.layer, ELIGIBLE, times.get(s.name)) for s in found]
     rows += [Row(s.layer, s.reason) for s in skips]
     unknown = tuple(s.name for s in model.inputs if s.name not in given)
     return Listing(str(path), tuple(rows), unknown)
-
-
-def _times(found: tuple[Site, ...], target: Target) -> dict[str, float]:
-    """Milliseconds of every site's own Conv."""
-    table = measure({s.name: () for s in found}, found, target, time.perf_counter)
-    return {name: 1e3 * row.dense for name, row in table.items()}
 
 
 def as_json(listing: Listing) -> str:

@@ -5,31 +5,34 @@ accuracy → whole-model benchmark → write. Nothing reaches the output path be
 step; everything before it happens in a folder that goes with the run.
 """
 
+import math
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from onnxcp import files
-from onnxcp.benchmark import Timing, take_turns
+from onnxcp.benchmark import Timing, speedup, take_turns
+from onnxcp.court import Court, TimeIsUp
 from onnxcp.errors import SurgeryError
-from onnxcp.fitting import FULL
-from onnxcp.forms import DRAFT, Effort
 from onnxcp.job import Job, Settings, open_job
 from onnxcp.judging import Referee, unjudged
-from onnxcp.latency import Latency, candidates, measure
-from onnxcp.plan import Budget, Candidate, Menu, Plan, Score, to_json
+from onnxcp.latency import measure, steps
+from onnxcp.menus import make_menu
+from onnxcp.outcome import Outcome, Trail
+from onnxcp.plan import Budget, Plan, to_json
+from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
-from onnxcp.search import STRATEGIES
+from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
-from onnxcp.summary import Outcome, decide, summarise
+from onnxcp.summary import decide, summarise
+from onnxcp.table import Table
 from onnxcp.verify import compare
 
 SECONDS = 20.0  # at most, for the whole-model benchmark
-FITS_A_SITE = 7  # what a search asks for, as seen on residual networks: for the estimate
+AIMS, AIMED = 3, 0.99  # tries at a speed-up; how far below the time that should do the next aims
 
 
 def optimize(settings: Settings, command: str = "", progress: Progress = silent) -> Report:
@@ -80,79 +83,109 @@ def run(job: Job) -> Outcome:
     Raises:
         SurgeryError: the rewritten model does not compute what its chains stand for.
     """
-    settings = job.settings
-    asked = job.choices()
-    if not asked:  # so the model need not even run
+    if not (job.sites if job.settings.is_forced else job.chosen):  # the model need not even run
         return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
+    return _forced(job) if job.settings.is_forced else _searched(job)
+
+
+def _referee(job: Job) -> Referee:
     original = job.judged_runner(job.model.path)
-    referee = Referee(original, job.inputs, settings.limits, job.progress)
-    latency = measure(
+    return Referee(original, job.inputs, job.settings.limits, job.progress)
+
+
+def _forced(job: Job) -> Outcome:
+    """Ranks as given: each site in the faster form where a rank was given and the form was not."""
+    asked = job.forced()
+    if not asked:
+        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
+    referee = _referee(job)
+    sites = [s for s in job.sites if s.name in asked]
+    times = measure(
         asked,
-        job.sites,
-        settings.target,
+        contexts(job.model, sites, job.inputs),
+        job.settings.target,
         time.perf_counter,
-        seed=settings.seed,
+        seed=job.settings.seed,
         progress=job.progress,
     )
-    job.calibrate([name for name, row in latency.items() if _is_wanted(row, settings)])
-    if settings.is_forced:
-        return _measured(job, Outcome(_forced(latency), latency, referee.budget), referee)
-    for effort in (DRAFT, FULL):  # drafts nearly always suffice to choose by
-        plan = _search(job, latency, referee, effort)
-        outcome = _measured(job, Outcome(plan, latency, referee.budget), referee)
-        if outcome.accuracy is None or outcome.accuracy.drop <= referee.budget.limit:
-            break
-    return outcome
+    job.calibrate(list(asked))
+    best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in times.items()}
+    plan = Plan({name: measured.choice for name, measured in best.items()})
+    return _timed(job, _fitted(job, Outcome(plan, times, referee.budget), referee))
 
 
-def _is_wanted(row: Latency, settings: Settings) -> bool:
-    return settings.is_forced or any(m.is_faster for m in row.tried)
-
-
-def _forced(latency: Mapping[str, Latency]) -> Plan:
-    """The faster form where a rank was given and the form was not."""
-    best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in latency.items()}
-    return Plan({name: measured.choice for name, measured in best.items()})
-
-
-def _search(job: Job, latency: Mapping[str, Latency], referee: Referee, effort: Effort) -> Plan:
-    """The plan a strategy finds with fits of a given effort."""
-    sites = {n: found for n, row in latency.items() if (found := candidates(n, row))}
-    fitted: set[Candidate] = set()
-    expected = FITS_A_SITE * len(sites)
-
-    def error(candidate: Candidate) -> float:
-        fitted.add(candidate)
-        job.progress("fit candidates", min(len(fitted), expected - 1), expected)
-        return job.fits.error(candidate.site, candidate.choice, effort)
-
-    def judge(plan: Plan) -> Score:
-        return Score(referee.judge(job.judged_runner(job.build(plan, effort))).drop)
-
-    return STRATEGIES[job.settings.strategy](
-        Menu(sites, error, job.settings.jobs), referee.budget, judge
-    )
-
-
-def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
-    """The outcome of a plan, with the surgery checked, accuracy and time taken."""
-    if not outcome.plan.choices:
+def _searched(job: Job) -> Outcome:
+    """Ranks by a strategy, from measured times and judged accuracy."""
+    deadline = time.monotonic() + (job.settings.time_budget or math.inf)
+    referee = _referee(job)
+    found = contexts(job.model, job.chosen, job.inputs)
+    table = job.latency_table(found)
+    times = table.of(found, job.settings.forms, str(job.settings.latency or job.model.path))
+    outcome = Outcome(Plan(), times, _objective(job, referee.budget, table), table=table)
+    wanted = [name for name, row in times.items() if steps(row)]
+    if not wanted:
         return outcome
+    job.calibrate(wanted)
+    court = Court(job, referee, deadline)
+    try:
+        menu = make_menu(job, times, table, court)
+    except TimeIsUp:
+        return replace(outcome, trail=Trail(is_late=True))
+
+    def final(plan: Plan) -> Outcome:
+        return _fitted(job, replace(outcome, plan=plan), referee)
+
+    asked = Search(menu, job.settings.strategy, court, effort_for(menu), final)
+    return _proven(job, asked, outcome)
+
+
+def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
+    """What a search finds, timed; where a speed-up was asked for and is missed, it has to look
+    for a faster plan."""
+    for _ in range(AIMS):
+        found = search(asked, nothing)
+        if job.recipe.sequential and asked.tried > 1:  # fits are those of the last plan tried
+            found = replace(asked.final(found.plan), trail=found.trail)
+        found = _timed(job, found)
+        wanted, seconds = job.settings.target_speedup, nothing.budget.seconds
+        if wanted is None or seconds is None or found.timings is None:
+            break
+        reached = speedup(*found.timings).ratio
+        if reached >= wanted:
+            break
+        budget = replace(nothing.budget, seconds=AIMED * seconds * reached / wanted)
+        nothing = replace(nothing, budget=budget)
+    return found
+
+
+def _objective(job: Job, budget: Budget, table: Table) -> Budget:
+    """The budget of the accuracy, or of the time where that is what was asked for."""
+    wanted = job.settings.target_speedup
+    if wanted is None:
+        return budget
+    limit = budget.limit if job.settings.limits.is_given else math.inf
+    return Budget(limit, f"{wanted:g}× faster", table.total / wanted)
+
+
+def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
+    """The outcome of a plan fitted in full, with the surgery checked and the accuracy taken."""
     job.progress("fit the plan", 0, 1)
     if job.settings.recipe.sequential:
         refine(job, outcome.plan)
     settings, staged = job.settings, job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan)
     accuracy = referee.judge(job.judged_runner(staged))
-    if settings.is_forced and not settings.limits.is_given:
+    asked = settings.target_speedup is not None or settings.is_forced
+    if asked and not settings.limits.is_given:
         accuracy = unjudged(accuracy)
-    return replace(
-        outcome,
-        accuracy=accuracy,
-        verification=verification,
-        timings=_time(job, staged),
-        staged=staged,
-    )
+    return replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
+
+
+def _timed(job: Job, outcome: Outcome) -> Outcome:
+    """With the whole model timed, where it can run as it will."""
+    if outcome.staged is None or not job.runs_here:
+        return outcome
+    return replace(outcome, timings=_time(job, outcome.staged))
 
 
 def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:

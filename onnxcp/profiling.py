@@ -59,9 +59,7 @@ def contexts(model: files.Model, sites: Sequence[Site], inputs: Inputs) -> list[
     return [graph.context(site) for site in sites]
 
 
-def identity(
-    found: Sequence[Context], inputs: Inputs, target: Target, forms: Sequence[str]
-) -> str:
+def identity(found: Sequence[Context], inputs: Inputs, target: Target, forms: Sequence[str]) -> str:
     """The hash of all that a table depends on but the state of the machine."""
     here = environment(target)
     about = [
@@ -87,10 +85,9 @@ def tabulate(
 ) -> Table:
     """Measure the candidates of some sites, and check their sum against whole models."""
     choices = {s.name: all_choices(s, forms, target.block) for s in sites}
-    rows = measure(choices, found, target, time.perf_counter, seed=seed, progress=progress)
-    by_site = {context.site.name: rows[context.key] for context in found}
+    times = measure(choices, found, target, time.perf_counter, seed=seed, progress=progress)
     progress("time whole models", 0, 1)
-    total, checks = _checked(model, sites, by_site, inputs, target, seed)
+    total, checks = _checked(model, sites, times, inputs, target, seed)
     return Table(
         model=model.path.name,
         environment=environment(target),
@@ -100,7 +97,7 @@ def tabulate(
         shapes=dict(inputs.shapes),
         forms=tuple(forms),
         total=total,
-        rows=rows,
+        rows={context.key: times[context.site.name] for context in found},
         checks=checks,
     )
 

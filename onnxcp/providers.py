@@ -151,6 +151,11 @@ def _session_options(ort: ModuleType, target: Target) -> Any:
     return options
 
 
+def available() -> tuple[str, ...]:
+    """The runtime's names of the providers it was built with."""
+    return tuple(runtime().get_available_providers())
+
+
 def runtime() -> ModuleType:
     """The onnxruntime module. Raises MissingPackage with the command that installs it."""
     try:

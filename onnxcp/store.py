@@ -105,10 +105,35 @@ def save(folder: Path, key: str, entry: Entry) -> None:
                 Path(file.name).unlink(missing_ok=True)
 
 
+def load_note(folder: Path, key: str) -> Any:
+    """What was noted under a key; None where there is nothing that can be read."""
+    try:
+        note = json.loads(_path(folder, key, "json").read_text(encoding="utf-8"))
+        return note["note"] if note["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save_note(folder: Path, key: str, note: Any) -> None:
+    """Note plain values under a key, whole or not at all."""
+    path = _path(folder, key, "json")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, suffix=".part", delete=False
+        ) as file:
+            try:
+                json.dump({"key": key, "note": note}, file)
+                file.close()
+                Path(file.name).replace(path)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+
+
 def prune(folder: Path, limit: int = LIMIT) -> None:
     """Drop the entries not used for longest until the folder holds at most `limit` bytes."""
     with contextlib.suppress(OSError):
-        found = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("??/*.npz"))
+        found = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("??/*.*"))
         total = sum(size for _, size, _ in found)
         for _, size, path in found:
             if total <= limit:
@@ -117,8 +142,8 @@ def prune(folder: Path, limit: int = LIMIT) -> None:
             total -= size
 
 
-def _path(folder: Path, key: str) -> Path:
-    return folder / key[:2] / f"{key}.npz"
+def _path(folder: Path, key: str, suffix: str = "npz") -> Path:
+    return folder / key[:2] / f"{key}.{suffix}"
 
 
 def _described(fit: Fit) -> dict[str, Any]:

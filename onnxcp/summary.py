@@ -2,44 +2,34 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from onnxcp import __version__, files
-from onnxcp.benchmark import Timing, speedup
+from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.forms import FORMS
+from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
 from onnxcp.latency import Latency
-from onnxcp.plan import Budget, Choice, Plan
+from onnxcp.outcome import Outcome
+from onnxcp.plan import Choice, Plan
 from onnxcp.providers import environment
 from onnxcp.report.record import (
     KEPT,
     AccuracyRecord,
+    CheckRecord,
     LatencyRecord,
     ModelRecord,
     Report,
+    SearchRecord,
     SiteRecord,
-    VerificationRecord,
 )
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.sites import Layer, Site
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What a run found. `timings` are of the original and the rewritten model; the fields
-    that are None were not measured, because there was no plan."""
-
-    plan: Plan
-    latency: Mapping[str, Latency]
-    budget: Budget
-    accuracy: AccuracyRecord | None = None
-    verification: VerificationRecord | None = None
-    timings: tuple[Timing, Timing] | None = None
-    staged: Path | None = None
+SLACK = 0.02  # of a speed-up that only a table tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +44,50 @@ class Decision:
 def decide(job: Job, outcome: Outcome) -> Decision:
     """What becomes of an outcome: within the budget and clearly faster, or not."""
     found = outcome.accuracy
-    if found is None or outcome.timings is None:
+    if found is None or not outcome.plan.choices:
         return _refused(job, _why_nothing(job, outcome))
-    ratio, loss = speedup(*outcome.timings), _loss(found)
+    faster, words = _speed(job, outcome)
+    loss = _loss(found)
     if found.budget is not None and found.drop > found.budget:
-        return _refused(job, f"over budget: {loss}, {outcome.budget.words} asked")
+        return _refused(job, f"over budget: {loss}, ≤ {found.budget:.4g} asked")
     if job.settings.is_forced:
-        return Decision(True, 0, f"ranks as given: {ratio.verdict()}, {loss}")
-    if ratio.low <= 1:
-        return _refused(job, f"not faster as a whole: {ratio.verdict()}, {loss}")
-    return Decision(True, 0, f"{ratio.verdict()}, {loss}")
+        return Decision(True, 0, f"ranks as given: {words}, {loss}")
+    if not faster:
+        return _refused(job, f"not faster as a whole: {words}, {loss}")
+    wanted = job.settings.target_speedup
+    if wanted is not None and not _reaches(job, outcome, wanted):
+        return _refused(job, f"{wanted:g}× faster is not reached: {words}, {loss}")
+    return Decision(True, 0, f"{words}, {loss}")
+
+
+def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
+    """Whether a plan makes the model faster, and how much: as measured on this machine; by the
+    latency table where that is of another one."""
+    if outcome.timings is not None and not _foreign(job):
+        ratio = speedup(*outcome.timings)
+        return ratio.low > 1, ratio.verdict()
+    ratio_predicted = _predicted_speedup(outcome)
+    return ratio_predicted > 1, f"{ratio_predicted:.2f}× faster by the latency table"
+
+
+def _reaches(job: Job, outcome: Outcome, wanted: float) -> bool:
+    if outcome.timings is not None and not _foreign(job):
+        return speedup(*outcome.timings).ratio >= wanted
+    return _predicted_speedup(outcome) >= wanted * (1 - SLACK)
+
+
+def _predicted_speedup(outcome: Outcome) -> float:
+    trail, table = outcome.trail, outcome.table
+    if table is None or trail is None or not trail.predicted:
+        return 1.0
+    return table.total / trail.predicted
+
+
+def _foreign(job: Job) -> list[str]:
+    """In what this machine differs from the one that the ranks are for."""
+    if job.table is None:
+        return []
+    return job.table.foreign()
 
 
 def _refused(job: Job, why: str) -> Decision:
@@ -90,6 +114,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         exit_code=decision.exit_code,
         accuracy=outcome.accuracy,
         latency=_latency(job, outcome),
+        search=_search(job, outcome),
         verification=outcome.verification,
         warnings=tuple(_warnings(job, outcome)),
     )
@@ -109,6 +134,10 @@ def _why_nothing(job: Job, outcome: Outcome) -> str:
     faster = [n for n, row in outcome.latency.items() if any(m.is_faster for m in row.tried)]
     if not faster:
         return "no chain is measured faster than the convolution it would replace"
+    if outcome.trail is not None and outcome.trail.is_late:
+        return "the time budget ended before a plan was found; raise --time-budget"
+    if outcome.budget.seconds is not None:
+        return f"even the fastest chains are not {outcome.budget.words} by the latency table"
     return f"no plan that is faster stays within {outcome.budget.words}"
 
 
@@ -237,6 +266,9 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "sequential": job.recipe.sequential,
         "preprocess": sources.preprocess,
         "samples": sources.samples,
+        "target_speedup": settings.target_speedup,
+        "latency": None if settings.latency is None else str(settings.latency),
+        "time_budget": settings.time_budget,
         "seed": settings.seed,
         "provider_options": dict(settings.target.options),
     }
@@ -266,17 +298,72 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             "ACCURACY WAS NOT MEASURED: the budget is the change of the outputs on synthetic "
             "inputs; pass --data (an .npz or a folder of images with labels.csv) to judge by it"
         )
-    if outcome.timings and not job.settings.is_forced and job.inputs.samples is not None:
-        yield "the samples that judged the search also give the accuracy shown"
-    found = outcome.accuracy
-    if found and found.budget is not None and found.drop_ci and found.drop_ci[1] > found.budget:
+    if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
         yield (
-            f"{found.samples} samples are too few to be sure of the budget: the drop's 95 % "
-            f"interval reaches {found.drop_ci[1]:.4f}, the budget is {found.budget:.4g}"
+            "the samples that judged the search also give the accuracy shown: with "
+            f"{FEWEST_TO_HOLD_OUT:,} and more, two thirds are held out"
         )
+    yield from _doubts(outcome)
+    foreign = _foreign(job)
+    if foreign:
+        yield (
+            f"ranks were chosen by times of another machine ({'; '.join(foreign)}): the speed-up "
+            "in the verdict is that of the latency table, and times below are this machine's"
+        )
+    if outcome.table is not None and outcome.table.disagrees:
+        miss = max((check.miss for check in outcome.table.checks), key=abs)
+        yield (
+            f"the latency table missed a whole model's time by {miss:+.0%}: savings are scaled "
+            f"by {outcome.table.scale:.2f}"
+        )
+    if outcome.trail is not None and outcome.trail.is_late:
+        yield "the time budget ended the search: a longer one may find a faster plan"
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
         yield "the times are noisy: close other programs, or raise --iterations"
     yield from _overridable(job)
+
+
+def _doubts(outcome: Outcome) -> Iterator[str]:
+    """Whether the samples can tell the budget."""
+    found = outcome.accuracy
+    if found is None or found.budget is None or found.drop_ci is None:
+        return
+    low, high = found.drop_ci
+    if high - low > found.budget:
+        yield (
+            f"{found.samples} samples are too few to tell the budget of {found.budget:.4g}: the "
+            f"drop's 95 % interval, {low:+.4f} to {high:+.4f}, is wider"
+        )
+    elif high > found.budget:
+        yield (
+            f"{found.samples} samples are too few to be sure of the budget: the drop's 95 % "
+            f"interval reaches {high:.4f}, the budget is {found.budget:.4g}"
+        )
+
+
+def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
+    trail, table, inputs = outcome.trail, outcome.table, job.inputs
+    if trail is None or table is None:
+        return None
+    counts = {
+        "calibration": _calibrating(job),
+        "search": len(inputs.searched or inputs.synthetic),
+        "final": len(inputs.samples or inputs.synthetic),
+    }
+    return SearchRecord(
+        strategy=job.settings.strategy,
+        objective=outcome.budget.words,
+        samples=counts,
+        held_out=inputs.is_held_out,
+        tried=trail.tried,
+        is_late=trail.is_late,
+        seconds=trail.seconds,
+        predicted_ms=1e3 * (trail.predicted or table.total),
+        scale=table.scale,
+        checks=tuple(CheckRecord(1e3 * c.predicted, 1e3 * c.measured) for c in table.checks),
+        foreign=tuple(_foreign(job)),
+        judged=trail.judged,
+    )
 
 
 def _overridable(job: Job) -> Iterator[str]:

@@ -79,7 +79,9 @@ class Table:
             if self.environment.get(name) != here.get(name)
         ]
 
-    def of(self, contexts: Iterable[Context], forms: Sequence[str], where: str) -> dict[str, Latency]:
+    def of(
+        self, contexts: Iterable[Context], forms: Sequence[str], where: str
+    ) -> dict[str, Latency]:
         """The times of a model's sites, by name, in some forms.
 
         Raises:
@@ -108,13 +110,17 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def to_json(table: Table) -> str:
+def to_text(table: Table) -> str:
     """The file that `--latency` reads."""
-    document = {"latency_version": TABLE_VERSION, **asdict(table)}
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(to_document(table), indent=1) + "\n"
 
 
-def from_json(path: Path) -> Table:
+def to_document(table: Table) -> dict[str, Any]:
+    """A table as plain values."""
+    return {"latency_version": TABLE_VERSION, **asdict(table)}
+
+
+def from_file(path: Path) -> Table:
     """The table in a file.
 
     Raises:
@@ -122,13 +128,13 @@ def from_json(path: Path) -> Table:
     """
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = document.pop("latency_version")
+        version = document["latency_version"]
         if version != TABLE_VERSION:
             raise TableError(
                 f"{path}: latency table of version {version}, not {TABLE_VERSION}; make it again "
                 "with onnxcp profile"
             )
-        return _table(document)
+        return from_document(document)
     except OSError as error:
         raise TableError(
             f"{path}: {error.strerror}; give a file that onnxcp profile wrote"
@@ -139,11 +145,12 @@ def from_json(path: Path) -> Table:
         ) from error
 
 
-def _table(document: Mapping[str, Any]) -> Table:
+def from_document(document: Mapping[str, Any]) -> Table:
+    """The table that plain values are of. Raises ValueError, KeyError or TypeError for none."""
     rows = {key: _latency(row) for key, row in document["rows"].items()}
     table = Table(
         **{
-            **document,
+            **{name: value for name, value in document.items() if name != "latency_version"},
             "shapes": {name: tuple(shape) for name, shape in document["shapes"].items()},
             "forms": tuple(document["forms"]),
             "rows": rows,

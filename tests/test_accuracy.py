@@ -11,7 +11,7 @@ SCORES = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]])
 
 
 def samples(labels, count=3):
-    return Samples(count, lambda a, b: {"x": np.arange(a, b)[:, None]}, labels, "made")
+    return Samples(lambda rows: {"x": np.array(rows)[:, None]}, range(count), labels, "made")
 
 
 def test_top1_counts_the_strongest_class():

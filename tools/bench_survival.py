@@ -69,7 +69,7 @@ class Bench:
     def __init__(self, job: Job, slacks: list[float], sweeps: int, iterations: int) -> None:
         self.job, self.slacks = job, slacks
         self.sweeps, self.iterations = sweeps, iterations
-        self.plan = Plan({name: made[0] for name, made in job.choices().items()})
+        self.plan = Plan({name: made[0] for name, made in job.forced().items()})
         self.sites = {s.name: s for s in job.sites if s.name in self.plan.choices}
         original = job.judged_runner(job.model.path)
         assert job.inputs.samples is not None

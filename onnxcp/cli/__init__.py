@@ -17,6 +17,7 @@ from onnxcp import __version__
 from onnxcp.cli.benchmark import benchmark
 from onnxcp.cli.inspect import inspect
 from onnxcp.cli.optimize import optimize
+from onnxcp.cli.profile import profile
 from onnxcp.cli.verify import verify
 
 WrongUse: Any = typer.BadParameter.__base__  # click's UsageError, which typer does not export
@@ -45,7 +46,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (optimize, inspect, verify, benchmark):
+for command in (optimize, inspect, verify, benchmark, profile):
     app.command()(command)
 
 

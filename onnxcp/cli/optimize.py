@@ -40,8 +40,48 @@ def optimize(
         typer.Option("--form", metavar="NAME", help="auto, cp3, cp4, tkd, tucker2 or svd."),
     ] = "auto",
     strategy: Annotated[
-        str, typer.Option("--strategy", metavar="NAME", help="How ranks are chosen: bisect.")
-    ] = "bisect",
+        str,
+        typer.Option(
+            "--strategy",
+            metavar="NAME",
+            help="How ranks are chosen: knapsack, bisect, estimate, vbmf, genetic or uniform.",
+        ),
+    ] = "knapsack",
+    target_speedup: Annotated[
+        float | None,
+        typer.Option(
+            "--target-speedup",
+            metavar="X",
+            help="Lose as little as possible at X times the speed, as 2.0.",
+        ),
+    ] = None,
+    latency: Annotated[
+        Path | None,
+        typer.Option(
+            "--latency", metavar="FILE", help="Choose ranks for the machine of this table."
+        ),
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--time-budget",
+            metavar="T",
+            help="End the search after T (90, 10m, 2h) with the best plan till then.",
+        ),
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option("--work-dir", metavar="DIR", help="Keep all that is finished, to go on."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --work-dir.")
+    ] = False,
+    pareto: Annotated[
+        Path | None,
+        typer.Option(
+            "--pareto", metavar="DIR", help="Also write models along time against accuracy."
+        ),
+    ] = None,
     rank: Annotated[
         list[str],
         typer.Option(
@@ -135,6 +175,12 @@ def optimize(
             limits=Limits(max_drop, max_error, metric),
             form=form,
             strategy=strategy,
+            target_speedup=target_speedup,
+            latency=latency,
+            time_budget=options.seconds(time_budget),
+            work_dir=work_dir,
+            resume=resume,
+            pareto=pareto,
             ranks=tuple(rank),
             include=tuple(include),
             exclude=tuple(exclude),

@@ -134,6 +134,23 @@ def sources(
     return Sources(tuple(data), tuple(calibration or ()), preprocess, samples, batch, shapes, seed)
 
 
+def seconds(text: str | None) -> float | None:
+    """A time as 90, 90s, 10m or 2h in seconds. Raises UsageError for none."""
+    from onnxcp.errors import UsageError
+
+    if text is None:
+        return None
+    sizes = {"s": 1, "m": 60, "h": 3600}
+    number, size = (text[:-1], sizes[text[-1]]) if text[-1:] in sizes else (text, 1)
+    try:
+        found = float(number) * size
+    except ValueError:
+        found = float("nan")
+    if not 0 < found < float("inf"):
+        raise UsageError(f"--time-budget {text!r}: write it as 90, 10m or 2h")
+    return found
+
+
 def target(provider: str, options: list[str], threads: int) -> "Target":
     """Raises UsageError for an unknown provider, or an option that is no K=V."""
     from onnxcp.errors import UsageError

@@ -84,6 +84,59 @@ class VerificationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """One plan that a search judged: how many layers it replaces, its time by the latency
+    table, the squared relative change of the output predicted and seen, and what it loses on
+    the samples of the search, in the budget's unit."""
+
+    layers: int
+    ms: float
+    predicted: float
+    change: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRecord:
+    """Whole-model milliseconds under a plan, by the latency table and measured."""
+
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRecord:
+    """How a plan was found. `samples` counts those that calibrated, searched and judged in the
+    end; the last two are the same where `held_out` is false. `tried` counts plans judged in
+    the end. `scale` is what chains save in whole models over what the table says, which
+    `checks` show; `foreign` in what this machine differs from the one the table is of."""
+
+    strategy: str
+    objective: str
+    samples: Mapping[str, int]
+    held_out: bool
+    tried: int
+    is_late: bool
+    seconds: float
+    predicted_ms: float
+    scale: float
+    checks: tuple[CheckRecord, ...]
+    foreign: tuple[str, ...]
+    judged: tuple[PlanRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParetoRecord:
+    """A plan along time against accuracy, with the model it makes."""
+
+    path: str
+    speedup: float
+    ms: float
+    drop: float
+    drop_ci: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run of `optimize`."""
 
@@ -100,6 +153,8 @@ class Report:
     accuracy: AccuracyRecord | None = None
     latency: LatencyRecord | None = None
     verification: VerificationRecord | None = None
+    search: SearchRecord | None = None  # None where ranks were given
+    pareto: tuple[ParetoRecord, ...] = ()
     precision: str = "float32"
     finetune: None = None
     warnings: tuple[str, ...] = field(default_factory=tuple)

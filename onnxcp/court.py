@@ -1,0 +1,128 @@
+"""What plans of one run are judged by: what was judged once is known, also from earlier runs.
+
+Scores, and changes seen in probes, are noted in the store of fits under the hash of all they
+depend on: the model, the recipe of its fits, the samples, the runtime.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field
+
+from onnxcp import store
+from onnxcp.data import digest
+from onnxcp.forms import Effort
+from onnxcp.job import Job
+from onnxcp.judging import Outputs, Referee
+from onnxcp.plan import Budget, Menu, Plan, Score
+from onnxcp.providers import environment
+from onnxcp.table import MATTERS
+
+
+class TimeIsUp(Exception):
+    """A search ran into the end of `--time-budget`; the court knows the best plan till then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One plan that a search asked for."""
+
+    plan: Plan
+    score: Score
+
+
+@dataclass(slots=True, eq=False)
+class Court:
+    """Judges plans; `trail` holds what it was asked, in order and each plan once.
+
+    `deadline` is on the clock of `time.monotonic`.
+    """
+
+    job: Job
+    referee: Referee
+    deadline: float = math.inf
+    trail: dict[tuple[str, str], Judged] = field(default_factory=dict)
+    fresh: int = 0  # judgements not known from an earlier run
+    _probe: Callable[[Outputs], float] | None = None
+    _identity: str | None = None
+
+    def refuse_late(self) -> None:
+        """Raises TimeIsUp once the deadline has passed."""
+        if time.monotonic() > self.deadline:
+            raise TimeIsUp
+
+    def judge(self, plan: Plan, effort: Effort) -> Score:
+        """What a plan loses with fits of an effort, on the samples of the search.
+
+        Raises:
+            TimeIsUp: the deadline has passed.
+        """
+        key = (plan.sha256, repr(effort))
+        if key not in self.trail:
+            self.refuse_late()
+            self.job.progress("judge plans", len(self.trail), len(self.trail) + 1)
+            measured = self._noted("score", plan, effort, self._score)
+            self.trail[key] = Judged(plan, Score(*measured))
+        return self.trail[key].score
+
+    def change(self, plan: Plan, effort: Effort) -> float:
+        """The squared relative change of the output under a plan, on a few samples."""
+        self.refuse_late()
+        return float(self._noted("change", plan, effort, self._probed)[0])
+
+    def _score(self, runner: Outputs) -> tuple[float, ...]:
+        self.fresh += 1
+        return astuple(self.referee.score(runner))
+
+    def _probed(self, runner: Outputs) -> tuple[float, ...]:
+        if self._probe is None:
+            self._probe = self.referee.probe()
+        return (self._probe(runner),)
+
+    def _noted(
+        self,
+        what: str,
+        plan: Plan,
+        effort: Effort,
+        measure: Callable[[Outputs], tuple[float, ...]],
+    ) -> tuple[float, ...]:
+        folder = self.job.kept_in
+        key = store.key_of([], f"{self._known_by()}|{what}|{plan.sha256}|{effort}")
+        note = None if folder is None else store.load_note(folder, key)
+        if note is not None:
+            return tuple(note)
+        path = self.job.build(plan, effort)
+        found = measure(self.job.judged_runner(path))
+        shutil.rmtree(path.parent)  # a search makes many, and a model may be large
+        if folder is not None:
+            store.save_note(folder, key, found)
+        return found
+
+    def _known_by(self) -> str:
+        """Of all that every judgement depends on."""
+        if self._identity is None:
+            inputs = self.job.inputs
+            samples = inputs.searched or inputs.synthetic
+            here = environment(self.job.settings.target)
+            about = [
+                self.job.model.sha256,
+                repr(self.job.recipe),
+                digest(samples, inputs.batching.size),
+                self.referee.metric,
+                [here[name] for name in MATTERS],
+            ]
+            self._identity = json.dumps(about)
+        return self._identity
+
+
+def best(court: Court, menu: Menu, budget: Budget) -> Plan:
+    """Of the plans judged so far the one that serves a budget best; the empty one if none
+    does."""
+    judged = [j for j in court.trail.values() if j.plan.choices]
+    if budget.seconds is not None:
+        good = [j for j in judged if menu.seconds(j.plan) <= budget.seconds]
+        return min(good, key=lambda j: j.score.loss, default=Judged(Plan(), Score(0.0))).plan
+    plans = [j.plan for j in judged if j.score.within(budget)]
+    return min(plans, key=menu.seconds, default=Plan())
