@@ -5,7 +5,7 @@ A fit depends on its task alone: never on which fits came before.
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from onnxcp.workers import while_alive
 
 FULL = Effort()
 FIRST = 16  # the first knot of a ladder of ranks
+STEEP = 0.01  # an error below this share of the one at half the rank is as good as exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +167,8 @@ class Fits:
     def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
         """Relative error; infinite for a fit that is not usable.
 
-        That of a draft is read off the line through the two nearest knots, in logarithms.
+        That of a draft is read off a monotone curve through the knots up to the next one, in
+        logarithms.
         """
         site = self._sites[name]
         low, high = knots(choice.rank, site.group)
@@ -177,13 +179,14 @@ class Fits:
             or high > largest_rank(site, choice.form)
         ):
             return _usable_error(self.get(name, choice, effort))
-        below, above = (
-            _usable_error(self.get(name, Choice(choice.form, rank), DRAFT)) for rank in (low, high)
-        )
-        if not 0 < above < below < float("inf"):
-            return min(below, above)
-        share = math.log(choice.rank / low) / math.log(high / low)
-        return math.exp((1 - share) * math.log(below) + share * math.log(above))
+        ranks = knots_up_to(high, site.group)
+        errors = [_usable_error(self.get(name, Choice(choice.form, rank), DRAFT)) for rank in ranks]
+        below, above = errors[-2:]
+        if below <= above:
+            return below
+        if above < STEEP * below or below == math.inf:  # no curve leads to an exact fit
+            return _usable_error(self.get(name, choice, effort))
+        return _read_off(choice.rank, ranks, errors)
 
     def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
         """The chain of every site a plan changes.
@@ -264,6 +267,25 @@ def knots(rank: int, group: int) -> tuple[int | None, int]:
     while above < rank:
         below, above = above, 2 * above
     return below, above
+
+
+def knots_up_to(high: int, group: int) -> list[int]:
+    """All knots to `high`, one of them."""
+    ranks, rank = list[int](), math.lcm(FIRST, group)
+    while rank <= high:
+        ranks.append(rank)
+        rank *= 2
+    return ranks
+
+
+def _read_off(rank: int, ranks: Sequence[int], errors: Sequence[float]) -> float:
+    """The error at a rank below the last of `ranks`."""
+    from scipy.interpolate import PchipInterpolator
+
+    falling = np.minimum.accumulate(errors)
+    usable = np.isfinite(falling)
+    curve = PchipInterpolator(np.log(np.asarray(ranks)[usable]), np.log(falling[usable]))
+    return float(np.exp(curve(math.log(rank))))
 
 
 def _usable_error(fitted: Fitted) -> float:

@@ -1,12 +1,15 @@
 """The menu of a model: times from a latency table, errors from fits, losses from probes.
 
-What the network loses through one site is predicted as gain · error²: the error is that of the
-kernel in the norm of the site's real inputs, which is the relative error of its output, and the
-gain is seen in one probe, the model with this site alone replaced, as the squared relative
-change of the model's output. Small changes of several sites add up, being nearly independent.
+What the network loses through one site is predicted from the error of its kernel in the norm of
+the site's real inputs, which is the relative error of its output. Two probes, the model with this
+site alone replaced, show what errors do: the squared relative change of the model's output grows
+with their square, and faster or slower where they are large. Changes of several sites add up,
+being small and nearly independent.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +25,35 @@ from onnxcp.table import Table
 
 SPECIAL = {"cp4": "cp3"}  # every chain of the one is also one of the other, of equal rank
 WORTH = 0.95  # of the general form's time: a special one that takes more is not looked at
-EXACT = 1e-3  # errors below tell nothing of the gain
+EXACT = 1e-3  # errors below tell nothing of what they do
+APART = 3  # how far apart the ranks of two probes are
+POWERS = (1.0, 3.0)  # of a site's error, in its effect: 2 where all is linear
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """Squared relative change of the output = change · (error / at) ** power: 2 for errors
+    smaller than `at`, where all is linear, and another one above."""
+
+    change: float = 0.0
+    at: float = 1.0
+    power: float = 2.0
+
+    @classmethod
+    def through(cls, seen: Sequence[tuple[float, float]]) -> "Law":
+        """Through one probe or two, as (error, squared change), the smaller error first."""
+        if not seen:
+            return cls()
+        (error, change), (other, more) = seen[0], seen[-1]
+        power = 2.0
+        if other > error and 0 < change < math.inf and 0 < more < math.inf:
+            slope = math.log(more / change) / math.log(other / error)
+            power = min(max(slope, POWERS[0]), POWERS[1])
+        return cls(change, error, power)
+
+    def of(self, error: float) -> float:
+        """The change at an error of the site."""
+        return self.change * (error / self.at) ** (2.0 if error < self.at else self.power)
 
 
 def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court) -> Menu:
@@ -31,14 +62,14 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
     sites = {n: _candidates(by_name[n], row, scale) for n, row in times.items()}
     sites = {name: found for name, found in sites.items() if found}
     originals = {n: _original(by_name[n], scale * times[n].dense) for n in sites}
-    gains = _gains(job, sites, court)
+    laws = _laws(job, sites, court)
 
     def error(candidate: Candidate) -> float:
         court.refuse_late()
         return job.fits.error(candidate.site, candidate.choice, DRAFT)
 
     def loss(candidate: Candidate) -> float:
-        return gains[candidate.site] * error(candidate) ** 2
+        return laws[candidate.site].of(error(candidate))
 
     return Menu(
         sites=sites,
@@ -80,25 +111,25 @@ def _original(site: Site, seconds: float) -> Original:
     return Original(seconds, site.kernel.size, site.shape[0])
 
 
-def _gains(job: Job, sites: Mapping[str, Sequence[Candidate]], court: Court) -> dict[str, float]:
-    gains = {}
+def _laws(job: Job, sites: Mapping[str, Sequence[Candidate]], court: Court) -> dict[str, Law]:
+    laws = {}
     for done, (name, candidates) in enumerate(sites.items()):
         job.progress("probe layers", done, len(sites))
-        gains[name] = _gain(job, candidates, court)
-    return gains
+        laws[name] = _law(job, candidates, court)
+    return laws
 
 
-def _gain(job: Job, candidates: Sequence[Candidate], court: Court) -> float:
-    """Squared change of the output per squared error of the site: of a candidate whose rank is
-    near the site's channels, where errors are neither exact nor hopeless."""
+def _law(job: Job, candidates: Sequence[Candidate], court: Court) -> Law:
+    """From probes of a candidate whose rank is near the site's channels, and of a poorer one."""
     site = candidates[0].site
     channels = next(s.shape[0] for s in job.sites if s.name == site)
-    nearest = sorted(candidates, key=lambda c: abs(c.choice.rank - channels))
-    for candidate in nearest:
-        error = job.fits.get(site, candidate.choice, DRAFT).error
-        if EXACT < error < float("inf"):
-            return court.change(Plan({site: candidate.choice}), DRAFT) / error**2
-    return 0.0
+    seen = list[tuple[float, float]]()  # error, squared change
+    for rank in (channels, channels / APART):
+        nearest = min(candidates, key=lambda c: abs(math.log(c.choice.rank / rank)))
+        error = job.fits.get(site, nearest.choice, DRAFT).error
+        if EXACT < error < math.inf and error not in [e for e, _ in seen]:
+            seen.append((error, court.change(Plan({site: nearest.choice}), DRAFT)))
+    return Law.through(sorted(seen))
 
 
 def spectra(site: Site) -> list[Spectrum]:
