@@ -53,7 +53,8 @@ class Law:
 
     def of(self, error: float) -> float:
         """The change at an error of the site."""
-        return self.change * (error / self.at) ** (2.0 if error < self.at else self.power)
+        power = 2.0 if error < self.at else self.power
+        return self.change * math.pow(error / self.at, power)
 
 
 def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court) -> Menu:

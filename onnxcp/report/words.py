@@ -1,6 +1,6 @@
 """The numbers of a report as people read them."""
 
-from onnxcp.report.record import AccuracyRecord, LatencyRecord, Report, SiteRecord
+from onnxcp.report.record import AccuracyRecord, LatencyRecord, Report, SearchRecord, SiteRecord
 
 
 def count(number: int | None) -> str:
@@ -31,6 +31,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines.append(
             ("accuracy" if report.accuracy.measured else "outputs", accuracy(report.accuracy))
         )
+    if report.search is not None:
+        lines += search(report.search)
     if report.replaced:
         lines.append(("fitted to", fitted_to(report)))
     macs, parameters = model.macs_before, model.parameters_before
@@ -52,6 +54,33 @@ def fitted_to(report: Report) -> str:
         return "the weights alone; --calibration or --data would fit to what layers really read"
     order = ", one layer after the other" if report.settings.get("sequential") else ""
     return f"what layers read on {samples} samples{order}"
+
+
+def search(found: SearchRecord) -> list[tuple[str, str]]:
+    """How the plan was found, and how well losses and times were predicted."""
+    counts = found.samples
+    split = (
+        f"{counts['search']} samples steered it, {counts['final']} others judged "
+        f"{plural(found.tried, 'plan')} in the end"
+        if found.held_out
+        else f"{counts['search']} samples steered it and judged it in the end"
+    )
+    text = f"{found.strategy}, {plural(len(found.judged), 'plan')} judged"
+    lines = [("search", f"{text} in {found.seconds:.0f} s; {split}")]
+    ratios = [p.change / p.predicted for p in found.judged if p.predicted and p.change]
+    if ratios:
+        lines.append(
+            (
+                "predictions",
+                f"output change seen over predicted {min(ratios):.2f} to {max(ratios):.2f}; "
+                f"{milliseconds(found.predicted_ms)} ms by the latency table",
+            )
+        )
+    return lines
+
+
+def plural(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def _change(before: int, after: int) -> str:
