@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
-    "errors",
+    "errors arrays",
     "conv tensors progress places seeds",
     "chains constants nested shapes preprocess",
     "products",
@@ -31,6 +31,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite",
     "onnx_graphsurgeon": "chains",
+    "jaxtyping": "arrays",
     "tensorly": "forms",
     "scipy": "activations forms sequential",
     "loky": "workers",

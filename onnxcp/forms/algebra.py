@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 from tensorly.tenalg import khatri_rao
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel
 from onnxcp.forms.device import CPU, Device, Held
 

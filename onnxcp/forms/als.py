@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from tensorly.cp_tensor import cp_to_tensor
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel, Sizes
 from onnxcp.forms.algebra import (
     Factors,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from scipy.linalg import cho_factor, cho_solve
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel
 from onnxcp.errors import DataError
 

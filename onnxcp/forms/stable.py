@@ -17,9 +17,9 @@ the terms; Phan et al. 2020, arXiv:2008.05441, for sensitivity in their place.
 """
 
 import numpy as np
-from jaxtyping import Float
 from scipy.optimize import brentq
 
+from onnxcp.arrays import Float
 from onnxcp.forms.algebra import (
     Factors,
     Gram,
