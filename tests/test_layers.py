@@ -35,6 +35,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "tensorly": "forms",
     "scipy": "activations forms sequential",
     "loky": "workers",
+    "threadpoolctl": "task",
     "PIL": "preprocess",
     "onnxruntime": "providers quantize",
     "torch": "finetune forms",
