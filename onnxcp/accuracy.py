@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
 
+from onnxcp.arrays import Float64
 from onnxcp.data import Batching, Samples
 from onnxcp.errors import DataError, UsageError
 from onnxcp.progress import Progress, silent

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg.blas import ssyrk
 
+from onnxcp.arrays import Float
 from onnxcp.errors import DataError, UsageError
 from onnxcp.forms.norm import refuse_infinite
 from onnxcp.progress import Progress, silent

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+
+from onnxcp.arrays import Float64
 
 NOISY = 0.2  # interquartile range over median: above, the report warns
 BLOCKS = 20  # of consecutive turns: what is resampled for an interval

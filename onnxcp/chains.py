@@ -1,16 +1,10 @@
-"""A chain of stages as ONNX: nodes to put into a graph, or a small model of its own.
-
-onnx-graphsurgeon builds and orders the nodes. Only this new part of a graph passes
-through it: what a model already holds is never re-exported, because an export drops
-metadata and doc strings (seen in 0.6.1).
-"""
+"""A chain of stages as ONNX: nodes to put into a graph, or a small model of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from onnxcp.conv import Chain, Stage
 
@@ -28,71 +22,67 @@ def chain_nodes(
 ) -> Nodes:
     """Nodes `<prefix>/<role>` from tensor `source` to tensor `target`, in `dtype`, that take
     the place of one of type `op`: Conv, or for stages without a window MatMul or Gemm."""
-    reading = gs.Variable(source, dtype=dtype)
-    nodes: list[gs.Node] = []
+    made, reading = list[Nodes](), source
     for position, stage in enumerate(chain):
         name = f"{prefix}/{stage.role}"
         last = position == len(chain) - 1
-        writing = gs.Variable(target if last else f"{name}_out", dtype=dtype)
+        writing = target if last else f"{name}_out"
         # a Gemm without its third input is valid from opset 11 only: a MatMul is in all
         kind = "MatMul" if op == "Gemm" and not last else op
-        nodes += _MAKERS[kind](stage, name, reading, writing, dtype)
+        made.append(_MAKERS[kind](stage, name, reading, writing, dtype))
         reading = writing
-    graph = gs.Graph(nodes, inputs=[nodes[0].inputs[0]], outputs=[reading])
-    exported = gs.export_onnx(graph, do_type_check=False).graph
-    return Nodes(tuple(exported.node), tuple(exported.initializer))
+    return Nodes(
+        tuple(node for part in made for node in part.nodes),
+        tuple(tensor for part in made for tensor in part.initializers),
+    )
 
 
-def _convolution(
-    stage: Stage, name: str, reading: gs.Variable, writing: gs.Variable, dtype: np.dtype
-) -> list[gs.Node]:
-    inputs = [reading, _constant(f"{name}.weight", stage.weight, dtype), *_bias(stage, name, dtype)]
-    geometry = stage.geometry
-    attributes = {
-        "dilations": list(geometry.dilations),
-        "group": stage.group,
-        "kernel_shape": list(stage.weight.shape[2:]),
-        "pads": list(geometry.pads),
-        "strides": list(geometry.strides),
-    }
-    return [gs.Node("Conv", name=name, attrs=attributes, inputs=inputs, outputs=[writing])]
+def _convolution(stage: Stage, name: str, reading: str, writing: str, dtype: np.dtype) -> Nodes:
+    stored = _stored(name, dtype, stage.weight, stage.bias)
+    node = onnx.helper.make_node(
+        "Conv",
+        [reading, *(tensor.name for tensor in stored)],
+        [writing],
+        name,
+        dilations=stage.geometry.dilations,
+        group=stage.group,
+        kernel_shape=stage.weight.shape[2:],
+        pads=stage.geometry.pads,
+        strides=stage.geometry.strides,
+    )
+    return Nodes((node,), stored)
 
 
-def _gemm(
-    stage: Stage, name: str, reading: gs.Variable, writing: gs.Variable, dtype: np.dtype
-) -> list[gs.Node]:
-    inputs = [reading, _matrix(stage, name, dtype), *_bias(stage, name, dtype)]
-    return [gs.Node("Gemm", name=name, inputs=inputs, outputs=[writing])]
+def _gemm(stage: Stage, name: str, reading: str, writing: str, dtype: np.dtype) -> Nodes:
+    stored = _stored(name, dtype, stage.weight.T, stage.bias)
+    inputs = [reading, *(tensor.name for tensor in stored)]
+    return Nodes((onnx.helper.make_node("Gemm", inputs, [writing], name),), stored)
 
 
-def _matmul(
-    stage: Stage, name: str, reading: gs.Variable, writing: gs.Variable, dtype: np.dtype
-) -> list[gs.Node]:
+def _matmul(stage: Stage, name: str, reading: str, writing: str, dtype: np.dtype) -> Nodes:
     """A MatMul, and an Add where the stage has a bias."""
-    inputs, bias = [reading, _matrix(stage, name, dtype)], _bias(stage, name, dtype)
-    if not bias:
-        return [gs.Node("MatMul", name=name, inputs=inputs, outputs=[writing])]
-    product = gs.Variable(f"{name}_product", dtype=dtype)
-    return [
-        gs.Node("MatMul", name=name, inputs=inputs, outputs=[product]),
-        gs.Node("Add", name=f"{name}/bias", inputs=[product, *bias], outputs=[writing]),
-    ]
+    stored = _stored(name, dtype, stage.weight.T, stage.bias)
+    matrix, *bias = [tensor.name for tensor in stored]
+    product = f"{name}_product" if bias else writing
+    nodes = [onnx.helper.make_node("MatMul", [reading, matrix], [product], name)]
+    if bias:
+        nodes.append(onnx.helper.make_node("Add", [product, *bias], [writing], f"{name}/bias"))
+    return Nodes(tuple(nodes), stored)
 
 
 _MAKERS = {"Conv": _convolution, "Gemm": _gemm, "MatMul": _matmul}
 
 
-def _matrix(stage: Stage, name: str, dtype: np.dtype) -> gs.Constant:
-    """The stage's matrix as [S, T], the way a product multiplies by it."""
-    return _constant(f"{name}.weight", stage.weight.T, dtype)
+def _stored(
+    name: str, dtype: np.dtype, weight: np.ndarray, bias: np.ndarray | None
+) -> tuple[onnx.TensorProto, ...]:
+    """The weight as the node reads it, a matrix as [S, T], and the bias where there is one."""
+    tensors = [_tensor(f"{name}.weight", weight, dtype)]
+    return tuple(tensors if bias is None else [*tensors, _tensor(f"{name}.bias", bias, dtype)])
 
 
-def _bias(stage: Stage, name: str, dtype: np.dtype) -> list[gs.Constant]:
-    return [] if stage.bias is None else [_constant(f"{name}.bias", stage.bias, dtype)]
-
-
-def _constant(name: str, values: np.ndarray, dtype: np.dtype) -> gs.Constant:
-    return gs.Constant(name, np.ascontiguousarray(values.astype(dtype)))
+def _tensor(name: str, values: np.ndarray, dtype: np.dtype) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(values.astype(dtype), name)
 
 
 def chain_model(chain: Chain, shape: Sequence[int], dtype: np.dtype, op: str = "Conv") -> bytes:

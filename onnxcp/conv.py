@@ -19,7 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Float
+
+from onnxcp.arrays import Float
 
 Kernel = Float[np.ndarray, "T S *window"]
 Sizes = tuple[int, ...]  # one number for each dimension of a window or image

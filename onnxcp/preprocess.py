@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from onnxcp.errors import DataError
 from onnxcp.tensors import TensorSpec
@@ -105,32 +104,33 @@ def read_image(file: Path, recipe: Preprocess, size: tuple[int, int] | None) -> 
     Raises:
         DataError: not an image.
     """
+    from PIL import Image
+
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image: {error}; take it out") from error
-    crop = (recipe.crop, recipe.crop) if recipe.crop else None
-    if recipe.resize is None and crop is None:
-        return np.asarray(
-            image if size is None else image.resize(size[::-1], Image.Resampling.BILINEAR)
-        )
-    image = _resized(image, recipe.resize, max(crop) if crop and crop[0] else 1)
-    return np.asarray(image if crop is None else _cropped(image, int(crop[0] or 0)))
+    image = image.resize(_resized(image.size, recipe, size), Image.Resampling.BILINEAR)
+    side = recipe.crop
+    return np.asarray(image if side is None else image.crop(_centred(image.size, side)))
 
 
-def _resized(image: Image.Image, shorter: int | None, least: int) -> Image.Image:
-    side = min(image.size)
-    wanted = max(least, min(side, shorter or side))
-    if wanted == side:
-        return image
-    sizes = (round(image.width * wanted / side), round(image.height * wanted / side))
-    return image.resize(sizes, Image.Resampling.BILINEAR)
+def _resized(
+    image: tuple[int, int], recipe: Preprocess, size: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Width and height of an image before it is cropped."""
+    if recipe.resize is None and recipe.crop is None:
+        return image if size is None else size[::-1]
+    shorter = min(image)
+    wanted = max(recipe.crop or 1, min(shorter, recipe.resize or shorter))
+    return round(image[0] * wanted / shorter), round(image[1] * wanted / shorter)
 
 
-def _cropped(image: Image.Image, side: int) -> Image.Image:
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def _centred(image: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+    """Where a square at the centre begins and ends: left, top, right, bottom."""
+    left, top = (image[0] - side) // 2, (image[1] - side) // 2
+    return left, top, left + side, top + side
 
 
 def to_input(samples: np.ndarray, recipe: Preprocess, spec: TensorSpec) -> np.ndarray:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
+from onnxcp.arrays import Float64
 from onnxcp.tensors import Feeds
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]

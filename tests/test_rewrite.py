@@ -1,7 +1,8 @@
 """Chains go in, kernels go out, and nothing else changes.
 
 Kernels are sums of a few separable terms, so that their chains are exact and the rewritten
-model must compute what the original does. Oracles: `onnx.reference` and ONNX Runtime.
+model must compute what the original does. Oracles: `onnx.reference` and ONNX Runtime, and
+for what a graph holds together by onnx-graphsurgeon.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -19,6 +21,7 @@ from onnxcp import __version__, files, sites
 from onnxcp.conv import Chain, Stage
 from onnxcp.fitting import Fits
 from onnxcp.forms import FORMS
+from onnxcp.forms.grouped import chain
 from onnxcp.job import Settings
 from onnxcp.latency import dense_stage
 from onnxcp.pipeline import optimize, plan_file
@@ -72,8 +75,10 @@ def find(proto: onnx.ModelProto) -> tuple[tuple[Site, ...], tuple[Skip, ...]]:
 def exact(found: Sequence[Site], form: str) -> dict[str, Chain]:
     """The chain of every site that the form takes."""
     row = FORMS[form]
-    taken = [s for s in found if row.refuses(s.shape) is None]
-    return {s.name: row.stages(factors(s.shape, form), s.shape, s.geometry) for s in taken}
+    taken = [s for s in found if row.refuses(s.part) is None]
+    return {
+        s.name: chain(row, [factors(s.part, form)] * s.group, s.part, s.geometry) for s in taken
+    }
 
 
 def rewritten(
@@ -341,10 +346,10 @@ def test_whatever_is_not_replaced_comes_out_byte_for_byte() -> None:
     proto = rich()
     before = proto.SerializeToString(deterministic=True)
     made = rewritten(proto).proto
-    chain = {n.name for n in made.graph.node} - {n.name for n in proto.graph.node}
-    assert len(chain) == 4
+    fresh = {n.name for n in made.graph.node} - {n.name for n in proto.graph.node}
+    assert len(fresh) == 4
     old = list(messages(proto, {"main", "w"}))
-    assert list(messages(made, chain | {f"{name}.weight" for name in chain})) == old
+    assert list(messages(made, fresh | {f"{name}.weight" for name in fresh})) == old
     assert made.metadata_props[0].key == "author"
     assert proto.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(made, full_check=True)
@@ -364,6 +369,49 @@ def test_a_chain_writes_what_its_convolution_wrote() -> None:
     assert [n.name for n in made.graph.node if "/cp/" not in n.name] == [
         n.name for n in proto.graph.node if n.name != "main"
     ]
+
+
+# --- what holds a graph together
+
+# form, nodes, tensors: what only the replaced nodes read must go with them
+GRAPHS: dict[str, tuple[str, str, Tensors]] = {
+    "convolutions": ("cp4", TWO, TWO_KERNELS),
+    "groups": (
+        "cp3",
+        "y = Conv <group=2> (x, w, b)",
+        {"w": np.concatenate([kernel(3, 2, 3, 3, form="cp3")] * 2), "b": B},
+    ),
+    "a kernel behind copies": (
+        "tkd",
+        "u = Identity (w)  v = Identity (u)  h = Relu (x)  y = Conv (h, v)",
+        {"w": kernel(6, 4, 3, 3, form="tkd")},
+    ),
+    "MatMul": ("svd", "y = MatMul (x, w)", {"w": kernel(6, 8, form="svd").T}),
+    "Gemm": (
+        "svd",
+        "r = Flatten <axis=3> (x)  g = Gemm (r, w, b)  y = Unsqueeze (g, axes)",
+        {"w": kernel(6, 8, form="svd").T, "b": B, "axes": np.array([0, 1])},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_graphsurgeon_finds_a_whole_graph_with_nothing_left_over(kind: str) -> None:
+    form, nodes, tensors = GRAPHS[kind]
+    proto = model(nodes, tensors)
+    made = rewritten(proto, form).proto
+    assert any("/cp/" in n.name for n in made.graph.node)
+    graph = gs.import_onnx(made)
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            assert isinstance(tensor, gs.Constant) or tensor.inputs or tensor in graph.inputs
+        for tensor in node.outputs:
+            assert tensor.outputs or tensor in graph.outputs
+    read = {t.name for t in graph.tensors().values() if isinstance(t, gs.Constant)}
+    assert read == set(names(made))
+    graph.nodes.reverse()
+    graph.toposort()
+    assert_equal_outputs(proto, gs.export_onnx(graph))
 
 
 # --- where kernels lie

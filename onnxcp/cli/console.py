@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from onnxcp.errors import OnnxcpError
+from onnxcp.errors import MissingPackage, OnnxcpError
 
 if TYPE_CHECKING:
     from onnxcp.progress import Progress
 
 BUG, INTERRUPTED = 70, 130
 WIDEST = 120
+WHOLE = "this command needs all of: pip install 'onnxcp[cpu]', or 'onnxcp[gpu]'"
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -37,6 +38,8 @@ def errors_as_lines(verbose: int) -> Iterator[None]:
         _fail("interrupted; no output was written", INTERRUPTED, verbose)
     except (typer.Exit, SystemExit):
         raise
+    except ModuleNotFoundError as error:  # some machines have only what timing needs
+        _fail(f"{error.name} is not installed; {WHOLE}", MissingPackage.exit_code, verbose)
     except MemoryError:
         _fail("out of memory; try a smaller --batch or fewer --samples", 2, verbose)
     except OSError as error:

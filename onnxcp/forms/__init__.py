@@ -2,6 +2,9 @@
 
 To add one: a module with its refusals, fit, stages and reconstruction, and a row here. The
 law tests run over every row.
+
+What solves imports scipy and TensorLy where it calls them: a machine that only times chains
+has neither.
 """
 
 from onnxcp.forms.cp import CP3, CP4

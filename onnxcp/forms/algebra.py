@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
-from tensorly.tenalg import khatri_rao
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel
 from onnxcp.forms.device import CPU, Device, Held
 
@@ -142,8 +141,18 @@ def positions(spatial: Sequence[Matrix]) -> Matrix:
     """Khatri-Rao product of the spatial factors: [K, R], small."""
     if len(spatial) == 1:
         return spatial[0]
+    from tensorly.tenalg import khatri_rao
+
     product: Matrix = khatri_rao(list(spatial))
     return product
+
+
+def dense(factors: Sequence[Matrix], shape: tuple[int, ...]) -> Kernel:
+    """The kernel of a given shape that terms stand for."""
+    from tensorly.cp_tensor import cp_to_tensor
+
+    kernel: Kernel = cp_to_tensor((None, list(factors))).reshape(shape)
+    return kernel
 
 
 def spatial_mode(product: Float[np.ndarray, "K R"], spatial: Sequence[Matrix], mode: int) -> Matrix:

@@ -14,10 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from tensorly.cp_tensor import cp_to_tensor
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel, Sizes
 from onnxcp.forms.algebra import (
     Factors,
@@ -26,6 +24,7 @@ from onnxcp.forms.algebra import (
     Target,
     balance,
     column_energy,
+    dense,
     double,
     grams_except,
     positions,
@@ -37,8 +36,6 @@ from onnxcp.forms.algebra import (
 Energy = Float[np.ndarray, "modes R"]
 SolveMode = Callable[[int, Matrix, Gram, Energy], Matrix]
 """(mode, MTTKRP, normal matrix, ‖column‖² of all modes) -> the mode's new factor."""
-
-Cholesky = tuple[Gram, bool]  # as scipy gives it
 
 RIDGE = 1e-12  # on a normal matrix of unit diagonal: far below what a fit resolves
 WINDOW = 10  # sweeps over which progress is judged
@@ -60,26 +57,33 @@ def least_squares(
     """The factor minimising ‖tensor − model‖² with the other modes held; NaN if the normal
     matrix is not finite, which ends the fit as diverged."""
     del mode, energy
-    factor, scale = factorised(normal, ridge)
-    solved: Matrix = cho_solve(factor, (product / scale).T, check_finite=False).T / scale
-    return solved
+    return solver(normal, ridge)(product)
 
 
-def factorised(normal: Gram, ridge: float) -> tuple[Cholesky, Float[np.ndarray, " R"]]:
-    """Cholesky factor of a normal matrix scaled to unit diagonal, and the scale.
+def solver(normal: Gram, ridge: float) -> Callable[[Matrix], Matrix]:
+    """product -> product · normal⁻¹, by Cholesky of the matrix scaled to unit diagonal.
 
     The ridge grows until collinear terms are parted; NaN where the matrix is not finite.
     """
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
     scale = np.sqrt(np.diag(normal))
     scale = np.where(scale > 0, scale, 1.0)
     scaled = normal / scale / scale[:, None]
+    factor = np.full_like(scaled, np.nan), False
     while ridge < 1:
         scaled[np.diag_indices_from(scaled)] += ridge
         try:
-            return cho_factor(scaled, overwrite_a=False, check_finite=False), scale
+            factor = cho_factor(scaled, overwrite_a=False, check_finite=False)
+            break
         except LinAlgError:
             ridge *= 100
-    return (np.full_like(scaled, np.nan), False), scale
+
+    def solve(product: Matrix) -> Matrix:
+        solved: Matrix = cho_solve(factor, (product / scale).T, check_finite=False).T / scale
+        return solved
+
+    return solve
 
 
 def refine(kernel: Kernel, factors: Factors, spatial: Sizes, *, sweeps: int) -> Factors:
@@ -91,7 +95,7 @@ def refine(kernel: Kernel, factors: Factors, spatial: Sizes, *, sweeps: int) -> 
     modes = list(factors)
     for _ in range(sweeps):
         for mode in range(len(modes)):
-            left = kernel - cp_to_tensor((None, modes)).reshape(kernel.shape)
+            left = kernel - dense(modes, kernel.shape)
             product = mttkrp(Target.of(left, spatial), modes, mode)
             normal = grams_except([f.T @ f for f in modes], mode)
             modes[mode] = modes[mode] + least_squares(mode, product, normal, column_energy(modes))

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel
 from onnxcp.forms.als import WINDOW
 from onnxcp.forms.effort import Effort

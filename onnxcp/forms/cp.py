@@ -21,11 +21,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from tensorly.cp_tensor import cp_to_tensor
 
 from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
 from onnxcp.forms import device as devices
-from onnxcp.forms.algebra import Factors, Target, balance, sensitivity
+from onnxcp.forms.algebra import Factors, Target, balance, dense, sensitivity
 from onnxcp.forms.als import Iterates, fit_least_squares, refine
 from onnxcp.forms.effort import DRAFT, Effort
 from onnxcp.forms.form import Fit, Form, Shape
@@ -144,14 +143,9 @@ def solve_cp(
         rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
         converged = calm.converged
     factors = calm.factors
-    if relative_error(unit, _reconstruct(factors, unit.shape), norm) < EXACT:
+    if relative_error(unit, dense(factors, unit.shape), norm) < EXACT:
         factors = refine(unit, factors, spatial, sweeps=REFINING)
     return Found(rough.factors, factors, calm.sweeps, converged)
-
-
-def _reconstruct(factors: Factors, shape: Shape) -> Kernel:
-    dense: Kernel = cp_to_tensor((None, list(factors))).reshape(shape)
-    return dense
 
 
 def _ends(factors: Factors, middle: tuple[Stage, ...]) -> Chain:
@@ -179,7 +173,7 @@ def _stages_cp4(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
     return _ends(factors, tuple(middle))
 
 
-RULES = Rules(_reconstruct, sensitivity, balance, shared)
+RULES = Rules(dense, sensitivity, balance, shared)
 
 
 def _form(
@@ -211,7 +205,7 @@ def _form(
 
         return fit_unit(name, kernel, norm, begin, RULES, solve)
 
-    return Form(name, summary, refuses, draw, fit, stages, _reconstruct, sensitivity, largest)
+    return Form(name, summary, refuses, draw, fit, stages, dense, sensitivity, largest)
 
 
 CP4 = _form("cp4", "1×1, Y×1, 1×X, 1×1", _refuses_cp4, _separate, _stages_cp4)

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from scipy.linalg import cho_factor, cho_solve
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Kernel
 from onnxcp.errors import DataError
 
@@ -64,6 +63,8 @@ class Norm:
 
     def unweigh(self, rows: Flat) -> Flat:
         """rows · Σ⁻¹, in double precision."""
+        from scipy.linalg import cho_factor, cho_solve
+
         size = len(self.covariance)
         factor = cho_factor(self.covariance.astype(np.float64))
         solved: Flat = cho_solve(factor, rows.reshape(-1, size).T).T.reshape(rows.shape)

@@ -17,9 +17,8 @@ the terms; Phan et al. 2020, arXiv:2008.05441, for sensitivity in their place.
 """
 
 import numpy as np
-from jaxtyping import Float
-from scipy.optimize import brentq
 
+from onnxcp.arrays import Float
 from onnxcp.forms.algebra import (
     Factors,
     Gram,
@@ -67,6 +66,8 @@ def least_sensitive(
     rotated MTTKRP:  ‖tensor‖² − Σ_r ‖g_r‖² (σ_r + 2μ) / (σ_r + μ)².  Where no μ meets the
     bound the least-squares end of the path is returned.
     """
+    from scipy.optimize import brentq
+
     root = np.sqrt(np.where(weight > 0, weight, 1.0))
     values, vectors = np.linalg.eigh(normal / root / root[:, None])
     values = np.maximum(values, 0.0)

@@ -18,8 +18,8 @@ windows and for the norm of responses.
 import math
 
 import numpy as np
-from jaxtyping import Float
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
 from onnxcp.forms.effort import Effort
 from onnxcp.forms.form import Factors, Fit, Form, Shape

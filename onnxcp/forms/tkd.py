@@ -20,8 +20,8 @@ Source: Phan et al. 2020, arXiv:2008.05441.
 import math
 
 import numpy as np
-from jaxtyping import Float
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
 from onnxcp.forms.algebra import Matrix, column_energy
 from onnxcp.forms.bases import Tucker, tucker

@@ -12,8 +12,8 @@ Source: Kim et al. 2016, arXiv:1511.06530.
 import math
 
 import numpy as np
-from jaxtyping import Float
 
+from onnxcp.arrays import Float
 from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
 from onnxcp.forms.bases import Basis, tucker
 from onnxcp.forms.effort import Effort

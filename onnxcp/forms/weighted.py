@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_solve
 
 from onnxcp.conv import Kernel, Sizes
 from onnxcp.forms.algebra import (
@@ -33,7 +32,7 @@ from onnxcp.forms.algebra import (
     sensitivity_of,
     spatial_mode,
 )
-from onnxcp.forms.als import Iterates, factorised, least_squares
+from onnxcp.forms.als import Iterates, least_squares, solver
 from onnxcp.forms.device import Held, named
 from onnxcp.forms.effort import Effort
 from onnxcp.forms.norm import Norm
@@ -219,14 +218,11 @@ def preconditioner(problem: Problem, point: Point, price: float) -> Callable[[Fa
     for mode in range(1, len(grams)):
         normal: Gram = np.prod([g for m, g in enumerate(grams) if m != mode], axis=0)
         normal = normal + np.diag(price * weights(problem.sizes, energy, mode))
-        solvers.append(factorised(normal, ridge=RIDGE))
+        solvers.append(solver(normal, ridge=RIDGE))
 
     def apply(slope: Factors) -> Factors:
-        made = []
-        for part, inverse, (factor, scale) in zip(slope, problem.inverses, solvers, strict=True):
-            across: Matrix = cho_solve(factor, (part / scale).T, check_finite=False).T / scale
-            made.append(0.5 * inverse @ across)
-        return tuple(made)
+        parts = zip(slope, problem.inverses, solvers, strict=True)
+        return tuple(0.5 * inverse @ solve(part) for part, inverse, solve in parts)
 
     return apply
 
