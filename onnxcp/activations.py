@@ -7,6 +7,7 @@ dropped. Images have far more positions than a covariance needs, so each gives a
 """
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from onnxcp.tensors import Feeds
 PATCHES = 64  # per dimension of the covariance, where the data have as many
 FEWEST = 64  # positions of an image, where it has as many
 MEMORY = 2 * 2**30  # bytes for all covariances
+NOTE = "statistics.json"
 ROUNDING = 1e-5  # of what squares sum up to: a variance below is that of single precision
 
 Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
@@ -245,6 +247,38 @@ def _pooled(
         paths, sha256 = stored(covariances, folder, f"covariance-{position}")
         made[tensor] = Statistics(paths, sha256, means)
     return made
+
+
+def save_statistics(folder: Path, found: Mapping[str, Statistics]) -> None:
+    """Note in a folder what the covariances written there are of; last, so that what is found
+    noted is whole."""
+    rows, means = dict[str, Any](), dict[str, Any]()
+    for number, (tensor, one) in enumerate(found.items()):
+        sites = list(one.means)
+        means |= {f"{number}.{at}": one.means[site] for at, site in enumerate(sites)}
+        files = [path.name for path in one.covariances]
+        rows[tensor] = {"number": number, "files": files, "sha256": one.sha256, "sites": sites}
+    np.savez(folder / "means.npz", **means)
+    partial = folder / f"{NOTE}.part"
+    partial.write_text(json.dumps(rows), encoding="utf-8")
+    partial.replace(folder / NOTE)
+
+
+def load_statistics(folder: Path) -> dict[str, Statistics] | None:
+    """What an earlier run noted in a folder; None where it did not come to its end."""
+    if not (folder / NOTE).is_file():
+        return None
+    rows = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    with np.load(folder / "means.npz") as stored_means:
+        means = dict(stored_means)
+    return {
+        tensor: Statistics(
+            tuple(folder / name for name in row["files"]),
+            row["sha256"],
+            {site: means[f"{row['number']}.{at}"] for at, site in enumerate(row["sites"])},
+        )
+        for tensor, row in rows.items()
+    }
 
 
 def stored(

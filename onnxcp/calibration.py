@@ -1,13 +1,20 @@
 """What the sites of a model read on calibration data, by running it."""
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from onnxcp import files
-from onnxcp.activations import MEMORY, Statistics, collect
+from onnxcp import files, store
+from onnxcp.activations import (
+    MEMORY,
+    Statistics,
+    collect,
+    load_statistics,
+    save_statistics,
+)
+from onnxcp.data import digest
 from onnxcp.inputs import Inputs
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target, open_runner
@@ -27,10 +34,12 @@ def calibrate(
     correct_bias: bool = True,
     memory: int = MEMORY,
     seed: int = 0,
+    kept_in: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Statistics], str | None]:
     """Statistics of the sites' inputs by kernel tensor, and the hash of the samples run; none
-    without calibration samples.
+    without calibration samples. Covariances are written to `folder`, or to a folder of their
+    own in `kept_in`, from which a later run with the same of everything takes them.
 
     Raises:
         DataError: activations that are NaN or infinite.
@@ -39,16 +48,22 @@ def calibrate(
     samples, batching = inputs.calibration, inputs.calibrating
     if samples is None:
         return {}, None
+    unlabelled = replace(samples, labels=None)
+    sha256 = digest(unlabelled, batching.size)
+    if kept_in is not None:
+        names = [site.name for site in sites]
+        settings = f"{model.sha256}|{sha256}|{names}|{correct_bias}|{memory}|{seed}"
+        folder = kept_in / f"calibration-{store.key_of([], settings)[:16]}"
+        known = load_statistics(folder)
+        if known is not None:
+            return known, sha256
+        folder.mkdir(parents=True, exist_ok=True)
     sources = list(dict.fromkeys(site.source for site in sites))
     path = folder / "watched.onnx"
     files.save(with_outputs(model.proto, sources), path, model.external)
     runner = open_runner(path, target.unhurried)
 
-    digest = hashlib.sha256()
-
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        for name in sorted(feeds):
-            digest.update(np.ascontiguousarray(feeds[name]).tobytes())
         return {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
 
     found = collect(
@@ -63,4 +78,6 @@ def calibrate(
         seed=seed,
         progress=progress,
     )
-    return found, digest.hexdigest()
+    if kept_in is not None:
+        save_statistics(folder, found)
+    return found, sha256

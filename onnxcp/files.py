@@ -181,6 +181,21 @@ def reserve(path: Path, *, overwrite: bool, keep: tuple[Path, ...] = ()) -> None
         ) from error
 
 
+def reserve_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make sure, before any work, that files can be written to it.
+
+    Raises:
+        OutputError: it holds files and `overwrite` is off, or it can not be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}; name a folder you can write to") from error
+    if not is_empty and not overwrite:
+        raise OutputError(f"{folder}: not empty; name another or pass --overwrite")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that at every moment it is the old one or the new one."""
     partial = path.parent / f".{path.name}.{os.getpid()}.part"

@@ -258,6 +258,7 @@ class Job:
             correct_bias=self.settings.recipe.correct_bias,
             memory=self.settings.recipe.memory,
             seed=self.settings.recipe.seed,
+            kept_in=self.settings.work_dir,
             progress=self.progress,
         )
         if replayed is not None and samples != replayed.calibration:

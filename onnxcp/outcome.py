@@ -7,7 +7,12 @@ from pathlib import Path
 from onnxcp.benchmark import Timing
 from onnxcp.latency import Latency
 from onnxcp.plan import Budget, Plan
-from onnxcp.report.record import AccuracyRecord, PlanRecord, VerificationRecord
+from onnxcp.report.record import (
+    AccuracyRecord,
+    ParetoRecord,
+    PlanRecord,
+    VerificationRecord,
+)
 from onnxcp.table import Table
 
 
@@ -37,3 +42,4 @@ class Outcome:
     verification: VerificationRecord | None = None
     timings: tuple[Timing, Timing] | None = None
     staged: Path | None = None
+    front: tuple[ParetoRecord, ...] = ()

@@ -20,7 +20,8 @@ from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import measure, steps
 from onnxcp.menus import make_menu
 from onnxcp.outcome import Outcome, Trail
-from onnxcp.plan import Budget, Plan, to_json
+from onnxcp.pareto import write_front, write_list
+from onnxcp.plan import Budget, Plan, plan_file, to_json
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import open_runner
@@ -54,11 +55,6 @@ def optimize(settings: Settings, command: str = "", progress: Progress = silent)
         elif decision.exit_code == 0:
             _write(job, _copy(job.model.path, job.folder / settings.output.name), Plan())
         return report
-
-
-def plan_file(output: Path) -> Path:
-    """Where the plan of a model lies."""
-    return output.with_suffix(".plan.json")
 
 
 def _write(job: Job, staged: Path, plan: Plan) -> None:
@@ -136,7 +132,12 @@ def _searched(job: Job) -> Outcome:
         return _fitted(job, replace(outcome, plan=plan), referee)
 
     asked = Search(menu, job.settings.strategy, court, effort_for(menu), final)
-    return _proven(job, asked, outcome)
+    outcome, folder = _proven(job, asked, outcome), job.settings.pareto
+    if folder is None:
+        return outcome
+    front = write_front(job, menu, outcome, lambda plan: _timed(job, final(plan)), folder)
+    write_list(front, folder)
+    return replace(outcome, front=front)
 
 
 def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:

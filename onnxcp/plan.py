@@ -172,6 +172,11 @@ def from_json(path: Path) -> tuple[Plan, Recipe]:
     return Plan(choices), recipe
 
 
+def plan_file(output: Path) -> Path:
+    """Where the plan of a model lies."""
+    return output.with_suffix(".plan.json")
+
+
 def round_up(rank: float, block: int) -> int:
     """The smallest multiple of `block` that is not below `rank`, and at least one block."""
     return max(1, -(-int(-(-rank // 1)) // block)) * block

@@ -115,6 +115,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         accuracy=outcome.accuracy,
         latency=_latency(job, outcome),
         search=_search(job, outcome),
+        pareto=outcome.front,
         verification=outcome.verification,
         warnings=tuple(_warnings(job, outcome)),
     )

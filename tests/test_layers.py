@@ -27,7 +27,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "judging",
     "job listing timing comparison curves outcome",
     "court",
-    "menus searching sequential summary",
+    "menus searching sequential summary pareto",
     "pipeline",
     "cli",
 ]

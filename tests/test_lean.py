@@ -30,13 +30,14 @@ MODULES = (
     *("errors", "arrays", "conv", "tensors", "progress", "places", "seeds", "chains"),
     *("constants", "nested", "shapes", "preprocess", "products", "external", "forms", "files"),
     *("sites", "data", "providers", "benchmark", "plan", "latency", "rewrite", "inputs"),
-    *("survey", "cli"),
+    *("survey", "context", "table", "profiling", "cli"),
 )
 COMMANDS = (  # that work there, run in an empty folder
     ("--help",),
     ("inspect", str(MODEL)),
     ("verify", str(MODEL), str(MODEL), "--data", str(MODEL.with_suffix(".npz"))),
     ("benchmark", str(MODEL), str(MODEL), "--threads", "1", "--duration", "0.2"),
+    ("profile", str(MODEL), "-o", "latency.json", "--threads", "1"),
 )
 
 

@@ -152,13 +152,15 @@ def optimize(
     Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
     """
     with errors_as_lines(verbose):
-        from onnxcp.files import existing
+        from onnxcp.files import existing, reserve_folder
         from onnxcp.job import Settings
         from onnxcp.judging import Limits
         from onnxcp.places import place
 
         written = output or existing(model).with_suffix(".cp.onnx")
         _reserve([model, *(place(s)[0] for s in (*data, *calibration))], written, report, overwrite)
+        if pareto is not None:
+            reserve_folder(pareto, overwrite=overwrite)
         settings = Settings(
             model=model,
             output=written,
@@ -206,7 +208,7 @@ def optimize(
 def _reserve(read: list[Path], output: Path, reports: list[Path], overwrite: bool) -> None:
     """Every file this run may write, checked before any work."""
     from onnxcp.files import data_file, reserve
-    from onnxcp.pipeline import plan_file
+    from onnxcp.plan import plan_file
 
     keep = (*read, data_file(read[0]))
     reserve(output, overwrite=overwrite, keep=keep)

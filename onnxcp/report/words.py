@@ -35,6 +35,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines += search(report.search)
     if report.replaced:
         lines.append(("fitted to", fitted_to(report)))
+    for point in report.pareto:
+        lines.append(("front", f"{point.speedup:.2f}×, drop {point.drop:+.4f}: {point.path}"))
     macs, parameters = model.macs_before, model.parameters_before
     lines += [
         ("multiply-adds", _change(macs, model.macs_after)),

@@ -1,0 +1,83 @@
+"""Plans along time against accuracy, each with the model it makes.
+
+Those of the knapsack's frontier that save equal steps of time are fitted in full, judged on the
+samples held out, timed in turns with the original, and kept unless another one is both faster
+and more accurate.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from onnxcp import files
+from onnxcp.benchmark import speedup
+from onnxcp.job import Job
+from onnxcp.outcome import Outcome
+from onnxcp.plan import Menu, Plan, plan_file, to_json
+from onnxcp.report.record import ParetoRecord
+from onnxcp.search.frontier import frontier
+
+SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # of all that can be saved
+NAME = "pareto.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A plan that was fitted, judged and timed."""
+
+    outcome: Outcome
+    record: ParetoRecord
+
+
+def write_front(
+    job: Job, menu: Menu, found: Outcome, measured: Callable[[Plan], Outcome], folder: Path
+) -> tuple[ParetoRecord, ...]:
+    """Models along the front, in `folder`; `measured` fits, judges and times a plan, as was
+    done for `found`."""
+    plans = [plan for plan in _plans(menu) if plan.sha256 != found.plan.sha256]
+    outcomes = [found] if found.timings is not None else []
+    for done, plan in enumerate(plans):
+        job.progress("plans along the front", done, len(plans))
+        outcomes.append(measured(plan))
+    kept = undominated([_point(outcome) for outcome in outcomes if outcome.timings is not None])
+    return tuple(_written(job, point, number, folder) for number, point in enumerate(kept, 1))
+
+
+def _plans(menu: Menu) -> list[Plan]:
+    front = frontier(menu)
+    most = float(front.saved[-1]) if len(front) else 0.0
+    places = [int((front.saved < share * most).sum()) for share in SHARES]
+    plans = [front.plan(place) for place in dict.fromkeys(p for p in places if p < len(front))]
+    return [plan for plan in plans if plan.choices]
+
+
+def _point(outcome: Outcome) -> Point:
+    assert outcome.timings is not None and outcome.accuracy is not None
+    ratio, accuracy = speedup(*outcome.timings), outcome.accuracy
+    ms = 1e3 * outcome.timings[1].median
+    return Point(outcome, ParetoRecord("", ratio.ratio, ms, accuracy.drop, accuracy.drop_ci))
+
+
+def undominated(points: Sequence[Point]) -> list[Point]:
+    """Slowest first; none of them loses as much as one that is faster."""
+    kept = list[Point]()
+    for point in sorted(points, key=lambda p: -p.record.speedup):
+        if point.record.speedup > 1 and all(point.record.drop < k.record.drop for k in kept):
+            kept.append(point)
+    return kept[::-1]
+
+
+def _written(job: Job, point: Point, number: int, folder: Path) -> ParetoRecord:
+    staged, plan = point.outcome.staged, point.outcome.plan
+    assert staged is not None
+    model = files.load(staged)
+    path = folder / f"{job.model.path.stem}.{number}.onnx"
+    files.save(model.proto, path, model.external)
+    files.write_text(plan_file(path), to_json(plan, job.model.sha256, job.recipe))
+    return replace(point.record, path=str(path))
+
+
+def write_list(records: Sequence[ParetoRecord], folder: Path) -> None:
+    """The front as a table for programs."""
+    files.write_text(folder / NAME, json.dumps([asdict(r) for r in records], indent=1) + "\n")
