@@ -1,6 +1,5 @@
 """A chain of stages as ONNX: nodes to put into a graph, or a small model of its own."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,18 +82,3 @@ def _stored(
 
 def _tensor(name: str, values: np.ndarray, dtype: np.dtype) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(values.astype(dtype), name)
-
-
-def chain_model(chain: Chain, shape: Sequence[int], dtype: np.dtype, op: str = "Conv") -> bytes:
-    """A serialized model that runs one chain in place of an `op` on an input `x` of the given
-    shape: N×S×H×W for a convolution of images."""
-    made = chain_nodes(chain, "chain", "x", "y", dtype, op)
-    kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-    image = onnx.helper.make_tensor_value_info("x", kind, list(shape))
-    result = onnx.helper.make_tensor_value_info("y", kind, [None] * len(shape))
-    graph = onnx.helper.make_graph(made.nodes, "chain", [image], [result], made.initializers)
-    opset = onnx.helper.make_opsetid("", 13)
-    serialized: bytes = onnx.helper.make_model(
-        graph, ir_version=8, opset_imports=[opset]
-    ).SerializeToString()
-    return serialized

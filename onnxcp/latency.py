@@ -25,7 +25,8 @@ from onnxcp.sites import Site
 
 GROWTH = 1.2  # from one candidate rank to the next: about 10 % of a chain's error
 SECONDS = 3.0  # spent on one distinct context at most, once FIRST turns are taken
-FIRST, MOST = 10, 320  # turns, doubled until the intervals are tight
+LEAST = 0.3  # seconds at least: a burst of other work must not fall on one context alone
+FIRST, MOST = 10, 5120  # turns, doubled until the intervals are tight
 TIGHT = 0.02  # half of a ratio's 95 % interval, over the ratio
 FLAT = 0.01  # times that differ by less are one step
 
@@ -136,9 +137,12 @@ def _until_tight(
     subjects: Sequence[Callable[[], object]], clock: Callable[[], float]
 ) -> tuple[Timing, ...]:
     """Turns until the ratio of the first to each of the others is known to `TIGHT`."""
-    end = clock() + SECONDS
+    begun = clock()
+    least, end = begun + LEAST, begun + SECONDS
     taken = take_turns(subjects, clock, turns=FIRST, seconds=SECONDS)
-    while len(taken[0].seconds) < MOST and clock() < end and not _are_tight(taken):
+    while len(taken[0].seconds) < MOST and clock() < end:
+        if clock() > least and _are_tight(taken):
+            break
         turns = len(taken[0].seconds)
         more = take_turns(subjects, clock, turns=turns, warmup=0, seconds=end - clock())
         taken = tuple(Timing(a.seconds + b.seconds) for a, b in zip(taken, more, strict=True))

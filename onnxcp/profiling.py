@@ -28,7 +28,7 @@ from onnxcp.sites import Site
 from onnxcp.survey import survey
 from onnxcp.table import MATTERS, Check, Table
 
-CHECK_SECONDS, CHECK_TURNS = 8.0, 100  # of the whole models in turns, at most
+CHECK_SECONDS, CHECK_TURNS = 5.0, 1000  # of the whole models in turns, at most
 
 
 def profile(

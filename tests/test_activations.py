@@ -11,7 +11,6 @@ import pytest
 
 from onnxcp import activations
 from onnxcp.activations import MEMORY, Statistics, collect, patches
-from onnxcp.chains import chain_model
 from onnxcp.conv import Geometry, Sizes
 from onnxcp.errors import DataError, UsageError
 from onnxcp.forms.grouped import parts
@@ -20,6 +19,7 @@ from onnxcp.latency import dense_stage
 from onnxcp.providers import Target, open_runner
 from onnxcp.sites import Layer, Site
 from onnxcp.tensors import Feeds
+from tests.tiny import chain_model
 
 CPU = Target.named("cpu", 1)
 

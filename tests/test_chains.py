@@ -4,10 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxcp.chains import chain_model, chain_nodes
+from onnxcp.chains import chain_nodes
 from onnxcp.conv import Geometry, Stage, pointwise, with_bias
 from onnxcp.forms import FORMS
 from onnxcp.providers import Target, open_runner
+from tests.tiny import chain_model
 
 CPU = Target.named("cpu", threads=1)
 SHAPE = (32, 16, 3, 5)

@@ -1,17 +1,31 @@
 """Latency tables: which candidates there are, and what counts as faster."""
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 
 from onnxcp import latency
 from onnxcp.benchmark import Speedup
+from onnxcp.context import Graph
 from onnxcp.conv import Geometry, cost
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS
-from onnxcp.latency import Latency, Measured, all_choices, candidate_ranks, candidates, measure
+from onnxcp.latency import (
+    Latency,
+    Measured,
+    all_choices,
+    candidate_ranks,
+    chain_of,
+    dense_stage,
+    measure,
+    steps,
+)
 from onnxcp.plan import Choice
-from onnxcp.providers import Target
+from onnxcp.providers import Target, open_runner
 from onnxcp.sites import Layer, Site
+from tests.tiny import chain_model
 
 CPU = Target.named("cpu", threads=1)
 
@@ -46,9 +60,23 @@ def test_an_unknown_image_size_says_what_to_pass():
         candidate_ranks(FORMS["cp3"], site(image=None), 16)
 
 
+def context(site):
+    """The context of a site alone in a model."""
+    channels = site.shape[1] * site.group
+    image, batch = site.image, site.batch
+    shape = (batch, channels, *image) if site.geometry.dimensions else (batch, *image, channels)
+    serialized = chain_model((dense_stage(site),), shape, site.kernel.dtype, site.layer.op)
+    inside = replace(site, index=0, source="x")
+    return Graph(onnx.load_from_string(serialized), {}).context(inside)
+
+
+def timed(choices, sites):
+    return measure(choices, [context(site) for site in sites], CPU, Ticks())
+
+
 def test_every_choice_is_timed_against_the_conv():
     sites = [site()]
-    table = measure({"a": all_choices(sites[0], ["cp3"], 16)}, sites, CPU, Ticks())
+    table = timed({"a": all_choices(sites[0], ["cp3"], 16)}, sites)
     assert [m.choice.rank for m in table["a"].tried] == [16, 32, 48, 64, 80, 96]
     assert table["a"].dense > 0
 
@@ -58,8 +86,13 @@ def test_equal_sites_are_measured_once(monkeypatch):
     real = latency.open_runner
     monkeypatch.setattr(latency, "open_runner", lambda *a: opened.append(a) or real(*a))
     sites = [site("a"), site("b"), site("c", image=(9, 9))]
-    measure({s.name: [Choice("cp3", 16)] for s in sites}, sites, CPU, Ticks())
+    timed({s.name: [Choice("cp3", 16)] for s in sites}, sites)
     assert len(opened) == 4  # a Conv and a chain, for two distinct shapes
+
+
+def test_equal_sites_with_other_choices_are_measured_apart():
+    table = timed({"a": [Choice("cp3", 16)], "b": [Choice("cp3", 32)]}, [site("a"), site("b")])
+    assert [m.choice.rank for row in table.values() for m in row.tried] == [16, 32]
 
 
 def kind_of_site(op, shape, image, group=1, batch=1, name="a"):
@@ -99,7 +132,7 @@ def test_every_kind_of_site_is_timed_as_its_model_runs_it(kind, monkeypatch):
         return lambda feeds: fed.append(feeds["x"].shape) or runner(feeds)
 
     monkeypatch.setattr(latency, "open_runner", spy)
-    table = measure({"a": all_choices(KINDS[kind], ["cp3"], 16)}, [KINDS[kind]], CPU, Ticks())
+    table = timed({"a": all_choices(KINDS[kind], ["cp3"], 16)}, [KINDS[kind]])
     assert table["a"].dense > 0
     assert set(fed) == {SEEN[kind]}
     assert bool(table["a"].tried) is (kind in ("1-D", "3-D", "groups"))
@@ -115,7 +148,7 @@ def test_ranks_on_groups_are_whole_groups(form):
 def test_sites_that_differ_in_operator_or_groups_are_measured_apart():
     products = [KINDS["rows"], KINDS["Gemm"]]
     whole = kind_of_site("Conv", (32, 8, 3, 3), (9, 9))
-    assert len({latency._key(s) for s in (*products, KINDS["groups"], whole)}) == 4
+    assert len({context(s).key for s in (*products, KINDS["groups"], whole)}) == 4
 
 
 class Ticks:
@@ -128,11 +161,39 @@ class Ticks:
         return self.now
 
 
-def measured(rank, seconds, low):
+def measured(rank, seconds, low=2.0):
     return Measured(Choice("cp3", rank), seconds, Speedup(1 / seconds, low, 99.0))
 
 
 def test_a_chain_that_may_be_slower_is_no_candidate():
     table = Latency(1.0, (measured(16, 0.5, 1.9), measured(32, 0.95, 0.99), measured(48, 1.2, 0.8)))
-    (only,) = candidates("a", table)
+    (only,) = steps(table)
     assert (only.choice.rank, only.seconds) == (16, 0.5)
+
+
+def test_of_a_flat_step_the_largest_rank_is_kept():
+    table = Latency(1.0, (measured(16, 0.2), measured(32, 0.4), measured(48, 0.402)))
+    assert [(m.choice.rank, m.seconds) for m in steps(table)] == [
+        (16, 0.2),
+        (48, pytest.approx(0.401)),
+    ]
+
+
+def test_times_that_fall_with_rank_are_pooled():
+    times = (measured(16, 0.3), measured(32, 0.1), measured(48, 0.2), measured(64, 0.6))
+    assert [(m.choice.rank, m.seconds) for m in steps(Latency(1.0, times))] == [
+        (48, pytest.approx(0.2)),
+        (64, 0.6),
+    ]
+
+
+def test_a_random_chain_gives_about_as_much_as_its_site():
+    one = site(shape=(64, 64, 3, 3), image=(16, 16))
+    feeds = context(one).feeds(np.random.default_rng(0))
+    for form in ("cp3", "cp4", "svd", "tucker2"):
+        chain = chain_of(one, Choice(form, 48), np.random.default_rng(1))
+        sizes = [
+            np.linalg.norm(open_runner(context(one).model(made), CPU)(feeds)[0])
+            for made in (None, chain)
+        ]
+        assert 0.5 < sizes[1] / sizes[0] < 2, form
