@@ -10,4 +10,5 @@ from threadpoolctl import threadpool_limits
 threadpool_limits(1)
 KEPT = tempfile.TemporaryDirectory()  # fits of this test process alone; gone at its end
 os.environ["ONNXCP_CACHE"] = KEPT.name
-install_import_hook(["onnxcp.forms", "onnxcp.conv", "onnxcp.accuracy"], "beartype.beartype")
+CHECKED = ("forms", "conv", "accuracy", "search.evb", "search.frontier")
+install_import_hook([f"onnxcp.{name}" for name in CHECKED], "beartype.beartype")

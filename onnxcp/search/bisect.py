@@ -1,63 +1,57 @@
-"""One relative kernel error for all sites, bisected against the budget.
+"""The loss that every site may cause alone, bisected against the budget.
 
-Choose it where nothing is known of the data but a budget: it needs few fits and few
-judgements, and takes no account of which sites matter more.
+Choose it where the predicted losses are not to be trusted and time is no matter: every site's
+ranks are judged by the real network, some ten times. Source: Phan et al. 2020
+(arXiv:2008.05441): the smallest rank of a site whose accuracy drop stays within ε, the rest
+of the network intact.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 
 from onnxcp.plan import Budget, Candidate, Judge, Menu, Plan
+from onnxcp.search.family import best_of, plan_of, quickest
 
-STEPS = 8  # bisections of the common error: the last one moves it by 1/256 of its range
+STEPS = 31  # losses tried, each 2^¼ times the one before: 5 bisections
+RATIO = 2**0.25
+
+Loss = Callable[[Candidate], float]
 
 
 def bisect(menu: Menu, budget: Budget, judge: Judge) -> Plan:
-    """One relative kernel error for all sites, as large as the budget allows.
+    """Every site at the smallest rank that alone loses at most ε, as large as the budget allows.
 
-    For an error ε every site takes its fastest candidate of error ≤ ε, or is left alone.
-    ε is bisected in (0, 1); the judge decides. Returns the empty plan if nothing is
-    within the budget.
+    Loss is taken to fall with rank within a form.
     """
-    low, high = 0.0, 1.0
-    best, judged = Plan(), {Plan().key: True}
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        plan = at_error(menu, middle)
-        if plan.key not in judged:
-            judged[plan.key] = judge(plan).within(budget)
-        if judged[plan.key]:
-            low, best = middle, plan
-        else:
-            high = middle
-    return best
+
+    @cache
+    def alone(candidate: Candidate) -> float:
+        return judge(plan_of([candidate])).loss
+
+    most = budget.limit if budget.seconds is None else _most(menu, alone)
+    losses = [most / RATIO**step for step in reversed(range(STEPS))]
+    family = [partial(at_loss, menu, alone, loss) for loss in losses]
+    return best_of(family, menu, budget, judge)
 
 
-def at_error(menu: Menu, error: float) -> Plan:
-    """Every site's fastest candidate whose kernel error is at most `error`."""
-    found = _of_all_sites(menu, lambda candidates: _fastest(menu, candidates, error))
-    chosen = dict(zip(menu.sites, found, strict=True))
-    return Plan({name: c.choice for name, c in chosen.items() if c is not None})
+def _most(menu: Menu, alone: Loss) -> float:
+    """What the worst of the sites loses at its fastest."""
+    ends = (quickest(candidates) for candidates in menu.sites.values())
+    losses = (alone(end) for end in ends if end is not None)
+    return max((loss for loss in losses if math.isfinite(loss)), default=0.0)
 
 
-def _of_all_sites(
-    menu: Menu, pick: Callable[[Sequence[Candidate]], Candidate | None]
-) -> list[Candidate | None]:
-    """`pick` for every site, `menu.jobs` of them at once."""
-    if menu.jobs == 1:
-        return [pick(candidates) for candidates in menu.sites.values()]
-    pool = ThreadPoolExecutor(menu.jobs)
-    try:
-        return list(pool.map(pick, menu.sites.values()))
-    finally:  # without a wait: Ctrl-C must not last as long as the fits that were begun
-        pool.shutdown(wait=False, cancel_futures=True)
+def at_loss(menu: Menu, alone: Loss, most: float) -> Plan:
+    """Every site's fastest candidate that alone loses at most so much."""
+    return plan_of(_fastest(candidates, alone, most) for candidates in menu.sites.values())
 
 
-def _fastest(menu: Menu, candidates: Sequence[Candidate], error: float) -> Candidate | None:
-    """Per form the least rank that is accurate enough; of those the fastest.
+def _fastest(candidates: Sequence[Candidate], alone: Loss, most: float) -> Candidate | None:
+    """Per form the least rank that loses little enough; of those the fastest.
 
-    Error falls with rank within a form, so that a few fits per form find it; of a second
-    form only ranks faster than the best of the first are looked at.
+    Of a second form only ranks faster than the best of the first are looked at.
     """
     best: Candidate | None = None
     for form in dict.fromkeys(c.choice.form for c in candidates):
@@ -65,19 +59,13 @@ def _fastest(menu: Menu, candidates: Sequence[Candidate], error: float) -> Candi
         if best is not None:
             mine = [c for c in mine if c.seconds < best.seconds]
         mine.sort(key=lambda c: c.choice.rank)
-        if best is not None and mine and menu.error(mine[-1]) > error:
-            continue  # even the largest rank that is faster still is not accurate enough
-        found = _least_rank(menu, mine, error)
+        if best is not None and mine and alone(mine[-1]) > most:
+            continue  # even the largest rank that is faster still loses too much
+        found = _least_rank(mine, alone, most)
         best = best if found is None else found
     return best
 
 
-def _least_rank(menu: Menu, ranked: Sequence[Candidate], error: float) -> Candidate | None:
-    low, high = 0, len(ranked)
-    while low < high:
-        middle = (low + high) // 2
-        if menu.error(ranked[middle]) <= error:
-            high = middle
-        else:
-            low = middle + 1
-    return ranked[high] if high < len(ranked) else None
+def _least_rank(ranked: Sequence[Candidate], alone: Loss, most: float) -> Candidate | None:
+    found = bisect_left(ranked, True, key=lambda candidate: alone(candidate) <= most)
+    return ranked[found] if found < len(ranked) else None
