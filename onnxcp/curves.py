@@ -7,7 +7,6 @@ converged fits. In the norm of real inputs where there are calibration data.
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.sites import Site
 from onnxcp.survey import survey
-from onnxcp.workers import processes
+from onnxcp.workers import in_threads, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,10 @@ def rank_curves(
         fits = Fits({s.name: s for s in sites}, sources.seed, workers, cache)
         fits.learn(*calibrate(model, sites, inputs, target, Path(folder), progress=progress))
         asked = [(s, f) for s in sites for f in forms if FORMS[f].refuses(s.part) is None]
-        with ThreadPoolExecutor(jobs) as pool:
-            made = []
-            for done, curve in enumerate(pool.map(lambda pair: _curve(fits, *pair), asked)):
-                progress("fit rank curves", done, len(asked))
-                made.append(curve)
+        made = []
+        for done, curve in enumerate(in_threads(lambda pair: _curve(fits, *pair), asked, jobs)):
+            progress("fit rank curves", done, len(asked))
+            made.append(curve)
     return made
 
 

@@ -269,6 +269,12 @@ def knots(rank: int, group: int) -> tuple[int | None, int]:
     return below, above
 
 
+def nearest_knot(rank: float, group: int) -> int:
+    """The knot nearest to a rank, as ratios go."""
+    first = math.lcm(FIRST, group)
+    return int(first * 2 ** max(0, round(math.log2(rank / first))))
+
+
 def knots_up_to(high: int, group: int) -> list[int]:
     """All knots to `high`, one of them."""
     ranks, rank = list[int](), math.lcm(FIRST, group)

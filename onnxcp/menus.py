@@ -7,6 +7,7 @@ with their square, and faster or slower where they are large. Changes of several
 being small and nearly independent.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 
 from onnxcp.conv import cost
 from onnxcp.court import Court
+from onnxcp.fitting import nearest_knot
 from onnxcp.forms import DRAFT, FORMS
 from onnxcp.forms.grouped import drawn
 from onnxcp.job import Job
@@ -22,9 +24,12 @@ from onnxcp.latency import Latency, Measured, steps
 from onnxcp.plan import Candidate, Choice, Menu, Original, Plan, Spectrum
 from onnxcp.sites import Site
 from onnxcp.table import Table
+from onnxcp.workers import in_threads
 
 SPECIAL = {"cp4": "cp3"}  # every chain of the one is also one of the other, of equal rank
 WORTH = 0.95  # of the general form's time: a special one that takes more is not looked at
+FEWEST = 8  # ranks below the channels over this are not looked at: hopeless, and slow to fit
+ENOUGH = 0.05  # an error that is small enough for any network: larger ranks are not looked at
 EXACT = 1e-3  # errors below tell nothing of what they do
 APART = 3  # how far apart the ranks of two probes are
 POWERS = (1.0, 3.0)  # of a site's error, in its effect: 2 where all is linear
@@ -58,31 +63,64 @@ class Law:
 
 
 def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court) -> Menu:
-    """Every site's faster candidates, with what they take and what they are expected to lose."""
+    """Every site's faster candidates, with what they take and what they are expected to lose.
+
+    Raises:
+        TimeIsUp: the deadline has passed.
+    """
     scale, by_name = table.scale, {s.name: s for s in job.sites}
     sites = {n: _candidates(by_name[n], row, scale) for n, row in times.items()}
+    errors = _errors(job, [by_name[n] for n, found in sites.items() if found], sites, court)
+    sites = {n: [c for c in found if c in errors] for n, found in sites.items()}
     sites = {name: found for name, found in sites.items() if found}
     originals = {n: _original(by_name[n], scale * times[n].dense) for n in sites}
-    laws = _laws(job, sites, court)
-
-    def error(candidate: Candidate) -> float:
-        court.refuse_late()
-        return job.fits.error(candidate.site, candidate.choice, DRAFT)
-
-    def loss(candidate: Candidate) -> float:
-        return laws[candidate.site].of(error(candidate))
-
+    laws = _laws(job, [by_name[name] for name in sites], sites, court)
+    losses = {c: laws[c.site].of(errors[c]) for found in sites.values() for c in found}
     return Menu(
         sites=sites,
         originals=originals,
         total=table.total,
-        error=error,
-        loss=loss,
+        loss=losses.__getitem__,
         spectra=lambda name: spectra(by_name[name]),
-        jobs=job.parallel,
         seed=job.settings.seed,
         journal=job.journal,
     )
+
+
+def _errors(
+    job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]], court: Court
+) -> dict[Candidate, float]:
+    """The error of every candidate that is worth looking at."""
+    largest_first = sorted(sites, key=lambda s: -s.kernel.size)
+    forms = {s.name: dict.fromkeys(c.choice.form for c in found[s.name]) for s in sites}
+    pairs = [(s, form) for s in largest_first for form in forms[s.name]]
+    errors, done = dict[Candidate, float](), itertools.count()
+
+    def climb(pair: tuple[Site, str]) -> dict[Candidate, float]:
+        site, form = pair
+        mine = [c for c in found[site.name] if c.choice.form == form]
+        made = _climbed(job, site, mine, court)
+        job.progress("fit drafts", next(done), len(pairs))
+        return made
+
+    for made in in_threads(climb, pairs, job.parallel):
+        errors |= made
+    return errors
+
+
+def _climbed(
+    job: Job, site: Site, candidates: Sequence[Candidate], court: Court
+) -> dict[Candidate, float]:
+    """Errors of one form's candidates, from small ranks up to where more has no use."""
+    errors, least = dict[Candidate, float](), min(site.part[:2]) * site.group / FEWEST
+    for candidate in sorted(candidates, key=lambda c: c.choice.rank):
+        if candidate.choice.rank < least:
+            continue
+        court.refuse_late()
+        errors[candidate] = job.fits.error(site.name, candidate.choice, DRAFT)
+        if errors[candidate] <= ENOUGH:
+            break
+    return errors
 
 
 def _candidates(site: Site, row: Latency, scale: float) -> list[Candidate]:
@@ -112,24 +150,29 @@ def _original(site: Site, seconds: float) -> Original:
     return Original(seconds, site.kernel.size, site.shape[0])
 
 
-def _laws(job: Job, sites: Mapping[str, Sequence[Candidate]], court: Court) -> dict[str, Law]:
+def _laws(
+    job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]], court: Court
+) -> dict[str, Law]:
     laws = {}
-    for done, (name, candidates) in enumerate(sites.items()):
+    for done, site in enumerate(sites):
         job.progress("probe layers", done, len(sites))
-        laws[name] = _law(job, candidates, court)
+        laws[site.name] = _law(job, site, [c.choice for c in found[site.name]], court)
     return laws
 
 
-def _law(job: Job, candidates: Sequence[Candidate], court: Court) -> Law:
-    """From probes of a candidate whose rank is near the site's channels, and of a poorer one."""
-    site = candidates[0].site
-    channels = next(s.shape[0] for s in job.sites if s.name == site)
+def _law(job: Job, site: Site, choices: Sequence[Choice], court: Court) -> Law:
+    """From probes of drafts whose rank is near the site's channels, and of poorer ones."""
+    form = choices[0].form
+    ranks = [c.rank for c in choices if c.form == form]
     seen = list[tuple[float, float]]()  # error, squared change
-    for rank in (channels, channels / APART):
-        nearest = min(candidates, key=lambda c: abs(math.log(c.choice.rank / rank)))
-        error = job.fits.get(site, nearest.choice, DRAFT).error
+    for wanted in (site.shape[0], site.shape[0] / APART):
+        rank = nearest_knot(wanted, site.group)
+        if not min(ranks) <= rank <= max(ranks):
+            rank = min(ranks, key=lambda r: abs(r - wanted))
+        probed = Choice(form, rank)
+        error = job.fits.error(site.name, probed, DRAFT)
         if EXACT < error < math.inf and error not in [e for e, _ in seen]:
-            seen.append((error, court.change(Plan({site: nearest.choice}), DRAFT)))
+            seen.append((error, court.change(Plan({site.name: probed}), DRAFT)))
     return Law.through(sorted(seen))
 
 

@@ -73,20 +73,16 @@ class Spectrum:
 class Menu:
     """Candidates that are measured faster than the layer they would replace, by site.
 
-    `error` gives the relative kernel error of a candidate. It may have to fit it first, so
-    a strategy asks for no more than it needs, and for up to `jobs` at once. `loss` predicts
-    what the network loses if only this candidate is used: it adds up over sites, but its unit
-    is not that of the budget. `spectra` gives a kernel unfolded along its outputs and its
-    inputs. `journal` is a file in which a search may keep what it knows.
+    `loss` predicts what the network loses if only this candidate is used: it adds up over
+    sites, but its unit is not that of the budget. `spectra` gives a kernel unfolded along its
+    outputs and its inputs. `journal` is a file in which a search may keep what it knows.
     """
 
     sites: Mapping[str, Sequence[Candidate]]
     originals: Mapping[str, Original]
     total: float  # seconds of the whole model as it is
-    error: Callable[[Candidate], float]
     loss: Callable[[Candidate], float]
     spectra: Callable[[str], Sequence[Spectrum]]
-    jobs: int = 1
     seed: int = 0
     journal: Path | None = None
 

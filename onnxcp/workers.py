@@ -3,13 +3,17 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 from loky import ProcessPoolExecutor
 
 from onnxcp.errors import OnnxcpError
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @contextmanager
@@ -26,6 +30,18 @@ def processes(jobs: int) -> Iterator[Executor | None]:
         yield executor
     finally:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+def in_threads(work: Callable[[A], B], given: Iterable[A], count: int) -> Iterator[B]:
+    """What `work` makes of each, in order, `count` at once: to keep as many processes busy."""
+    if count == 1:
+        yield from map(work, given)
+        return
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield from pool.map(work, given)
+    finally:  # without a wait: Ctrl-C must not last as long as the fits that were begun
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

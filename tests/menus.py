@@ -30,7 +30,6 @@ def small_menu(errors, ranks=(16, 32, 48, 64)):
         sites,
         {site: Original(80.0, 1000, 32) for site in errors},
         total=100.0 + 80.0 * len(errors),
-        error=lambda c: error(errors, c.site, c.choice),
         loss=lambda c: error(errors, c.site, c.choice) ** 2 / 5,
         spectra=lambda site: [],
     )
@@ -84,7 +83,6 @@ def random_menu(seed, sites=4, ranks=6, tilt=0.0):
         rows,
         originals,
         total=200.0 * sites,
-        error=lambda c: losses[c] ** 0.5,
         loss=losses.__getitem__,
         spectra=lambda site: [],
     )

@@ -48,7 +48,7 @@ def profiled(tmp_path_factory):
 
 def changed(path, tmp_path, **changes):
     document = {**json.loads(path.read_text()), **changes}
-    other = tmp_path / "other.json"
+    other = tmp_path / "changed.json"
     other.write_text(json.dumps(document))
     return other
 
@@ -171,7 +171,7 @@ def test_a_table_of_another_machine_decides_and_is_said_to(profiled, tmp_path):
     environment = {**json.loads(profiled.read_text())["environment"], "cpu": "Another CPU"}
     other = changed(profiled, tmp_path, environment=environment)
     ended, output, report = planned(other, tmp_path, "other")
-    assert ended.exit_code == 0
+    assert ended.exit_code == 0, ended.stderr
     assert "by the latency table" in report["verdict"]
     assert any("another machine" in warning for warning in report["warnings"])
     assert report["search"]["foreign"]

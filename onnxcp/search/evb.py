@@ -11,8 +11,8 @@ PCA, JMLR 16, 2015 (in terms of x and τ, and the bounds of σ²).
 """
 
 import numpy as np
-from onnxcp.arrays import Float64
 
+from onnxcp.arrays import Float64
 from onnxcp.plan import Spectrum
 
 VARIANCES = 1000  # tried between the bounds, in equal ratios

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from onnxcp.arrays import Float64, Int64
 
+from onnxcp.arrays import Float64, Int64
 from onnxcp.plan import Candidate, Menu, Plan
 from onnxcp.search.family import plan_of
 
