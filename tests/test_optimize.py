@@ -34,8 +34,9 @@ def model(tmp_path):
 def accuracy(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     data = np.load(DATA)
-    images, labels = (data[name][len(data["label"]) // 5 :] for name in ("input", "label"))
-    (scores,) = session.run(None, {"input": images.astype(np.float32)})  # the rest calibrated
+    judging = np.arange(len(data["label"])) % 5 != 0  # the others calibrated
+    images, labels = (data[name][judging] for name in ("input", "label"))
+    (scores,) = session.run(None, {"input": images.astype(np.float32)})
     return float((scores.argmax(1) == labels).mean())
 
 

@@ -23,7 +23,7 @@ HERE = {**os.environ, "PYTHONPATH": str(Path(onnxcp.__file__).parents[1]), "OMP_
 WITHOUT_RUNTIME = (
     "import sys; sys.modules['onnxruntime'] = None; from onnxcp.cli import main; main()"
 )
-PHASES = ("evaluate samples", "time candidates", "fit candidates")
+PHASES = ("evaluate samples", "time candidates", "fit drafts")
 
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX")
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")

@@ -8,65 +8,30 @@ Prints JSON; `peak_bytes` is what the largest process of a run held.
 
 import argparse
 import json
-import os
-import shlex
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DATA = Path(os.environ.get("ONNXCP_DATA", "../shared/data"))
-CALIBRATING = 400  # of the ImageNet folder; the rest judge
+from networks import DATA, MODELS, run, sources
 
 
 class Network(NamedTuple):
-    """A model, its sites by `--include` or `--exclude`, and the rows it is measured at."""
+    """Its sites by `--include` or `--exclude`, and the rows it is measured at."""
 
-    model: str
     sites: tuple[str, str]
     rows: tuple[tuple[str, float], ...]  # form, ratio
 
 
 CIFAR = (("cp3", 1.0), ("cp3", 2.0), ("cp4", 1.0))
 NETWORKS = {
-    "resnet20": Network("cifar10/resnet20.onnx", ("--exclude", "conv1"), CIFAR),
-    "resnet56": Network("cifar10/resnet56.onnx", ("--exclude", "conv1"), CIFAR),
+    "resnet20": Network(("--exclude", "conv1"), CIFAR),
+    "resnet56": Network(("--exclude", "conv1"), CIFAR),
     "resnet18": Network(
-        "imagenet/resnet18.onnx",
         ("--include", "layer*.conv?"),
         (("cp3", 2.0), ("cp3", 1.5), ("cp3", 1.0)),
     ),
 }
-
-
-def sources(network: Network, data: Path) -> list[str]:
-    """Options that name disjoint samples to calibrate and to judge by."""
-    if network.model.startswith("cifar10"):
-        judged, calibrating = f"{data}/cifar10/test.npz", f"{data}/cifar10/calibration.npz"
-        recipe = "cifar10"
-    else:
-        images = f"{data}/imagenet/val"
-        calibrating, judged = f"{images}[:{CALIBRATING}]", f"{images}[{CALIBRATING}:]"
-        recipe = "imagenet"
-    return ["--data", judged, "--calibration", calibrating, "--preprocess", recipe]
-
-
-def run(command: list[str]) -> tuple[float, int]:
-    """Wall seconds of a command and the bytes its largest process held.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 1):  # 1: done, but not faster
-        raise SystemExit(f"exit code {process.returncode}: {shlex.join(command)}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - start, usage.ru_maxrss * unit
 
 
 def measure(name: str, form: str, ratio: float, options: argparse.Namespace) -> dict[str, Any]:
@@ -75,7 +40,7 @@ def measure(name: str, form: str, ratio: float, options: argparse.Namespace) -> 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         report = folder / "run.json"
-        command = [sys.executable, "-m", "onnxcp", "optimize", str(options.data / network.model)]
+        command = [sys.executable, "-m", "onnxcp", "optimize", str(options.data / MODELS[name])]
         command += [
             "-o",
             str(folder / "out.onnx"),
@@ -85,7 +50,13 @@ def measure(name: str, form: str, ratio: float, options: argparse.Namespace) -> 
             "--no-cache",
         ]
         command += ["--form", form, "--rank", f"*={ratio}c", *network.sites]
-        command += [*sources(network, options.data), "--threads", "1", "--jobs", str(options.jobs)]
+        command += [
+            *sources(name, options.data, folder),
+            "--threads",
+            "1",
+            "--jobs",
+            str(options.jobs),
+        ]
         command += ["--sequential"] * options.sequential
         seconds, peak = run(command)
         found = json.loads(report.read_text(encoding="utf-8"))

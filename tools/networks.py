@@ -1,0 +1,86 @@
+"""The networks that figures are taken on, their data, and a command run to its end."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+DATA = Path(os.environ.get("ONNXCP_DATA", "../shared/data"))
+CALIBRATING = 400  # of the ImageNet folder; the rest judge
+SIDE = 224  # of the crops of Set5: the smallest image is 228 wide
+JUDGED = ("bird", "butterfly", "head", "woman")  # of Set5; "baby" calibrates
+
+MODELS = {
+    "resnet20": "cifar10/resnet20.onnx",
+    "resnet56": "cifar10/resnet56.onnx",
+    "resnet18": "imagenet/resnet18.onnx",
+    "vdsr": "vdsr/vdsr.onnx",
+}
+
+
+def sources(name: str, data: Path, folder: Path) -> list[str]:
+    """Options that name disjoint samples to calibrate and to judge by; what has to be made for
+    them is written to `folder`."""
+    if name == "vdsr":
+        return super_resolution(data / "vdsr/Set5", folder)
+    if MODELS[name].startswith("cifar10"):
+        judged, calibrating = f"{data}/cifar10/test.npz", f"{data}/cifar10/calibration.npz"
+        recipe = "cifar10"
+    else:
+        images = f"{data}/imagenet/val"
+        calibrating, judged = f"{images}[:{CALIBRATING}]", f"{images}[{CALIBRATING}:]"
+        recipe = "imagenet"
+    return ["--data", judged, "--calibration", calibrating, "--preprocess", recipe]
+
+
+def super_resolution(images: Path, folder: Path) -> list[str]:
+    """Luminance of Set5 at ×2: the four quarters of one image calibrate, the middles of the
+    others judge."""
+    low, _ = pair(images, "baby")
+    starts = (0, low.shape[0] - SIDE)
+    quarters = [low[y : y + SIDE, x : x + SIDE] for y in starts for x in starts]
+    np.savez(folder / "calibration.npz", input=np.stack(quarters)[:, None])
+    pairs = [[middle(image) for image in pair(images, name)] for name in JUDGED]
+    reads, wanted = (np.stack(side)[:, None] for side in zip(*pairs, strict=True))
+    np.savez(folder / "judged.npz", input=reads, label=wanted)
+    data = [str(folder / "judged.npz"), "--calibration", str(folder / "calibration.npz")]
+    return ["--data", *data, "--metric", "psnr"]
+
+
+def pair(images: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance in 0..1 of an image shrunk to a half and enlarged again, and of itself."""
+    low, high = (luminance(images / f"{name}_GT{end}.bmp") for end in ("_scale_2", ""))
+    return low, high
+
+
+def luminance(path: Path) -> np.ndarray:
+    """Y of ITU-R BT.601 in studio swing, as super-resolution is judged by, [height, width]."""
+    red, green, blue = np.moveaxis(np.asarray(Image.open(path).convert("RGB"), np.float32), 2, 0)
+    y = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    return np.asarray(y / 255, np.float32)
+
+
+def middle(image: np.ndarray) -> np.ndarray:
+    y, x = ((size - SIDE) // 2 for size in image.shape)
+    return image[y : y + SIDE, x : x + SIDE]
+
+
+def run(command: list[str]) -> tuple[float, int]:
+    """Wall seconds of a command and the bytes its largest process held.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode not in (0, 1):  # 1: done, but not faster
+        raise SystemExit(f"exit code {process.returncode}: {shlex.join(command)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - start, usage.ru_maxrss * unit
