@@ -16,9 +16,13 @@ from onnxcp.report import WRITERS
 from onnxcp.report.json import schema, to_json
 from onnxcp.report.record import (
     AccuracyRecord,
+    CheckRecord,
     LatencyRecord,
     ModelRecord,
+    ParetoRecord,
+    PlanRecord,
     Report,
+    SearchRecord,
     SiteRecord,
     VerificationRecord,
 )
@@ -87,6 +91,27 @@ FASTER = Report(
         {"x": (1, 3, 32, 32)},
     ),
     verification=VerificationRecord(True, 3.2e-07, 1e-3, 2),
+    search=SearchRecord(
+        strategy="knapsack",
+        objective="top1 drop ≤ 0.01",
+        samples={"calibration": 1024, "search": 1667, "final": 3333},
+        held_out=True,
+        tried=2,
+        is_late=False,
+        seconds=11.4,
+        predicted_ms=0.2533,
+        scale=1.048,
+        checks=(CheckRecord(0.3155, 0.3016),),
+        foreign=(),
+        judged=(
+            PlanRecord(17, 0.239, 0.0396, 0.0339, 0.0138),
+            PlanRecord(16, 0.253, 0.0312, 0.0244, 0.0084),
+        ),
+    ),
+    pareto=(
+        ParetoRecord("front/m.1.onnx", 1.4, 0.61, -0.001, (-0.01, 0.008)),
+        ParetoRecord("front/m.2.onnx", 1.9, 0.45, 0.004, (-0.005, 0.013)),
+    ),
     warnings=("5000 samples are too few to be sure of the budget",),
 )
 NOTHING = replace(
