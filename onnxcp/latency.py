@@ -18,12 +18,12 @@ from onnxcp.conv import Chain, Sizes, Stage, cost
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
-from onnxcp.plan import Choice, round_up
+from onnxcp.plan import Choice
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target, open_runner
 from onnxcp.sites import Site
 
-GROWTH = 1.2  # from one candidate rank to the next: about 10 % of a chain's error
+AN_OCTAVE = 4  # candidate ranks from one to its double: about 10 % of a chain's error apart
 SECONDS = 3.0  # spent on one distinct context at most, once FIRST turns are taken
 LEAST = 0.3  # seconds at least: a burst of other work must not fall on one context alone
 FIRST, MOST = 10, 5120  # turns, doubled until the intervals are tight
@@ -54,15 +54,16 @@ class Latency:
 
 
 def candidate_ranks(form: Form, site: Site, block: int) -> list[int]:
-    """Multiples of `block` and of the groups, growing by `GROWTH`, while the chain has fewer
-    multiply-adds."""
+    """Multiples of `block` and of the groups, `AN_OCTAVE` of them to the double of each power
+    of two, while the chain has fewer multiply-adds."""
     if form.refuses(site.part) is not None:
         return []
     image, step = _image(site), math.lcm(block, site.group)
     dense, ranks, rank = cost([dense_stage(site)], image).macs, list[int](), step
     while rank <= largest_rank(form, site.shape, site.group) and _macs(form, site, rank) < dense:
         ranks.append(rank)
-        rank = max(rank + step, round_up(rank * GROWTH, step))
+        octave = 2 ** ((rank // step).bit_length() - 1)
+        rank += step * max(1, octave // AN_OCTAVE)
     return ranks
 
 

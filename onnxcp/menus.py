@@ -30,6 +30,8 @@ SPECIAL = {"cp4": "cp3"}  # every chain of the one is also one of the other, of 
 WORTH = 0.95  # of the general form's time: a special one that takes more is not looked at
 FEWEST = 8  # ranks below the channels over this are not looked at: hopeless, and slow to fit
 ENOUGH = 0.05  # an error that is small enough for any network: larger ranks are not looked at
+SMALL = 2_000_000  # numbers of all kernels: with more, fits are what takes time
+FINE, COARSE = 7, 3  # four candidate ranks to an octave, or two
 EXACT = 1e-3  # errors below tell nothing of what they do
 APART = 3  # how far apart the ranks of two probes are
 POWERS = (1.0, 3.0)  # of a site's error, in its effect: 2 where all is linear
@@ -69,7 +71,10 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
         TimeIsUp: the deadline has passed.
     """
     scale, by_name = table.scale, {s.name: s for s in job.sites}
-    sites = {n: _candidates(by_name[n], row, scale) for n, row in times.items()}
+    is_large = sum(by_name[n].kernel.size for n, row in times.items() if steps(row)) > SMALL
+    odd = COARSE if is_large else FINE
+    block = job.settings.target.block
+    sites = {n: _candidates(by_name[n], row, scale, block, odd) for n, row in times.items()}
     errors = _errors(job, [by_name[n] for n, found in sites.items() if found], sites, court)
     sites = {n: [c for c in found if c in errors] for n, found in sites.items()}
     sites = {name: found for name, found in sites.items() if found}
@@ -123,13 +128,19 @@ def _climbed(
     return errors
 
 
-def _candidates(site: Site, row: Latency, scale: float) -> list[Candidate]:
-    found = steps(row)
+def _candidates(site: Site, row: Latency, scale: float, block: int, odd: int) -> list[Candidate]:
+    """A site's faster candidates whose rank, in steps, has an odd part of at most `odd`."""
+    step = math.lcm(block, site.group)
+    found = [m for m in steps(row) if _odd_part(m.choice.rank // step) <= odd]
     general = {(m.choice.form, m.choice.rank): m.seconds for m in row.tried}
     kept = [m for m in found if not _is_pointless(m, general)]
     return [
         Candidate(site.name, m.choice, scale * m.seconds, _parameters(site, m.choice)) for m in kept
     ]
+
+
+def _odd_part(number: int) -> int:
+    return number // (number & -number) if number else 1
 
 
 def _is_pointless(measured: Measured, general: Mapping[tuple[str, int], float]) -> bool:

@@ -66,7 +66,7 @@ def identity(found: Sequence[Context], inputs: Inputs, target: Target, forms: Se
         [here[name] for name in MATTERS],
         [target.provider.name, sorted(target.options.items()), target.threads, target.block],
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
-        sorted({context.key for context in found}),
+        sorted({(c.key, str(all_choices(c.site, forms, target.block))) for c in found}),
         list(forms),
         __version__,
     ]

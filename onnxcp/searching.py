@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from onnxcp.court import Court, TimeIsUp, best
 from onnxcp.fitting import FULL
 from onnxcp.forms import DRAFT, Effort
+from onnxcp.menus import SMALL
 from onnxcp.outcome import Outcome, Trail
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.report.record import PlanRecord
 from onnxcp.search import STRATEGIES
 
 ROUNDS = 4  # plans judged on the held-out samples, at most
-SMALL = 2_000_000  # numbers of all kernels: up to there every plan judged is fitted in full
 TIGHT = 0.85  # of the budget: below, drafts were too careful
 LOOSER = 1.6  # the limit grows by this much at most
 CLEAR = 0.8  # of the limit that should just do: after a plan that lost too much
@@ -57,7 +57,7 @@ class Search:
 
 
 def effort_for(menu: Menu) -> Effort:
-    """Of the fits that a search judges."""
+    """Of the fits that a search judges: full ones where the kernels are small."""
     size = sum(original.parameters for original in menu.originals.values())
     return FULL if size <= SMALL else DRAFT
 

@@ -27,7 +27,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "judging",
     "job listing timing comparison curves outcome",
     "court",
-    "menus searching sequential summary pareto",
+    "menus sequential summary pareto",
+    "searching",
     "pipeline",
     "cli",
 ]

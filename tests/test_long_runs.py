@@ -4,6 +4,8 @@ import importlib
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 
 import onnx
@@ -214,3 +216,31 @@ def test_a_target_speedup_over_the_budget_is_refused(model):
 def test_a_target_speedup_is_refused(value, model):
     ended = onnxcp("optimize", model, "--target-speedup", value, *QUICK)
     assert (ended.exit_code, "--target-speedup" in ended.stderr) == (2, True)
+
+
+FULL_DISK = """
+import resource, sys
+from onnxcp.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+main()
+"""
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_and_the_run_goes_on_when_there_is_room(
+    model, tmp_path
+):
+    """No file may grow over 20 kB: the covariances and the model do not fit."""
+    out, work = tmp_path / "out.onnx", ["--work-dir", tmp_path / "work"]
+    command = ["optimize", model, "-o", out, *work, *QUICK]
+    full = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == 2, full.stderr
+    assert full.stderr.count("\n") == 1
+    assert "space left" in full.stderr
+    assert not out.exists()
+    assert onnxcp(*command, "--resume").exit_code == 0
+    assert out.is_file()
