@@ -93,9 +93,11 @@ class Court:
         note = None if folder is None else store.load_note(folder, key)
         if note is not None:
             return tuple(note)
+        is_wanted = self.job.built(plan, effort).exists()  # by others
         path = self.job.build(plan, effort)
         found = measure(self.job.judged_runner(path))
-        shutil.rmtree(path.parent)  # a search makes many, and a model may be large
+        if not is_wanted:
+            shutil.rmtree(path.parent)  # a search makes many, and a model may be large
         if folder is not None:
             store.save_note(folder, key, found)
         return found

@@ -78,6 +78,10 @@ class Fits:
         """How many fits have had another aim."""
         return len(self._refits)
 
+    def forget_refits(self) -> None:
+        """All fits are again of the kernels themselves."""
+        self._refits.clear()
+
     def refit(self, name: str, choice: Choice, aim: Refit) -> None:
         """From now on the full fit of a site is of another kernel, begun from its present one.
 

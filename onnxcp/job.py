@@ -185,12 +185,16 @@ class Job:
         forms = [f for f in self.settings.forms if FORMS[f].refuses(site.part) is None]
         return {form: fitting.largest_rank(site, form) for form in forms}
 
+    def built(self, plan: Plan, effort: Effort = FULL) -> Path:
+        """Where the model that a plan makes lies, once it is built."""
+        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}-{self.fits.refitted}"
+        return folder / self.settings.output.name
+
     def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""
-        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}-{self.fits.refitted}"
-        path = folder / self.settings.output.name
+        path = self.built(plan, effort)
         if not path.exists():
-            folder.mkdir()
+            path.parent.mkdir()
             made = rewrite(
                 self.model.proto,
                 self.fits.chains(plan, effort),

@@ -36,6 +36,7 @@ def refine(job: Job, plan: Plan) -> None:
     """
     if job.inputs.calibration is None or job.fits.samples is None:
         return
+    job.fits.forget_refits()  # of a plan tried before
     sites = [s for s in job.sites if s.name in plan.choices]
     for number, site in enumerate(sites):
         job.progress("calibrate in sequence", number, len(sites))

@@ -1,6 +1,7 @@
 """Rounds of search, on arithmetic: what is judged where, and when it ends."""
 
 import math
+import pathlib
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from onnxcp.plan import Budget, Candidate, Choice, Menu, Original, Plan, Score
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.searching import ROUNDS, Search, effort_for, search
 
+MODEL = pathlib.Path(__file__).parents[1] / "models/digits.onnx"
 RANKS = tuple(range(16, 16 * 21, 16))
 
 
@@ -157,3 +159,26 @@ class TestLaw:
 def test_a_court_is_late_once_its_deadline_has_passed():
     with pytest.raises(TimeIsUp):
         Court(SimpleNamespace(), SimpleNamespace(), deadline=0.0).refuse_late()
+
+
+def test_a_search_by_drafts_finds_what_full_fits_hold(tmp_path, monkeypatch):
+    """On a real model, with kernels that count as large."""
+    import onnxcp
+    from onnxcp import menus, searching
+    from onnxcp.inputs import Sources
+
+    monkeypatch.setattr(menus, "SMALL", 0)
+    monkeypatch.setattr(searching, "SMALL", 0)
+    settings = onnxcp.Settings(
+        model=MODEL,
+        output=tmp_path / "out.onnx",
+        target=onnxcp.Target.named("cpu", 1),
+        sources=Sources(data=(str(MODEL.with_suffix(".npz")),)),
+        turns=20,
+    )
+    report = onnxcp.optimize(settings)
+    assert report.exit_code == 0
+    assert report.accuracy.drop <= report.accuracy.budget
+    assert settings.output.is_file()
+    ranks = [site.rank for site in report.replaced]
+    assert all((rank // (rank & -rank)) in (1, 3) for rank in ranks)
