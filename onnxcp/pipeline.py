@@ -84,7 +84,7 @@ def run(job: Job) -> Outcome:
     asked = job.choices()
     if not asked:  # so the model need not even run
         return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
-    original = job.judged_runner(job.model.path)
+    original = job.judged(job.model.path)
     referee = Referee(original, job.inputs, settings.limits, job.progress)
     latency = measure(
         asked,
@@ -127,11 +127,9 @@ def _search(job: Job, latency: Mapping[str, Latency], referee: Referee, effort: 
         return job.fits.error(candidate.site, candidate.choice, effort)
 
     def judge(plan: Plan) -> Score:
-        return Score(referee.judge(job.judged_runner(job.build(plan, effort))).drop)
+        return Score(referee.judge(job.judged(job.build(plan, effort))).drop)
 
-    return STRATEGIES[job.settings.strategy](
-        Menu(sites, error, job.settings.jobs), referee.budget, judge
-    )
+    return STRATEGIES[job.settings.strategy](Menu(sites, error, job.jobs), referee.budget, judge)
 
 
 def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
@@ -143,7 +141,7 @@ def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
         refine(job, outcome.plan)
     settings, staged = job.settings, job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan)
-    accuracy = referee.judge(job.judged_runner(staged))
+    accuracy = referee.judge(job.judged(staged))
     if settings.is_forced and not settings.limits.is_given:
         accuracy = unjudged(accuracy)
     return replace(
