@@ -11,7 +11,7 @@ from pathlib import Path
 from onnxcp import __version__, files, fitting, store
 from onnxcp.activations import MEMORY
 from onnxcp.calibration import calibrate
-from onnxcp.cluster import Cluster, connected
+from onnxcp.cluster import Cluster, cluster
 from onnxcp.errors import PlanError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import AUTO, FORMS, Effort
@@ -282,5 +282,5 @@ def _workers(settings: Settings) -> Iterator[tuple[Executor | None, Cluster | No
         with processes(settings.jobs if settings.fit_device == "cpu" else 1) as workers:
             yield workers, None
     else:
-        with connected(settings.cluster) as cluster:
-            yield cluster.executor, cluster
+        with cluster(settings.cluster) as found:
+            yield found.executor, found
