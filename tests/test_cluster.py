@@ -92,15 +92,15 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Three convolutions that take about a second to fit."""
+    """Three convolutions, each of which takes about a second to fit at rank 128."""
     text = "".join(f"[conv{i}] x{i + 1} = Conv <pads = [1,1,1,1]> (x{i}, w{i})" for i in range(3))
     made = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]>'
-        f"g (float[N,96,7,7] x0) => (float[N,96,7,7] x3) {{ {text} }}"
+        f"g (float[N,128,7,7] x0) => (float[N,128,7,7] x3) {{ {text} }}"
     )
     rng = np.random.default_rng(0)
     for i in range(3):
-        weight = rng.standard_normal((96, 96, 3, 3)).astype(np.float32) / 29
+        weight = rng.standard_normal((128, 128, 3, 3)).astype(np.float32) / 34
         made.graph.initializer.append(onnx.numpy_helper.from_array(weight, f"w{i}"))
     path = tmp_path_factory.mktemp("model") / "m.onnx"
     onnx.save(made, path)
@@ -140,14 +140,14 @@ def refused(model, folder, address, *options):
     return line
 
 
-def after_the_first(monkeypatch, where, name, then):
-    """Something happens once the first call of a function was made."""
+def after(monkeypatch, count, where, name, then):
+    """Something happens once so many calls of a function were made."""
     function, made = getattr(where, name), []
 
     def spied(*arguments, **named):
         result = function(*arguments, **named)
-        made.append(result)
-        if len(made) == 1:
+        made.append(name)
+        if len(made) == count:
             then()
         return result
 
@@ -189,9 +189,14 @@ def test_fits_are_kept_here_and_none_is_done_twice(address, called, model, tmp_p
 def test_what_a_killed_worker_was_doing_is_done_by_another(
     killed, processes, model, monkeypatch, tmp_path
 ):
-    options = [*FORCED[:2], "--rank", "*=64", *FORCED[4:], "--no-cache"]
+    options = [*FORCED[:2], "--rank", "*=128", *FORCED[4:], "--no-cache"]
     here, _ = optimized(model, tmp_path / "here", *options, "--jobs", 1)
-    after_the_first(monkeypatch, Line, "call", processes.workers[killed].kill)
+
+    def kill():
+        time.sleep(0.3)  # both workers have a kernel and fit it by now
+        processes.workers[killed].kill()
+
+    after(monkeypatch, 2, Line, "call", kill)
     there, _ = optimized(model, tmp_path / "there", *options, "--cluster", processes.address)
     assert processes.workers[killed].wait(1) < 0
     assert there == here
@@ -202,11 +207,39 @@ def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
 ):
     monkeypatch.setattr(scheduler, "CONNECT", 1.0)
     monkeypatch.setattr(cluster, "PAUSE", 0.2)
-    after_the_first(monkeypatch, store, "save", processes.scheduler.kill)
+    after(monkeypatch, 1, store, "save", processes.scheduler.kill)
     line = refused(model, tmp_path, processes.address, "--cache", tmp_path / "cache")
     assert "the scheduler is gone" in line
     assert "fits are kept in the cache; run again" in line
     assert list((tmp_path / "cache").rglob("*.npz"))
+
+
+IMPATIENT = (
+    "from onnxcp import cluster, scheduler; scheduler.CONNECT = cluster.LOST = 1.0;"
+    "from onnxcp.cli import main; main()"
+)
+
+
+@pytest.mark.parametrize("killed", ["scheduler", "workers"])
+def test_dask_says_nothing_when_it_dies(killed, processes, model, tmp_path):
+    options = ["--form", "cp3", "--rank", "*=128", "--no-cache", "-v"]
+    command = ["optimize", model, "-o", "o.onnx", *options, "--cluster", processes.address]
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *map(str, command)],
+        cwd=tmp_path,
+        env=HERE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stderr:
+            if line.endswith("fit the plan\n"):
+                break
+        time.sleep(0.5)
+        for dying in processes.workers if killed == "workers" else [processes.scheduler]:
+            dying.kill()
+        (line,) = process.stderr.read().splitlines()
+    assert process.returncode == MISSING
+    assert line.startswith(f"error: --cluster {processes.address}: ")
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(
@@ -219,7 +252,7 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(
         for worker in processes.workers:
             worker.kill()
 
-    after_the_first(monkeypatch, Line, "call", kill)
+    after(monkeypatch, 2, Line, "call", kill)
     line = refused(model, tmp_path, processes.address, "--no-cache")
     assert "no worker was heard of" in line
 
