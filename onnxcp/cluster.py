@@ -5,15 +5,14 @@ stays there for as long as it is kept here. A call whose worker dies is done aga
 with its parcels sent anew; one whose cluster dies ends with a `ClusterError`, and never hangs.
 
 What the function raises comes back as a value, so that whatever Dask raises is of the cluster.
-Every thread of a worker does one call at a time, on one thread of its own. The scheduler only
-hands on, but unpickles what it hands on, so that it needs the same packages.
+Every thread of a worker does one call at a time. The scheduler only hands on, but unpickles what
+it hands on, so that it needs the same packages.
 
 Numbers are those of a run without a cluster where the workers' packages and kind of processor
 are the same; the packages are checked.
 """
 
 import contextlib
-import functools
 import threading
 import time
 import uuid
@@ -22,8 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
 from weakref import WeakKeyDictionary
-
-from threadpoolctl import threadpool_limits
 
 from onnxcp.errors import ClusterError
 from onnxcp.scheduler import (
@@ -154,7 +151,7 @@ class _Failure(Exception):
 
 
 @contextlib.contextmanager
-def cluster(address: str) -> Iterator[Cluster]:
+def open_cluster(address: str) -> Iterator[Cluster]:
     """The workers of the scheduler at an address; let go when the block ends, however it ends.
 
     Raises:
@@ -173,7 +170,6 @@ def cluster(address: str) -> Iterator[Cluster]:
 
 def answered(wanted: Mapping[str, str], function: Callable[..., Any], *arguments: Any) -> object:
     """On a worker: what the function gives, or the exception that it raised."""
-    _one_thread_a_call()
     try:
         refuse_other(versions(), wanted, worker())  # it may have joined after the check
         return function(*arguments)
@@ -181,10 +177,3 @@ def answered(wanted: Mapping[str, str], function: Callable[..., Any], *arguments
         raise  # of this worker: another may have more
     except Exception as error:
         return error
-
-
-@functools.cache
-def _one_thread_a_call() -> None:
-    """For as long as the worker lives: limits that calls set and lift would overlap, and a
-    product on several threads may differ in its last bit."""
-    threadpool_limits(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from onnxcp import __version__, files, fitting, store
 from onnxcp.activations import MEMORY
 from onnxcp.calibration import calibrate
-from onnxcp.cluster import Cluster, cluster
+from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.errors import PlanError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import AUTO, FORMS, Effort
@@ -108,7 +108,7 @@ class Job:
     spread: Spread | None = None
 
     @property
-    def jobs(self) -> int:
+    def parallel(self) -> int:
         """How many fits run at once."""
         return self.settings.jobs if self.spread is None else self.spread.cluster.threads
 
@@ -282,5 +282,5 @@ def _workers(settings: Settings) -> Iterator[tuple[Executor | None, Cluster | No
         with processes(settings.jobs if settings.fit_device == "cpu" else 1) as workers:
             yield workers, None
     else:
-        with cluster(settings.cluster) as found:
+        with open_cluster(settings.cluster) as found:
             yield found.executor, found

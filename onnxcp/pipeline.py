@@ -129,7 +129,9 @@ def _search(job: Job, latency: Mapping[str, Latency], referee: Referee, effort: 
     def judge(plan: Plan) -> Score:
         return Score(referee.judge(job.judged(job.build(plan, effort))).drop)
 
-    return STRATEGIES[job.settings.strategy](Menu(sites, error, job.jobs), referee.budget, judge)
+    return STRATEGIES[job.settings.strategy](
+        Menu(sites, error, job.parallel), referee.budget, judge
+    )
 
 
 def _measured(job: Job, outcome: Outcome, referee: Referee) -> Outcome:

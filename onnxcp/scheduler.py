@@ -11,7 +11,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,10 @@ class Line:
 
     def _begin(self, work: Work) -> Future[Any]:
         async def begun() -> Any:
-            return await work(self._client)
+            try:
+                return await work(self._client)
+            except CancelledError as error:  # asyncio would make one of its own of it, no Exception
+                raise ConnectionError(f"cancelled: {error}") from error
 
         return asyncio.run_coroutine_threadsafe(begun(), self._loop)
 

@@ -2,6 +2,7 @@
 store it is kept in.
 """
 
+import functools
 import math
 import time
 from dataclasses import dataclass, replace
@@ -111,7 +112,7 @@ def compute(task: Task, aim: Aim, cluster: Cluster | None = None) -> Fitted:
 def _computed(task: Task, aim: Aim, cluster: Cluster | None) -> Fitted:
     if cluster is None:
         return fit(task, aim)
-    made: Fitted = cluster.call(fit, replace(task, store=None), aim)
+    made: Fitted = cluster.call(fit_there, replace(task, store=None), aim)
     return made
 
 
@@ -127,6 +128,19 @@ def fit(task: Task, aim: Aim) -> Fitted:
             fits.append(form.fit(kernel, rank // aim.group, norm, rng, effort, start))
             energies.append(energy(kernel, norm))
     return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
+
+
+def fit_there(task: Task, aim: Aim) -> Fitted:
+    """The same on a worker, which may do several at once in one process."""
+    _on_one_thread()
+    return fit(task, aim)
+
+
+@functools.cache
+def _on_one_thread() -> None:
+    """For as long as the worker lives: limits that fits set and lift would overlap, and a
+    product on several threads may differ in its last bit."""
+    threadpool_limits(1)
 
 
 def norm_in(covariance: Covariance) -> Norm | None:

@@ -163,7 +163,7 @@ def test_a_cluster_makes_the_same_model(sequential, address, called, tmp_path):
     there, two = optimized(MODEL, tmp_path / "there", *options, "--cluster", address)
     assert there == here
     assert two["accuracy"] == one["accuracy"]
-    assert set(called) == {"fit", "first_outputs"}
+    assert set(called) == {"fit_there", "first_outputs"}
 
 
 def test_a_model_with_external_data_makes_the_same_model(address, called, tmp_path):
@@ -180,9 +180,9 @@ def test_a_model_with_external_data_makes_the_same_model(address, called, tmp_pa
 def test_fits_are_kept_here_and_none_is_done_twice(address, called, model, tmp_path):
     options = [*FORCED, "--cache", tmp_path / "cache", "--cluster", address]
     first, _ = optimized(model, tmp_path / "first", *options)
-    assert called == ["fit"] * 3
+    assert called == ["fit_there"] * 3
     second, _ = optimized(model, tmp_path / "second", *options)
-    assert called == ["fit"] * 3
+    assert called == ["fit_there"] * 3
     assert second == first
 
 
@@ -307,7 +307,7 @@ def test_other_versions_are_refused(another_version, address, model, tmp_path):
 
 
 def test_a_worker_that_joins_later_with_other_versions_is_refused(address):
-    with cluster.cluster(address) as found:
+    with cluster.open_cluster(address) as found:
         found._versions = {**found._versions, "numpy": "0.0"}
         with pytest.raises(ClusterError, match=r"worker tcp://.*: numpy .*, here 0.0"):
             found.call(parse_shape, "x:1")
@@ -319,7 +319,7 @@ def test_a_worker_that_lacks_the_package_is_refused():
 
 
 def test_what_a_function_raises_is_raised_here(address):
-    with cluster.cluster(address) as found, pytest.raises(UsageError, match="--input-shape"):
+    with cluster.open_cluster(address) as found, pytest.raises(UsageError, match="--input-shape"):
         found.call(parse_shape, "nonsense")
 
 
@@ -327,7 +327,7 @@ def test_a_parcel_travels_once_for_as_long_as_it_is_kept(address, monkeypatch):
     packed, pack = [], Aim.packed
     monkeypatch.setattr(Aim, "packed", lambda self: packed.append(1) or pack(self))
     aim = Aim(np.ones((4, 4)), 1, (None,), "")
-    with cluster.cluster(address) as found:
+    with cluster.open_cluster(address) as found:
         assert [found.call(Aim.__sizeof__, aim) for _ in range(3)] == [128] * 3
         assert len(packed) == 1
         del aim
