@@ -8,6 +8,7 @@ is merely hard or easy about them.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +20,15 @@ from onnxcp.tensors import Feeds
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]
 Scores = Float64[np.ndarray, " samples"]
+
+
+@runtime_checkable
+class Everywhere(Protocol):
+    """A runner that takes all batches at once, as that of a cluster does."""
+
+    def first_outputs(self, samples: Samples, batching: Batching) -> Iterator[np.ndarray]:
+        """The model's first output, batch by batch."""
+
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
@@ -165,20 +175,28 @@ class Evaluation:
         self.metric = metric.name
         self._samples, self._metric, self._batching = samples, metric, batching
         self._progress = progress
-        self._reference = [outputs[0] for outputs in self._outputs(original)]
+        self._reference = list(self._outputs(original))
         self.before = self._scores(self._reference)
 
     def measure(self, candidate: Outputs) -> Accuracy:
         """The candidate's metric and its drop against the original's."""
-        outputs = [outputs[0] for outputs in self._outputs(candidate)]
+        outputs = list(self._outputs(candidate))
         found = compare(self._metric.name, self.before, self._scores(outputs))
         return replace(found, change=squared_change(self._reference, outputs))
 
-    def _outputs(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
+    def _outputs(self, runner: Outputs) -> Iterator[np.ndarray]:
+        """The first output, batch by batch."""
         size, total = self._batching.size, len(self._samples)
-        for number, feeds in enumerate(self._samples.batches(size)):
-            self._progress("evaluate samples", number * size, total)
-            yield self._batching.run(runner, feeds)
+        self._progress("evaluate samples", 0, total)
+        for number, output in enumerate(self._first(runner), 1):
+            self._progress("evaluate samples", min(number * size, total), total)
+            yield output
+
+    def _first(self, runner: Outputs) -> Iterator[np.ndarray]:
+        if isinstance(runner, Everywhere):
+            return runner.first_outputs(self._samples, self._batching)
+        batches = self._samples.batches(self._batching.size)
+        return (self._batching.run(runner, feeds)[0] for feeds in batches)
 
     def _scores(self, outputs: Sequence[np.ndarray]) -> Scores:
         parts, start = [], 0

@@ -95,7 +95,7 @@ class Court:
             return tuple(note)
         is_wanted = self.job.built(plan, effort).exists()  # by others
         path = self.job.build(plan, effort)
-        found = measure(self.job.judged_runner(path))
+        found = measure(self.job.judged(path))
         if not is_wanted:
             shutil.rmtree(path.parent)  # a search makes many, and a model may be large
         if folder is not None:

@@ -10,6 +10,7 @@
     ├── WorkError            a work folder that belongs to another run
     ├── ProviderError        the execution provider is not usable on this machine
     │   └── MissingPackage   an optional package is not installed
+    ├── ClusterError         a Dask cluster is not there, runs other versions, or was lost
     └── SurgeryError         the rewritten model does not compute what its chains stand for
 
 Not errors but values: a Conv left alone (`sites.Skip`), a fit that did not converge
@@ -51,6 +52,10 @@ class ProviderError(OnnxcpError):
 
 
 class MissingPackage(ProviderError): ...
+
+
+class ClusterError(OnnxcpError):
+    exit_code = 3
 
 
 class SurgeryError(OnnxcpError):

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from onnxcp.activations import Statistics
+from onnxcp.cluster import Cluster
 from onnxcp.conv import Chain, Kernel, Stage, with_bias
 from onnxcp.errors import PlanError
 from onnxcp.forms import DRAFT, FORMS, Effort, Outcome, grouped
@@ -22,7 +24,7 @@ from onnxcp.forms.norm import flat, relative_error
 from onnxcp.plan import Choice, Plan, round_up
 from onnxcp.seeds import digits
 from onnxcp.sites import Site
-from onnxcp.task import Fitted, Task, compute, norm_in
+from onnxcp.task import Aim, Fitted, Task, compute, norm_in
 from onnxcp.workers import while_alive
 
 FULL = Effort()
@@ -32,12 +34,10 @@ STEEP = 0.01  # an error below this share of the one at half the rank is as good
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refit:
-    """A new aim for a fit: the kernel and norm of every group, with the norms' hash; and for
-    the bias the mean output wanted [T] and the mean patches [group, K·S] it is made of."""
+    """A new aim for a fit, and for the bias the mean output wanted [T] and the mean patches
+    [group, K·S] it is made of."""
 
-    kernel: Kernel
-    covariances: tuple[Path, ...]
-    sha256: str
+    aim: Aim
     outputs: np.ndarray
     means: np.ndarray
 
@@ -46,7 +46,8 @@ class Fits:
     """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them.
 
     The norm is plain for kernels whose inputs nothing is known of. With `workers` fits run in
-    other processes, and `get` may be called from several threads to keep them busy.
+    other processes, and `get` may be called from several threads to keep them busy; with a
+    `cluster` they are its own threads, each of which has a fit done far away.
     `kept_in` is the folder of the store, if fits are to outlive the run.
     """
 
@@ -57,10 +58,13 @@ class Fits:
         workers: Executor | None = None,
         kept_in: Path | None = None,
         device: str = "cpu",
+        cluster: Cluster | None = None,
     ) -> None:
         self._sites, self._seed, self._workers, self._store = sites, seed, workers, kept_in
         self._device = device
+        self._compute = compute if cluster is None else partial(compute, cluster=cluster)
         self._statistics: Mapping[str, Statistics] = {}
+        self._aims: dict[str, Aim] = {}
         self.samples: str | None = None
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
@@ -72,6 +76,7 @@ class Fits:
         self._statistics, self.samples = statistics, samples
         with self._lock:
             self._known.clear()
+            self._aims.clear()
 
     @property
     def refitted(self) -> int:
@@ -82,29 +87,18 @@ class Fits:
         """All fits are again of the kernels themselves."""
         self._refits.clear()
 
-    def refit(self, name: str, choice: Choice, aim: Refit) -> None:
+    def refit(self, name: str, choice: Choice, wanted: Refit) -> None:
         """From now on the full fit of a site is of another kernel, begun from its present one.
 
         Raises:
             OnnxcpError: a process that fits was killed from outside.
         """
-        site, present = self._sites[name], self.get(name, choice)
-        task = Task(
-            aim.kernel,
-            site.group,
-            aim.covariances,
-            aim.sha256,
-            choice,
-            (),
-            FULL,
-            present.factors,
-            self._store,
-            self._device,
-        )
+        starts = self.get(name, choice).factors
+        task = Task(choice, (), FULL, starts, self._store, self._device)
         with while_alive(name):
-            done = self._submit(task).result()
+            done = self._submit(task, wanted.aim).result()
         if done.outcome is not Outcome.DIVERGED:
-            self._refits[name, choice] = (aim, done)
+            self._refits[name, choice] = (wanted, done)
 
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
         """The fit of a site; computed at the first call.
@@ -140,33 +134,24 @@ class Fits:
         self, site: Site, choice: Choice, effort: Effort, starts: tuple[Factors, ...]
     ) -> Future[Fitted]:
         seed = (self._seed, *digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
-        known = self._statistics.get(site.tensor)
-        task = Task(
-            site.kernel,
-            site.group,
-            self._covariances(site),
-            "" if known is None else known.sha256,
-            choice,
-            seed,
-            effort,
-            starts,
-            self._store,
-            self._device,
-        )
+        task = Task(choice, seed, effort, starts, self._store, self._device)
         with while_alive(site.name):
-            return self._submit(task)
+            return self._submit(task, self._aim(site))
 
-    def _submit(self, task: Task) -> Future[Fitted]:
+    def _submit(self, task: Task, aim: Aim) -> Future[Fitted]:
         if self._workers is not None:
-            return self._workers.submit(compute, task)
+            return self._workers.submit(self._compute, task, aim)
         future: Future[Fitted] = Future()
-        future.set_result(compute(task))
+        future.set_result(self._compute(task, aim))
         return future
 
-    def _covariances(self, site: Site) -> tuple[Path | None, ...]:
-        """The file of every group's covariance."""
+    def _aim(self, site: Site) -> Aim:
+        """What a site's fits come near, the same for all of them: it travels once."""
         found = self._statistics.get(site.tensor)
-        return (None,) * site.group if found is None else found.covariances
+        covariances = (None,) * site.group if found is None else found.covariances
+        sha256 = "" if found is None else found.sha256
+        aim = Aim(site.kernel, site.group, covariances, sha256)
+        return self._aims.setdefault(site.tensor, aim)
 
     def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
         """Relative error; infinite for a fit that is not usable.
@@ -221,8 +206,8 @@ class Fits:
             return None
         wanted = _mean_output(site.kernel, mean)
         if effort == FULL and (site.name, choice) in self._refits:
-            aim = self._refits[site.name, choice][0]
-            wanted, mean = aim.outputs, aim.means
+            aimed = self._refits[site.name, choice][0]
+            wanted, mean = aimed.outputs, aimed.means
         shift = wanted - _mean_output(self._kernel(site, choice, effort), mean)
         return np.asarray(shift + (0 if site.bias is None else site.bias))
 
@@ -238,7 +223,7 @@ class Fits:
             for kernel, model, norm, energy in zip(
                 parts(site.kernel, site.group),
                 dense,
-                map(norm_in, self._covariances(site)),
+                map(norm_in, self._aim(site).covariances),
                 fitted.energies,
                 strict=True,
             )

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -10,13 +11,14 @@ from pathlib import Path
 from onnxcp import __version__, files, fitting, store
 from onnxcp.activations import MEMORY
 from onnxcp.calibration import calibrate
+from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
 from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import AUTO, FORMS, Effort
 from onnxcp.forms.device import DEVICES, named
 from onnxcp.inputs import Inputs, Sources, prepare
-from onnxcp.judging import Limits
+from onnxcp.judging import Limits, Outputs
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
@@ -24,6 +26,7 @@ from onnxcp.providers import Runner, Target, available, open_runner
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.search import STRATEGIES
 from onnxcp.sites import Site, Skip
+from onnxcp.spread import Spread
 from onnxcp.survey import survey
 from onnxcp.table import Table, from_document, from_file, to_document
 from onnxcp.workdir import open_folder
@@ -55,6 +58,7 @@ class Settings:
     turns: int = 100  # of the whole-model benchmark
     allow_unchanged: bool = False
     jobs: int = 1  # fits at once, in as many processes
+    cluster: str | None = None  # a Dask scheduler's address: fits and evaluations run there
     fit_device: str = "cpu"
     cache: Path | None = None  # the folder of fits that outlive the run
     correct_bias: bool = True
@@ -80,6 +84,11 @@ class Settings:
         if self.fit_device not in DEVICES:
             raise UsageError(
                 f"--fit-device {self.fit_device}: unknown; choose one of {', '.join(DEVICES)}"
+            )
+        if self.cluster is not None and self.fit_device != "cpu":
+            raise UsageError(
+                f"--fit-device {self.fit_device} and --cluster exclude each other: the workers "
+                "of a cluster fit on their processors"
             )
         if not self.sources.data:
             self.limits.refuse_without_data()
@@ -126,11 +135,12 @@ class Job:
     folder: Path
     progress: Progress
     table: Table | None = None  # given by --latency
+    spread: Spread | None = None
 
     @property
     def parallel(self) -> int:
         """How many fits run at once."""
-        return self.settings.jobs
+        return self.settings.jobs if self.spread is None else self.spread.cluster.threads
 
     @property
     def kept_in(self) -> Path | None:
@@ -288,6 +298,17 @@ class Job:
         """A runner for outputs, whose time does not matter."""
         return open_runner(path, self.settings.target.unhurried)
 
+    def judged(self, path: Path) -> Outputs:
+        """What accuracy is taken of: a model that runs here or, with a cluster, there.
+
+        Never there: another provider than the CPU, which the workers may lack; and a model
+        with external data that we have not written, which may lie in any files.
+        """
+        foreign = path == self.model.path and self.model.external
+        if self.spread is None or foreign or self.settings.target.provider.name != "cpu":
+            return self.judged_runner(path)
+        return self.spread.runner(path)
+
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
@@ -339,10 +360,25 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
             )
     with (
         tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
-        processes(settings.jobs if settings.fit_device == "cpu" else 1) as workers,
+        _workers(settings) as (workers, cluster),
     ):
         by_name = {s.name: s for s in sites}
-        fits = Fits(by_name, settings.recipe.seed, workers, settings.cache, settings.fit_device)
-        yield Job(settings, model, sites, skips, inputs, fits, Path(folder), progress, table)
+        seed, device = settings.recipe.seed, settings.fit_device
+        fits = Fits(by_name, seed, workers, settings.cache, device, cluster)
+        spread = None if cluster is None else Spread(cluster, settings.target)
+        yield Job(
+            settings, model, sites, skips, inputs, fits, Path(folder), progress, table, spread
+        )
     if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)
+
+
+@contextmanager
+def _workers(settings: Settings) -> Iterator[tuple[Executor | None, Cluster | None]]:
+    """What fits: processes of this machine, or threads that have it done by a cluster."""
+    if settings.cluster is None:
+        with processes(settings.jobs if settings.fit_device == "cpu" else 1) as workers:
+            yield workers, None
+    else:
+        with open_cluster(settings.cluster) as found:
+            yield found.executor, found

@@ -85,7 +85,7 @@ def run(job: Job) -> Outcome:
 
 
 def _referee(job: Job) -> Referee:
-    original = job.judged_runner(job.model.path)
+    original = job.judged(job.model.path)
     return Referee(original, job.inputs, job.settings.limits, job.progress)
 
 
@@ -175,7 +175,7 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
         refine(job, outcome.plan)
     settings, staged = job.settings, job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan)
-    accuracy = referee.judge(job.judged_runner(staged))
+    accuracy = referee.judge(job.judged(staged))
     asked = settings.target_speedup is not None or settings.is_forced
     if asked and not settings.limits.is_given:
         accuracy = unjudged(accuracy)

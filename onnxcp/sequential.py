@@ -27,6 +27,7 @@ from onnxcp.plan import Plan
 from onnxcp.providers import Runner
 from onnxcp.rewrite import only, rewrite
 from onnxcp.sites import Site
+from onnxcp.task import Aim
 
 
 def refine(job: Job, plan: Plan) -> None:
@@ -67,8 +68,8 @@ def _refit(job: Job, site: Site, found: Drift, number: int) -> Refit:
     kernels = [target(kernel, cross, covariance) for kernel, cross, covariance in measured]
     paths, sha256 = stored(found.covariances, job.folder, f"sequential-{number}")
     outputs = [flat(k) @ mean for k, mean in zip(groups, found.before, strict=True)]
-    wanted = np.concatenate(outputs)
-    return Refit(np.concatenate(kernels), paths, sha256, wanted, found.after)
+    aim = Aim(np.concatenate(kernels), site.group, paths, sha256)
+    return Refit(aim, np.concatenate(outputs), found.after)
 
 
 def _seen(

@@ -1,5 +1,8 @@
-"""One fit as a task that any process can do: all it depends on, and the store it is kept in."""
+"""One fit as a task that any process or machine can do: what it aims at, how it is made, and the
+store it is kept in.
+"""
 
+import functools
 import math
 import time
 from dataclasses import dataclass, replace
@@ -9,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onnxcp import store
+from onnxcp.cluster import Cluster, Parcel
 from onnxcp.conv import Kernel
 from onnxcp.forms import FORMS, Effort, Outcome
 from onnxcp.forms.form import Factors
@@ -16,6 +20,8 @@ from onnxcp.forms.grouped import parts
 from onnxcp.forms.norm import Norm, energy
 from onnxcp.plan import Choice
 from onnxcp.store import Entry
+
+Covariance = Path | np.ndarray | None  # a file's, or itself; None where nothing is known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +53,29 @@ class Fitted(Entry):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
-    """All that a fit depends on, and where fits are kept.
-
-    `inputs` is the hash of the covariances; `starts` are factors of the groups to begin from,
-    random ones where there are none.
-    """
+class Aim(Parcel):
+    """What fits are to come near: a kernel, in the norm of the covariances of its groups'
+    inputs, with their hash, which is empty where none are known."""
 
     kernel: Kernel
     group: int
-    covariances: tuple[Path | None, ...]
-    inputs: str
+    covariances: tuple[Covariance, ...]
+    sha256: str
+
+    def packed(self) -> "Aim":
+        """With the covariances themselves, for a worker that does not share the disk."""
+        return replace(self, covariances=tuple(_loaded(c) for c in self.covariances))
+
+    def __sizeof__(self) -> int:  # what Dask goes by when it places and keeps it
+        held = (self.kernel, *self.covariances)
+        return sum(a.nbytes for a in held if isinstance(a, np.ndarray))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """How a fit is made, and where fits are kept: with the aim, all that it depends on. `starts`
+    are factors of the groups to begin from, random ones where there are none."""
+
     choice: Choice
     seed: tuple[int, ...]
     effort: Effort
@@ -65,44 +83,71 @@ class Task:
     store: Path | None = None
     device: str = "cpu"
 
-    @property
-    def key(self) -> str:
-        arrays = [self.kernel, *(factor for factors in self.starts for factor in factors)]
+    def key(self, aim: Aim) -> str:
+        arrays = [aim.kernel, *(factor for factors in self.starts for factor in factors)]
         choice, effort = self.choice, self.effort
-        settings = f"{self.group}|{self.inputs}|{choice}|{self.seed}|{effort}|{self.device}"
+        settings = f"{aim.group}|{aim.sha256}|{choice}|{self.seed}|{effort}|{self.device}"
         return store.key_of(arrays, settings)
 
 
-def compute(task: Task) -> Fitted:
-    """The fits of a layer, from the store if they were made before.
+def compute(task: Task, aim: Aim, cluster: Cluster | None = None) -> Fitted:
+    """The fits of a layer, from the store if they were made before; else made here, or on a
+    cluster, whose workers do not know the store.
 
     On one thread: their matrices are too small to share out, and several fits at once use
     the cores better.
     """
     if task.store is None:
-        return _computed(task)
-    kept = store.load(task.store, task.key)
+        return _computed(task, aim, cluster)
+    key = task.key(aim)
+    kept = store.load(task.store, key)
     if kept is not None:
         return Fitted(kept.fits, kept.energies, kept.seconds)
-    made = _computed(task)
+    made = _computed(task, aim, cluster)
     if made.outcome is not Outcome.DIVERGED:
-        store.save(task.store, task.key, made)
+        store.save(task.store, key, made)
     return made
 
 
-def _computed(task: Task) -> Fitted:
+def _computed(task: Task, aim: Aim, cluster: Cluster | None) -> Fitted:
+    if cluster is None:
+        return fit(task, aim)
+    made: Fitted = cluster.call(fit_there, replace(task, store=None), aim)
+    return made
+
+
+def fit(task: Task, aim: Aim) -> Fitted:
+    """The fits of a layer, made here and now."""
     begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
     fits, energies, effort = [], [], replace(task.effort, device=task.device)
     with threadpool_limits(1):
-        for number, kernel in enumerate(parts(task.kernel, task.group)):
+        for number, kernel in enumerate(parts(aim.kernel, aim.group)):
             rng = np.random.default_rng((*task.seed, number))
-            norm = norm_in(task.covariances[number])
+            norm = norm_in(aim.covariances[number])
             start = task.starts[number] if task.starts else None
-            fits.append(form.fit(kernel, rank // task.group, norm, rng, effort, start))
+            fits.append(form.fit(kernel, rank // aim.group, norm, rng, effort, start))
             energies.append(energy(kernel, norm))
     return Fitted(tuple(fits), tuple(energies), time.perf_counter() - begun)
 
 
-def norm_in(covariance: Path | None) -> Norm | None:
-    """The norm of a covariance in a file; the plain one for None."""
-    return None if covariance is None else Norm.of(np.load(covariance))
+def fit_there(task: Task, aim: Aim) -> Fitted:
+    """The same on a worker, which may do several at once in one process."""
+    _on_one_thread()
+    return fit(task, aim)
+
+
+@functools.cache
+def _on_one_thread() -> None:
+    """For as long as the worker lives: limits that fits set and lift would overlap, and a
+    product on several threads may differ in its last bit."""
+    threadpool_limits(1)
+
+
+def norm_in(covariance: Covariance) -> Norm | None:
+    """The norm of a covariance; the plain one for None."""
+    loaded = _loaded(covariance)
+    return None if loaded is None else Norm.of(loaded)
+
+
+def _loaded(covariance: Covariance) -> np.ndarray | None:
+    return np.load(covariance) if isinstance(covariance, Path) else covariance

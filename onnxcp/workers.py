@@ -22,7 +22,7 @@ def processes(jobs: int) -> Iterator[Executor | None]:
     if jobs == 1:
         yield None
         return
-    with _interrupts_ignored(), _tracker_silenced():
+    with _interrupts_ignored(), _left_alone():
         executor = ProcessPoolExecutor(jobs)
         started = [executor.submit(int) for _ in range(jobs)]
     try:
@@ -70,16 +70,23 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def _tracker_silenced() -> Iterator[None]:
+def _left_alone() -> Iterator[None]:
     """Processes started inside do not warn of semaphores that a killed one left: loky's
-    tracker, which does, is also what cleans them up."""
-    name, quiet = "PYTHONWARNINGS", "ignore::UserWarning:loky.backend.resource_tracker"
-    before = os.environ.get(name)
-    os.environ[name] = f"{before},{quiet}" if before else quiet
+    tracker, which does, is also what cleans them up. Nor are they replaced, with a warning,
+    for what a fit holds: so loky does where psutil is installed, which Dask brings."""
+    quiet = "ignore::UserWarning:loky.backend.resource_tracker"
+    warned = os.environ.get("PYTHONWARNINGS")
+    wanted = {
+        "PYTHONWARNINGS": f"{warned},{quiet}" if warned else quiet,
+        "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**62),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -2,7 +2,7 @@
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a clear "no"
 (budget not met, not faster, verification failed), 2 wrong use or unreadable input,
-3 provider or optional package missing, 70 our bug, 130 interrupted.
+3 provider, optional package or cluster missing, 70 our bug, 130 interrupted.
 
 Commands import what they need when they run, so that `--help` answers at once.
 """

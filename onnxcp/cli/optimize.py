@@ -1,6 +1,5 @@
 """`onnxcp optimize`: the main job."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -129,6 +128,15 @@ def optimize(
     iterations: options.Iterations = 200,
     seed: options.Seed = 0,
     jobs: options.Jobs = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Fit and evaluate on the workers of a Dask scheduler, tcp://host:8786; as many "
+            "fits at once as they have threads, so without --jobs. Time is measured here.",
+        ),
+    ] = None,
     fit_device: Annotated[
         str,
         typer.Option("--fit-device", metavar="NAME", help="Where fits run: cpu or cuda (torch)."),
@@ -195,7 +203,8 @@ def optimize(
             correct_bias=bias_correction,
             sequential=sequential,
             calibration_memory=int(calibration_memory * 2**30),
-            jobs=jobs or os.cpu_count() or 1,
+            jobs=options.jobs(jobs, cluster),
+            cluster=cluster,
         )
         from onnxcp.pipeline import optimize as run
 

@@ -116,6 +116,22 @@ def cache(folder: Path | None, off: bool) -> Path | None:
     return None if off else folder or default_folder(os.environ)
 
 
+def jobs(given: int | None, cluster: str | None) -> int:
+    """Fits at once on this machine.
+
+    Raises:
+        UsageError: a cluster was given too.
+    """
+    from onnxcp.errors import UsageError
+
+    if cluster is not None and given is not None:
+        raise UsageError(
+            f"--jobs {given} and --cluster {cluster} exclude each other: a cluster does as many "
+            "fits at once as its workers have threads"
+        )
+    return given or os.cpu_count() or 1
+
+
 def sources(
     data: list[str],
     preprocess: str,
