@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg  # noqa: F401  before a limit of threads: it holds for what is loaded
 from threadpoolctl import threadpool_limits
 
 from onnxcp import store

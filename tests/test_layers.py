@@ -39,7 +39,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
-    "scipy": "activations forms sequential fitting",
+    "scipy": "activations forms sequential fitting task",
     "loky": "workers",
     "threadpoolctl": "task",
     "distributed": "scheduler",

@@ -217,3 +217,20 @@ def test_inspect_needs_no_runtime(model):
     done = without_runtime(model.parent, "inspect", model.name)
     assert (done.returncode, done.stderr) == (0, "")
     assert "3 of 3 layers eligible" in done.stdout
+
+
+def test_processes_with_threads_of_their_own_fit_what_one_process_fits(tmp_path):
+    """Linear algebra runs on one thread wherever a fit is made, whatever the environment says:
+    with two, sums are rounded otherwise."""
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    written = []
+    for jobs, threads in ((1, {}), (2, {}), (1, {"OMP_NUM_THREADS": "1"})):
+        written.append(tmp_path / f"{len(written)}.onnx")
+        command = ["optimize", str(MODEL), "-o", str(written[-1]), "--form", "cp3", "--no-cache"]
+        command += ["--include", "block/*", "--rank", "*=128", "--jobs", str(jobs), "--quiet"]
+        subprocess.run(
+            [sys.executable, "-m", "onnxcp", *command, "--iterations", "8"],
+            env=environment | threads,
+            check=True,
+        )
+    assert len({path.read_bytes() for path in written}) == 1
