@@ -18,6 +18,7 @@ import pytest
 
 import onnxcp
 
+MODEL = Path(__file__).parents[1] / "models/digits.onnx"
 INTERRUPTED, WRONG_USE, MISSING = 130, 2, 3
 HERE = {**os.environ, "PYTHONPATH": str(Path(onnxcp.__file__).parents[1]), "OMP_NUM_THREADS": "2"}
 WITHOUT_RUNTIME = (
