@@ -55,10 +55,12 @@ def test_resnet20_is_faster_at_one_point_of_drop(tmp_path):
     budget = ["--max-drop", "0.01", "--threads", "1"]
     code, report = optimize(tmp_path, "cifar10/resnet20.onnx", *CIFAR, *budget)
     assert code == 0
-    assert report["latency"]["speedup"] > 1.15
+    assert report["latency"]["speedup"] > 1.3
     assert report["latency"]["speedup_ci"][0] > 1
     assert report["accuracy"]["drop"] <= 0.01
-    assert report["accuracy"]["before"] == pytest.approx(0.9154, abs=0.0005)
+    assert report["accuracy"]["before"] == pytest.approx(0.9157, abs=0.0005)
+    assert report["search"]["held_out"]
+    assert report["search"]["samples"] == {"calibration": 1024, "search": 1667, "final": 3333}
     onnxruntime.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
 
 
