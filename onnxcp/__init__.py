@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxcp.errors import OnnxcpError
     from onnxcp.inputs import Sources
-    from onnxcp.job import Settings
     from onnxcp.judging import Limits
     from onnxcp.pipeline import optimize
     from onnxcp.providers import Target
     from onnxcp.report import Report
+    from onnxcp.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ _HOMES = {
     "Limits": "judging",
     "OnnxcpError": "errors",
     "Report": "report",
-    "Settings": "job",
+    "Settings": "settings",
     "Sources": "inputs",
     "Target": "providers",
     "optimize": "pipeline",

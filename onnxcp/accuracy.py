@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from onnxcp.arrays import Float64
-from onnxcp.data import Batching, Samples
 from onnxcp.errors import DataError, UsageError
 from onnxcp.progress import Progress, silent
+from onnxcp.samples import Batching, Samples
 from onnxcp.tensors import Feeds
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]

@@ -14,11 +14,11 @@ from onnxcp.activations import (
     load_statistics,
     save_statistics,
 )
-from onnxcp.data import digest
 from onnxcp.inputs import Inputs
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target, open_runner
 from onnxcp.rewrite import with_outputs
+from onnxcp.samples import digest
 from onnxcp.sites import Site
 from onnxcp.tensors import Feeds
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 
 from onnxcp import store
-from onnxcp.data import digest
 from onnxcp.forms import Effort
 from onnxcp.job import Job
 from onnxcp.judging import Outputs, Referee
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.providers import environment
+from onnxcp.samples import digest
 from onnxcp.table import MATTERS
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from onnxcp import files
 from onnxcp.calibration import calibrate
 from onnxcp.conv import cost
-from onnxcp.fitting import Fits, knots, largest_rank
+from onnxcp.fitting import Fits, largest_rank
 from onnxcp.forms import DRAFT, FORMS, Outcome
 from onnxcp.forms.grouped import drawn
 from onnxcp.inputs import Sources, prepare
+from onnxcp.ladder import knots
 from onnxcp.plan import Choice
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target

@@ -6,13 +6,12 @@ with the 1/f spectrum of natural ones, of zero mean and unit variance in every c
 """
 
 import csv
-import hashlib
 import re
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,90 +19,13 @@ import numpy as np
 from onnxcp.errors import DataError
 from onnxcp.places import EVERYTHING, place
 from onnxcp.preprocess import CHANNELS, Preprocess, read_image, to_input
+from onnxcp.samples import Samples
 from onnxcp.tensors import Feeds, Shape, TensorSpec
 
 LABELS = ("label", "labels")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CLASS_NUMBER = re.compile("-?[0-9]{1,18}")
 DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """Some samples of a source: `pick` gives preprocessed feeds of those it is given the
-    numbers of, `numbers` are the ones meant here."""
-
-    pick: Callable[[Sequence[int]], Feeds]
-    numbers: Sequence[int]
-    labels: np.ndarray | None
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def read(self, start: int, stop: int) -> Feeds:
-        """Feeds of the samples from `start` up to `stop`."""
-        return self.pick(self.numbers[start:stop])
-
-    def batches(self, size: int) -> Iterator[Feeds]:
-        """All samples in order, `size` at a time; the last batch may be smaller."""
-        for start in range(0, len(self), size):
-            yield self.read(start, start + size)
-
-    def first(self, count: int) -> "Samples":
-        """The first `count` samples."""
-        return self.at(range(min(count, len(self))))
-
-    def after(self, count: int) -> "Samples":
-        """All but the first `count` samples."""
-        return self.at(range(count, len(self)))
-
-    def split(self, step: int) -> tuple["Samples", "Samples"]:
-        """Every `step`-th sample, from the first on, and the others: sources are often sorted
-        by class."""
-        taken = range(0, len(self), step)
-        return self.at(taken), self.at([n for n in range(len(self)) if n % step])
-
-    def at(self, places: Sequence[int]) -> "Samples":
-        """The samples at some places."""
-        labels = None if self.labels is None else self.labels[list(places)]
-        return replace(self, numbers=[self.numbers[place] for place in places], labels=labels)
-
-    def shapes(self) -> dict[str, Shape]:
-        """Shape of one sample of every input, without the batch."""
-        return {name: array.shape[1:] for name, array in self.read(0, 1).items()}
-
-
-def digest(samples: Samples, size: int) -> str:
-    """The hash of samples and labels, read `size` at a time."""
-    made = hashlib.sha256()
-    for feeds in samples.batches(size):
-        for name in sorted(feeds):
-            made.update(f"|{name}{feeds[name].dtype}{feeds[name].shape}|".encode())
-            made.update(np.ascontiguousarray(feeds[name]).tobytes())
-    if samples.labels is not None:
-        made.update(np.ascontiguousarray(samples.labels).tobytes())
-    return made.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How many samples go in at once; a `fixed` batch is filled up and cut again."""
-
-    size: int
-    fixed: bool
-
-    def run(
-        self, runner: Callable[[Feeds], Sequence[np.ndarray]], feeds: Feeds
-    ) -> list[np.ndarray]:
-        """Outputs of one batch of at most `size` samples."""
-        count = len(next(iter(feeds.values())))
-        missing = self.size - count if self.fixed else 0
-        if missing:
-            feeds = {
-                n: np.concatenate([a, np.repeat(a[-1:], missing, 0)]) for n, a in feeds.items()
-            }
-        return [o[:count] if o.ndim and missing else o for o in runner(feeds)]
 
 
 def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:

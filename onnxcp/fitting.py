@@ -5,7 +5,7 @@ A fit depends on its task alone: never on which fits came before.
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from onnxcp.forms import DRAFT, FORMS, Effort, Outcome, grouped
 from onnxcp.forms.form import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import flat, relative_error
+from onnxcp.ladder import knots, knots_up_to, read_off
 from onnxcp.plan import Choice, Plan, round_up
 from onnxcp.seeds import digits
 from onnxcp.sites import Site
@@ -28,7 +29,6 @@ from onnxcp.task import Aim, Fitted, Task, compute, norm_in
 from onnxcp.workers import while_alive
 
 FULL = Effort()
-FIRST = 16  # the first knot of a ladder of ranks
 STEEP = 0.01  # an error below this share of the one at half the rank is as good as exact
 
 
@@ -175,7 +175,7 @@ class Fits:
             return below
         if above < STEEP * below or below == math.inf:  # no curve leads to an exact fit
             return _usable_error(self.get(name, choice, effort))
-        return _read_off(choice.rank, ranks, errors)
+        return read_off(choice.rank, ranks, errors)
 
     def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
         """The chain of every site a plan changes.
@@ -247,40 +247,6 @@ class Fits:
             for factors in self.get(site.name, choice, effort).factors
         ]
         return reconstructed(FORMS[choice.form], stored, site.part)
-
-
-def knots(rank: int, group: int) -> tuple[int | None, int]:
-    """The ranks around `rank` at which drafts grow from one another, FIRST times powers of two:
-    the largest one below it, if any, and the smallest one from it on."""
-    below, above = None, math.lcm(FIRST, group)
-    while above < rank:
-        below, above = above, 2 * above
-    return below, above
-
-
-def nearest_knot(rank: float, group: int) -> int:
-    """The knot nearest to a rank, as ratios go."""
-    first = math.lcm(FIRST, group)
-    return int(first * 2 ** max(0, round(math.log2(rank / first))))
-
-
-def knots_up_to(high: int, group: int) -> list[int]:
-    """All knots to `high`, one of them."""
-    ranks, rank = list[int](), math.lcm(FIRST, group)
-    while rank <= high:
-        ranks.append(rank)
-        rank *= 2
-    return ranks
-
-
-def _read_off(rank: int, ranks: Sequence[int], errors: Sequence[float]) -> float:
-    """The error at a rank below the last of `ranks`."""
-    from scipy.interpolate import PchipInterpolator
-
-    falling = np.minimum.accumulate(errors)
-    usable = np.isfinite(falling)
-    curve = PchipInterpolator(np.log(np.asarray(ranks)[usable]), np.log(falling[usable]))
-    return float(np.exp(curve(math.log(rank))))
 
 
 def _usable_error(fitted: Fitted) -> float:

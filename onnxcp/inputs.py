@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxcp import data, preprocess
-from onnxcp.data import Batching, Samples
 from onnxcp.errors import UsageError
 from onnxcp.places import share_samples
+from onnxcp.samples import Batching, Samples
 from onnxcp.tensors import Feeds, Shape, TensorSpec, concrete_shapes
 
 SYNTHETIC = 4  # made-up feeds to judge by where there is no data

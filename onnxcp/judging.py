@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxcp.accuracy import Z95, Evaluation, choose_metric, squared_change
-from onnxcp.data import Samples
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs
 from onnxcp.plan import Budget, Score
 from onnxcp.progress import Progress, silent
 from onnxcp.report.record import AccuracyRecord
+from onnxcp.samples import Samples
 from onnxcp.tensors import Feeds
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]

@@ -16,10 +16,10 @@ import numpy as np
 
 from onnxcp.conv import cost
 from onnxcp.court import Court
-from onnxcp.fitting import nearest_knot
 from onnxcp.forms import DRAFT, FORMS
 from onnxcp.forms.grouped import drawn
 from onnxcp.job import Job
+from onnxcp.ladder import nearest_knot
 from onnxcp.latency import Latency, Measured, steps
 from onnxcp.plan import Candidate, Choice, Menu, Original, Plan, Spectrum
 from onnxcp.sites import Site

@@ -14,8 +14,9 @@ from pathlib import Path
 from onnxcp import files
 from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.court import Court, TimeIsUp
+from onnxcp.decision import decide
 from onnxcp.errors import SurgeryError
-from onnxcp.job import Job, Settings, open_job
+from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import measure, steps
 from onnxcp.menus import make_menu
@@ -28,7 +29,8 @@ from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
 from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
-from onnxcp.summary import decide, summarise
+from onnxcp.settings import Settings
+from onnxcp.summary import summarise
 from onnxcp.table import Table
 from onnxcp.verify import compare
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxcp.cluster import Cluster, Parcel
-from onnxcp.data import Batching, Samples
 from onnxcp.files import data_file
 from onnxcp.providers import Runner, Target, open_runner
+from onnxcp.samples import Batching, Samples
 from onnxcp.tensors import Feeds
 
 CHUNKS = 4  # for every thread of the cluster, so that all end at about the same time

@@ -1,14 +1,15 @@
-"""What a run found, put into a `Report`: a verdict, a row for every layer, warnings."""
+"""What a run found, put into a `Report`: a row for every layer, records, warnings."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from onnxcp import __version__, files
 from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
+from onnxcp.decision import Decision, foreign
 from onnxcp.forms import FORMS
 from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
@@ -18,7 +19,6 @@ from onnxcp.plan import Choice, Plan
 from onnxcp.providers import environment
 from onnxcp.report.record import (
     KEPT,
-    AccuracyRecord,
     CheckRecord,
     LatencyRecord,
     ModelRecord,
@@ -28,72 +28,6 @@ from onnxcp.report.record import (
 )
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.sites import Layer, Site
-
-SLACK = 0.02  # of a speed-up that only a table tells
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether the rewritten model is the result; if not, nothing is, or the input itself."""
-
-    accepted: bool
-    exit_code: int
-    words: str  # one sentence
-
-
-def decide(job: Job, outcome: Outcome) -> Decision:
-    """What becomes of an outcome: within the budget and clearly faster, or not."""
-    found = outcome.accuracy
-    if found is None or not outcome.plan.choices:
-        return _refused(job, _why_nothing(job, outcome))
-    faster, words = _speed(job, outcome)
-    loss = _loss(found)
-    if found.budget is not None and found.drop > found.budget:
-        return _refused(job, f"over budget: {loss}, ≤ {found.budget:.4g} asked")
-    if job.settings.is_forced:
-        return Decision(True, 0, f"ranks as given: {words}, {loss}")
-    if not faster:
-        return _refused(job, f"not faster as a whole: {words}, {loss}")
-    wanted = job.settings.target_speedup
-    if wanted is not None and not _reaches(job, outcome, wanted):
-        return _refused(job, f"{wanted:g}× faster is not reached: {words}, {loss}")
-    return Decision(True, 0, f"{words}, {loss}")
-
-
-def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
-    """Whether a plan makes the model faster, and how much: as measured on this machine; by the
-    latency table where that is of another one."""
-    if outcome.timings is not None and not _foreign(job):
-        ratio = speedup(*outcome.timings)
-        return ratio.low > 1, ratio.verdict()
-    ratio_predicted = _predicted_speedup(outcome)
-    return ratio_predicted > 1, f"{ratio_predicted:.2f}× faster by the latency table"
-
-
-def _reaches(job: Job, outcome: Outcome, wanted: float) -> bool:
-    if outcome.timings is not None and not _foreign(job):
-        return speedup(*outcome.timings).ratio >= wanted
-    return _predicted_speedup(outcome) >= wanted * (1 - SLACK)
-
-
-def _predicted_speedup(outcome: Outcome) -> float:
-    trail, table = outcome.trail, outcome.table
-    if table is None or trail is None or not trail.predicted:
-        return 1.0
-    return table.total / trail.predicted
-
-
-def _foreign(job: Job) -> list[str]:
-    """In what this machine differs from the one that the ranks are for."""
-    if job.table is None:
-        return []
-    return job.table.foreign()
-
-
-def _refused(job: Job, why: str) -> Decision:
-    if job.settings.allow_unchanged:
-        return Decision(False, 0, f"left unchanged, {why}")
-    return Decision(False, 1, f"nothing written, {why}")
 
 
 def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> Report:
@@ -119,27 +53,6 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         verification=outcome.verification,
         warnings=tuple(_warnings(job, outcome)),
     )
-
-
-def _loss(found: AccuracyRecord) -> str:
-    if not found.measured:
-        return f"outputs changed by {found.drop:.2%}"
-    return f"{found.metric} {found.before:.4f} → {found.after:.4f} (drop {found.drop:+.4f})"
-
-
-def _why_nothing(job: Job, outcome: Outcome) -> str:
-    if not job.sites:
-        return "the model has no convolution that a chain could replace"
-    if not outcome.latency:
-        return "no site is left by the options"
-    faster = [n for n, row in outcome.latency.items() if any(m.is_faster for m in row.tried)]
-    if not faster:
-        return "no chain is measured faster than the convolution it would replace"
-    if outcome.trail is not None and outcome.trail.is_late:
-        return "the time budget ended before a plan was found; raise --time-budget"
-    if outcome.budget.seconds is not None:
-        return f"even the fastest chains are not {outcome.budget.words} by the latency table"
-    return f"no plan that is faster stays within {outcome.budget.words}"
 
 
 def _sites(job: Job, outcome: Outcome, plan: Plan) -> tuple[SiteRecord, ...]:
@@ -305,10 +218,10 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             f"{FEWEST_TO_HOLD_OUT:,} and more, two thirds are held out"
         )
     yield from _doubts(outcome)
-    foreign = _foreign(job)
-    if foreign:
+    differences = foreign(job)
+    if differences:
         yield (
-            f"ranks were chosen by times of another machine ({'; '.join(foreign)}): the speed-up "
+            f"ranks were chosen by times of another machine ({'; '.join(differences)}): the speed-up "
             "in the verdict is that of the latency table, and times below are this machine's"
         )
     if outcome.table is not None and outcome.table.disagrees:
@@ -362,7 +275,7 @@ def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
         predicted_ms=1e3 * (trail.predicted or table.total),
         scale=table.scale,
         checks=tuple(CheckRecord(1e3 * c.predicted, 1e3 * c.measured) for c in table.checks),
-        foreign=tuple(_foreign(job)),
+        foreign=tuple(foreign(job)),
         judged=trail.judged,
     )
 

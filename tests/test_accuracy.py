@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from onnxcp.accuracy import METRICS, Evaluation, choose_metric, compare, drop_interval
-from onnxcp.data import Batching, Samples
 from onnxcp.errors import DataError, UsageError
+from onnxcp.samples import Batching, Samples
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]])
 

@@ -10,10 +10,10 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
     "errors arrays",
-    "conv tensors progress places seeds",
+    "conv tensors progress places seeds ladder",
     "chains constants nested shapes preprocess",
     "products",
-    "external",
+    "external samples",
     "forms files sites data providers benchmark plan",
     "activations accuracy rewrite verify search inputs quantize finetune",
     "context",
@@ -27,8 +27,9 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "profiling calibration",
     "report",
     "judging",
+    "settings",
     "job listing timing comparison curves outcome",
-    "court",
+    "court decision",
     "menus sequential summary pareto",
     "searching",
     "pipeline",
@@ -39,7 +40,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
-    "scipy": "activations forms sequential fitting task",
+    "scipy": "activations forms sequential ladder task",
     "loky": "workers",
     "threadpoolctl": "task",
     "distributed": "scheduler",

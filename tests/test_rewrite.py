@@ -22,13 +22,13 @@ from onnxcp.conv import Chain, Stage
 from onnxcp.fitting import Fits
 from onnxcp.forms import FORMS
 from onnxcp.forms.grouped import chain
-from onnxcp.job import Settings
 from onnxcp.latency import dense_stage
 from onnxcp.pipeline import optimize, plan_file
 from onnxcp.plan import Choice
 from onnxcp.providers import Target
 from onnxcp.report import Report
 from onnxcp.rewrite import Rewritten, rewrite
+from onnxcp.settings import Settings
 from onnxcp.shapes import infer
 from onnxcp.sites import Site, Skip
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from onnxcp import store
-from onnxcp.fitting import Fits, knots
+from onnxcp.fitting import Fits
 from onnxcp.forms import DRAFT, Fit, Outcome
+from onnxcp.ladder import knots
 from onnxcp.plan import Choice
 from tests.test_latency import site
 

@@ -30,10 +30,11 @@ from onnxcp.forms.algebra import Target as Tensor
 from onnxcp.forms.als import least_squares, sweep
 from onnxcp.forms.norm import relative_error
 from onnxcp.inputs import Sources
-from onnxcp.job import Job, Settings, open_job
+from onnxcp.job import Job, open_job
 from onnxcp.plan import Plan
 from onnxcp.progress import silent
 from onnxcp.providers import Target
+from onnxcp.settings import Settings
 from onnxcp.sites import Site
 
 DATA = Path(os.environ.get("ONNXCP_DATA", "../shared/data"))

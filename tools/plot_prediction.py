@@ -20,7 +20,7 @@ from networks import DATA, MODELS, sources
 from onnxcp.benchmark import speedup, take_turns
 from onnxcp.court import Court
 from onnxcp.inputs import Sources
-from onnxcp.job import Job, Settings, open_job
+from onnxcp.job import Job, open_job
 from onnxcp.judging import Limits, Referee
 from onnxcp.latency import steps
 from onnxcp.menus import make_menu
@@ -30,6 +30,7 @@ from onnxcp.providers import Target, open_runner
 from onnxcp.search.curve import Point, fit
 from onnxcp.search.frontier import frontier
 from onnxcp.searching import effort_for
+from onnxcp.settings import Settings
 
 CHANGES = np.geomspace(0.004, 0.25, 10)  # predicted squared changes of the output
 SIDE, MARGIN, LOW, HIGH = 360, 56, 0.0005, 0.2

@@ -161,9 +161,9 @@ def optimize(
     """
     with errors_as_lines(verbose):
         from onnxcp.files import existing, reserve_folder
-        from onnxcp.job import Settings
         from onnxcp.judging import Limits
         from onnxcp.places import place
+        from onnxcp.settings import Settings
 
         written = output or existing(model).with_suffix(".cp.onnx")
         _reserve([model, *(place(s)[0] for s in (*data, *calibration))], written, report, overwrite)

@@ -1,0 +1,105 @@
+"""The options of `optimize`, and which of them exclude each other."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnxcp.activations import MEMORY
+from onnxcp.errors import UsageError
+from onnxcp.forms import AUTO, FORMS
+from onnxcp.forms.device import DEVICES
+from onnxcp.inputs import Sources
+from onnxcp.judging import Limits
+from onnxcp.plan import Recipe, from_json
+from onnxcp.providers import Target
+from onnxcp.search import STRATEGIES
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options of `optimize`."""
+
+    model: Path
+    output: Path
+    target: Target
+    sources: Sources = field(default_factory=Sources)
+    limits: Limits = field(default_factory=Limits)
+    form: str = "auto"
+    strategy: str = "knapsack"
+    target_speedup: float | None = None
+    latency: Path | None = None  # a table of another run or machine
+    time_budget: float | None = None  # seconds, of the search
+    work_dir: Path | None = None
+    resume: bool = False
+    pareto: Path | None = None  # a folder for plans along time against accuracy
+    ranks: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    plan: Path | None = None
+    seed: int = 0
+    turns: int = 100  # of the whole-model benchmark
+    allow_unchanged: bool = False
+    jobs: int = 1  # fits at once, in as many processes
+    cluster: str | None = None  # a Dask scheduler's address: fits and evaluations run there
+    fit_device: str = "cpu"
+    cache: Path | None = None  # the folder of fits that outlive the run
+    correct_bias: bool = True
+    sequential: bool = False
+    calibration_memory: int = MEMORY  # bytes
+
+    def __post_init__(self) -> None:
+        if self.form not in ("auto", *FORMS):
+            raise UsageError(f"--form {self.form}: unknown; choose auto, {', '.join(FORMS)}")
+        if self.strategy not in STRATEGIES:
+            raise UsageError(f"--strategy {self.strategy}: unknown; choose {', '.join(STRATEGIES)}")
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: give 1 or more")
+        if self.target_speedup is not None and not 1 < self.target_speedup < 1000:
+            raise UsageError(f"--target-speedup {self.target_speedup:g}: give more than 1, as 2.0")
+        if self.time_budget is not None and self.time_budget <= 0:
+            raise UsageError(f"--time-budget {self.time_budget:g}: give some seconds, or 10m")
+        if self.resume and self.work_dir is None:
+            raise UsageError("--resume: needs the --work-dir of the run to go on with")
+        self._refuse_forced()
+        if self.plan is not None and self.ranks:
+            raise UsageError("--plan and --rank exclude each other: a plan names every rank")
+        if self.fit_device not in DEVICES:
+            raise UsageError(
+                f"--fit-device {self.fit_device}: unknown; choose one of {', '.join(DEVICES)}"
+            )
+        if self.cluster is not None and self.fit_device != "cpu":
+            raise UsageError(
+                f"--fit-device {self.fit_device} and --cluster exclude each other: the workers "
+                "of a cluster fit on their processors"
+            )
+        if not self.sources.data:
+            self.limits.refuse_without_data()
+
+    def _refuse_forced(self) -> None:
+        """Raises UsageError for options of a search where there is none."""
+        given = {
+            "--target-speedup": self.target_speedup,
+            "--latency": self.latency,
+            "--time-budget": self.time_budget,
+            "--pareto": self.pareto,
+        }
+        for option, value in given.items():
+            if self.is_forced and value is not None:
+                forced = "--rank" if self.ranks else "--plan"
+                raise UsageError(f"{option}: ranks are given by {forced}, so nothing is searched")
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        return AUTO if self.form == "auto" else (self.form,)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How fits are made, but for the samples; a replayed plan brings it all."""
+        if self.plan is not None:
+            return from_json(self.plan)[1]
+        memory = self.calibration_memory
+        return Recipe(self.seed, None, self.correct_bias, self.sequential, memory)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether ranks are given, not searched."""
+        return bool(self.ranks) or self.plan is not None
