@@ -236,7 +236,7 @@ def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
 
 
 IMPATIENT = (
-    "from onnxcp import cluster, scheduler; scheduler.CONNECT = cluster.LOST = 1.0;"
+    "from onnxcp import cluster, scheduler; scheduler.CONNECT, cluster.LOST = 1.0, 2.5;"
     "from onnxcp.cli import main; main()"
 )
 
