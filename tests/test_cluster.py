@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,21 +19,26 @@ import onnxcp
 from onnxcp import cluster, scheduler, store
 from onnxcp.cluster import Cluster
 from onnxcp.errors import ClusterError, UsageError
+from onnxcp.fitting import Fits
+from onnxcp.forms import DRAFT
+from onnxcp.plan import Choice
 from onnxcp.scheduler import Line
 from onnxcp.task import Aim
 from onnxcp.tensors import parse_shape
+from tests.test_latency import site
 from tests.test_optimize import DATA, MODEL
 from tests.test_optimize import onnxcp as run
+from tests.test_processes import INTERRUPTED, MISSING, WRONG_USE, wait_for
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="needs Dask"),
 ]
 
-MISSING, WRONG_USE = 3, 2
 HERE = {**os.environ, "PYTHONPATH": str(Path(onnxcp.__file__).parents[1])}
 HERE.pop("OMP_NUM_THREADS", None)  # a worker started without it must make the same model, too
 FORCED = ["--form", "cp3", "--rank", "*=16", "--threads", "1", "--iterations", "8"]
+LONG = ["--form", "cp3", "--rank", "*=128", "--threads", "1", "--iterations", "8", "--no-cache"]
 JUDGED = ["--data", DATA, "--max-drop", "0.99"]
 
 
@@ -155,9 +161,11 @@ def after(monkeypatch, count, where, name, then):
     monkeypatch.setattr(where, name, spied)
 
 
-@pytest.mark.parametrize("sequential", [[], ["--sequential"]], ids=["", "in sequence"])
-def test_a_cluster_makes_the_same_model(sequential, address, called, tmp_path):
-    options = [*FORCED, *JUDGED, *sequential, "--no-cache"]
+@pytest.mark.parametrize(
+    "extra", [[], ["--sequential", "--include", "block/*"]], ids=["", "in sequence"]
+)
+def test_a_cluster_makes_the_same_model(extra, address, called, tmp_path):
+    options = [*FORCED, *JUDGED, *extra, "--no-cache"]
     here, one = optimized(MODEL, tmp_path / "here", *options, "--jobs", 1)
     assert not called
     there, two = optimized(MODEL, tmp_path / "there", *options, "--cluster", address)
@@ -169,12 +177,22 @@ def test_a_cluster_makes_the_same_model(sequential, address, called, tmp_path):
 def test_a_model_with_external_data_makes_the_same_model(address, called, tmp_path):
     path = tmp_path / "external.onnx"
     onnx.save(onnx.load(MODEL), path, save_as_external_data=True, size_threshold=0)
-    options = [*FORCED, *JUDGED, "--no-cache"]
+    options = [*FORCED, *JUDGED, "--include", "block/*", "--no-cache"]
     here, one = optimized(path, tmp_path / "here", *options, "--jobs", 1)
     there, two = optimized(path, tmp_path / "there", *options, "--cluster", address)
     assert there == here
     assert two["accuracy"] == one["accuracy"]
     assert "first_outputs" in called
+
+
+def test_drafts_are_the_same(address):
+    """Each begins with the factors of one at a lower rank, which travel."""
+    sites, choice = {"a": site("a", (48, 32, 3, 3))}, Choice("cp3", 64)
+    here = Fits(sites, 0).get("a", choice, DRAFT)
+    with cluster.open_cluster(address) as found:
+        there = Fits(sites, 0, found.executor, cluster=found).get("a", choice, DRAFT)
+    for one, two in zip(here.factors[0], there.factors[0], strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_fits_are_kept_here_and_none_is_done_twice(address, called, model, tmp_path):
@@ -186,21 +204,23 @@ def test_fits_are_kept_here_and_none_is_done_twice(address, called, model, tmp_p
     assert second == first
 
 
+@pytest.fixture(scope="module")
+def fitted_here(model, tmp_path_factory):
+    return optimized(model, tmp_path_factory.mktemp("run") / "here", *LONG, "--jobs", 1)[0]
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 def test_what_a_killed_worker_was_doing_is_done_by_another(
-    killed, processes, model, monkeypatch, tmp_path
+    killed, fitted_here, processes, model, monkeypatch, tmp_path
 ):
-    options = [*FORCED[:2], "--rank", "*=128", *FORCED[4:], "--no-cache"]
-    here, _ = optimized(model, tmp_path / "here", *options, "--jobs", 1)
-
     def kill():
         time.sleep(0.3)  # both workers have a kernel and fit it by now
         processes.workers[killed].kill()
 
     after(monkeypatch, 2, Line, "call", kill)
-    there, _ = optimized(model, tmp_path / "there", *options, "--cluster", processes.address)
+    there, _ = optimized(model, tmp_path / "there", *LONG, "--cluster", processes.address)
     assert processes.workers[killed].wait(1) < 0
-    assert there == here
+    assert there == fitted_here
 
 
 def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
@@ -216,46 +236,44 @@ def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
 
 
 IMPATIENT = (
-    "from onnxcp import cluster, scheduler; scheduler.CONNECT = cluster.LOST = 1.0;"
+    "from onnxcp import cluster, scheduler; scheduler.CONNECT, cluster.LOST = 1.0, 2.5;"
     "from onnxcp.cli import main; main()"
 )
 
 
-@pytest.mark.parametrize("killed", ["scheduler", "workers"])
-def test_dask_says_nothing_when_it_dies(killed, processes, model, tmp_path):
-    options = ["--form", "cp3", "--rank", "*=128", "--no-cache", "-v"]
-    command = ["optimize", model, "-o", "o.onnx", *options, "--cluster", processes.address]
-    with subprocess.Popen(
-        [sys.executable, "-c", IMPATIENT, *map(str, command)],
-        cwd=tmp_path,
-        env=HERE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        for line in process.stderr:
-            if line.endswith("fit the plan\n"):
-                break
+ENDS = {
+    "a killed scheduler": ("scheduler", signal.SIGKILL, [], "the scheduler is gone"),
+    "a frozen scheduler": ("scheduler", signal.SIGSTOP, [], "no worker was heard of"),
+    "killed workers": ("workers", signal.SIGKILL, [], "no worker was heard of"),
+    "ctrl-c while all is frozen": ("workers", signal.SIGSTOP, [signal.SIGINT], "interrupted"),
+}
+
+
+@pytest.mark.parametrize("row", ENDS.values(), ids=ENDS)
+def test_a_run_ends_soon_and_with_one_line(row, processes, model, tmp_path):
+    who, number, signals, said = row
+    command = ["optimize", model, "-o", "o.onnx", *LONG, "-v", "--cluster", processes.address]
+    with contextlib.ExitStack() as ended:
+        process = ended.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", IMPATIENT, *map(str, command)],
+                cwd=tmp_path,
+                env=HERE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        ended.callback(process.kill)
+        wait_for(process, "fit the plan")
         time.sleep(0.5)
-        for dying in processes.workers if killed == "workers" else [processes.scheduler]:
-            dying.kill()
-        (line,) = process.stderr.read().splitlines()
-    assert process.returncode == MISSING
-    assert line.startswith(f"error: --cluster {processes.address}: ")
-
-
-def test_a_cluster_without_workers_is_not_waited_for_for_ever(
-    processes, model, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(cluster, "LOST", 1.0)
-    monkeypatch.setattr(cluster, "PAUSE", 0.2)
-
-    def kill():
-        for worker in processes.workers:
-            worker.kill()
-
-    after(monkeypatch, 2, Line, "call", kill)
-    line = refused(model, tmp_path, processes.address, "--no-cache")
-    assert "no worker was heard of" in line
+        for dying in processes.workers if who == "workers" else [processes.scheduler]:
+            dying.send_signal(number)
+        for ending in signals:
+            process.send_signal(ending)
+        (line,) = process.communicate(timeout=8)[1].splitlines()
+    assert process.returncode == (INTERRUPTED if signals else MISSING)
+    assert line.startswith("error: ")
+    assert said in line
 
 
 def test_a_scheduler_without_workers_names_the_command_that_starts_one(
