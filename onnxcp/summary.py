@@ -221,8 +221,8 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
     differences = foreign(job)
     if differences:
         yield (
-            f"ranks were chosen by times of another machine ({'; '.join(differences)}): the speed-up "
-            "in the verdict is that of the latency table, and times below are this machine's"
+            f"ranks were chosen by times of another machine ({'; '.join(differences)}): the "
+            "speed-up in the verdict is that of the latency table, times below are this machine's"
         )
     if outcome.table is not None and outcome.table.disagrees:
         miss = max((check.miss for check in outcome.table.checks), key=abs)
