@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
+from pathlib import Path
 
 from onnxcp import store
 from onnxcp.forms import Effort
@@ -66,6 +67,10 @@ class Court:
             measured = self._noted("score", plan, effort, self._score)
             self.trail[key] = Judged(plan, Score(*measured))
         return self.trail[key].score
+
+    def of_model(self, path: Path) -> Score:
+        """What a model that is there loses, on the samples of the search."""
+        return self.referee.score(self.job.judged(path))
 
     def change(self, plan: Plan, effort: Effort) -> float:
         """The squared relative change of the output under a plan, on a few samples."""

@@ -88,12 +88,13 @@ class Referee:
         return self._final.metric if self._by_drop else OUTPUT_CHANGE
 
     def score(self, candidate: Outputs) -> Score:
-        """What a candidate loses on the samples of the search."""
+        """What a candidate loses on the samples of the search. Its spread is the doubt about
+        other samples: none where the same ones judge in the end."""
         if not self._by_drop:
             change = self._change(candidate)
             return Score(change, 0.0, change**2)
         found = self._search.measure(candidate)
-        low, high = found.drop_ci
+        low, high = found.drop_ci if self._inputs.is_held_out else (0.0, 0.0)
         return Score(found.drop, (high - low) / (2 * Z95), found.change)
 
     def judge(self, candidate: Outputs) -> AccuracyRecord:

@@ -29,7 +29,7 @@ from onnxcp.workers import in_threads
 SPECIAL = {"cp4": "cp3"}  # every chain of the one is also one of the other, of equal rank
 WORTH = 0.95  # of the general form's time: a special one that takes more is not looked at
 FEWEST = 8  # ranks below the channels over this are not looked at: hopeless, and slow to fit
-ENOUGH = 0.05  # an error that is small enough for any network: larger ranks are not looked at
+ENOUGH = 0.05  # of large networks, an error below which larger ranks are not looked at
 SMALL = 2_000_000  # numbers of all kernels: with more, fits are what takes time
 FINE, COARSE = 7, 3  # four candidate ranks to an octave, or two
 EXACT = 1e-3  # errors below tell nothing of what they do
@@ -75,7 +75,8 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
     odd = COARSE if is_large else FINE
     block = job.settings.target.block
     sites = {n: _candidates(by_name[n], row, scale, block, odd) for n, row in times.items()}
-    errors = _errors(job, [by_name[n] for n, found in sites.items() if found], sites, court)
+    looked_at = [by_name[n] for n, found in sites.items() if found]
+    errors = _errors(job, looked_at, sites, ENOUGH if is_large else EXACT, court)
     sites = {n: [c for c in found if c in errors] for n, found in sites.items()}
     sites = {name: found for name, found in sites.items() if found}
     originals = {n: _original(by_name[n], scale * times[n].dense) for n in sites}
@@ -93,7 +94,11 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
 
 
 def _errors(
-    job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]], court: Court
+    job: Job,
+    sites: Sequence[Site],
+    found: Mapping[str, Sequence[Candidate]],
+    enough: float,
+    court: Court,
 ) -> dict[Candidate, float]:
     """The error of every candidate that is worth looking at."""
     largest_first = sorted(sites, key=lambda s: -s.kernel.size)
@@ -104,7 +109,7 @@ def _errors(
     def climb(pair: tuple[Site, str]) -> dict[Candidate, float]:
         site, form = pair
         mine = [c for c in found[site.name] if c.choice.form == form]
-        made = _climbed(job, site, mine, court)
+        made = _climbed(job, site, mine, enough, court)
         job.progress("fit drafts", next(done), len(pairs))
         return made
 
@@ -114,7 +119,7 @@ def _errors(
 
 
 def _climbed(
-    job: Job, site: Site, candidates: Sequence[Candidate], court: Court
+    job: Job, site: Site, candidates: Sequence[Candidate], enough: float, court: Court
 ) -> dict[Candidate, float]:
     """Errors of one form's candidates, from small ranks up to where more has no use."""
     errors, least = dict[Candidate, float](), min(site.part[:2]) * site.group / FEWEST
@@ -123,7 +128,7 @@ def _climbed(
             continue
         court.refuse_late()
         errors[candidate] = job.fits.error(site.name, candidate.choice, DRAFT)
-        if errors[candidate] <= ENOUGH:
+        if errors[candidate] <= enough:
             break
     return errors
 

@@ -16,6 +16,7 @@ from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.court import Court, TimeIsUp
 from onnxcp.decision import decide
 from onnxcp.errors import SurgeryError
+from onnxcp.fitting import FULL
 from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import measure, steps
@@ -133,7 +134,9 @@ def _searched(job: Job) -> Outcome:
     def final(plan: Plan) -> Outcome:
         return _fitted(job, replace(outcome, plan=plan), referee)
 
-    asked = Search(menu, job.settings.strategy, court, effort_for(menu), final)
+    effort = effort_for(menu)
+    is_rough = effort != FULL or job.recipe.sequential
+    asked = Search(menu, job.settings.strategy, court, effort, is_rough, final)
     outcome, folder = _proven(job, asked, outcome), job.settings.pareto
     if folder is None:
         return outcome

@@ -1,9 +1,9 @@
 """Rounds of search: a strategy's plan, fitted in full and judged in the end, until it holds.
 
 A strategy judges on the samples of the search. Where the kernels are large it judges drafts of
-the fits; full fits lose less. The plan it finds is fitted in full and judged on the samples
-that are held out: if it loses too much there, the search gets a smaller limit; if drafts made
-it too careful, a larger one, once.
+the fits, and never fits made in sequence: what comes of its plan loses less. The plan is fitted
+in full and judged on the samples that are held out: if it loses too much there, the search gets a
+smaller limit; if rough fits made it too careful, a larger one.
 """
 
 import math
@@ -21,8 +21,9 @@ from onnxcp.report.record import PlanRecord
 from onnxcp.search import STRATEGIES
 
 ROUNDS = 4  # plans judged on the held-out samples, at most
-TIGHT = 0.85  # of the budget: below, drafts were too careful
-LOOSER = 1.6  # the limit grows by this much at most
+TIGHT = 0.85  # of the budget: below, a rough search was too careful
+LOOSER = 8.0  # the limit grows by this much at most
+CLOSE = 1.1  # limits that differ by less lead to plans as good
 CLEAR = 0.8  # of the limit that should just do: after a plan that lost too much
 
 
@@ -34,6 +35,7 @@ class Search:
     strategy: str
     court: Court
     effort: Effort
+    is_rough: bool  # whether plans in the end are fitted better than those judged
     final: Callable[[Plan], Outcome]
     tried: int = 0
     is_late: bool = False
@@ -83,42 +85,46 @@ def search(asked: Search, nothing: Outcome) -> Outcome:
 
 
 def _within(asked: Search, nothing: Outcome) -> Outcome:
+    """Strategies asked with one limit after the other, till the plan in the end is within the
+    budget, and uses it where the search was too careful."""
     budget, limit = nothing.budget, nothing.budget.limit
-    found, seen = nothing, set[str]()
-    while asked.tried < ROUNDS:
+    good, bad, held = 0.0, math.inf, nothing  # limits, and what the larger good one led to
+    missed, seen = nothing, set[str]()
+    while asked.tried < ROUNDS and bad > CLOSE * good:
         plan = asked.plan(replace(budget, limit=limit))
         if not plan.choices or plan.sha256 in seen:
             break
         seen.add(plan.sha256)
         outcome = asked.judge(plan)
         assert outcome.accuracy is not None
-        drop = outcome.accuracy.drop
-        if drop > budget.limit:
-            if found.accuracy is not None and found.accuracy.drop <= budget.limit:
-                break
-            found = outcome
-            limit *= CLEAR * max(0.25, budget.limit / drop)
+        if outcome.accuracy.drop > budget.limit:
+            bad, missed = limit, outcome
+            share = budget.limit / outcome.accuracy.drop
+            limit = math.sqrt(good * bad) if good else limit * CLEAR * max(0.25, share)
         else:
-            found = outcome
-            looser = _looser(asked, plan, budget)
-            if asked.tried > 1 or looser is None:
+            good, held = limit, outcome
+            limit *= _looser(asked, outcome, budget)
+            if limit <= CLOSE * good:
                 break
-            limit *= looser
-    return found
+            limit = limit if bad == math.inf else math.sqrt(good * bad)
+    return held if held.plan.choices else missed
 
 
-def _looser(asked: Search, plan: Plan, budget: Budget) -> float | None:
-    """By how much drafts overstate what a plan loses; None where they were not what was
-    judged, or the plan uses its budget anyway."""
-    if asked.effort != DRAFT or asked.is_late:
-        return None
+def _looser(asked: Search, outcome: Outcome, budget: Budget) -> float:
+    """By how much what the search judges moves the outputs more than what comes of it: drafts
+    do, and fits that are not made in sequence. 1 where the two are one, or the budget is
+    used."""
+    assert outcome.staged is not None
+    if asked.is_late or not asked.is_rough:
+        return 1.0
     try:
-        draft, full = (asked.court.judge(plan, effort) for effort in (DRAFT, FULL))
+        judged = asked.court.judge(outcome.plan, asked.effort)
     except TimeIsUp:
-        return None
-    if full.loss > TIGHT * budget.limit or not full.change:
-        return None
-    return min(LOOSER, max(1.0, draft.change / full.change))
+        return 1.0
+    final = asked.court.of_model(outcome.staged)
+    if final.loss > TIGHT * budget.limit or not final.change:
+        return 1.0
+    return min(LOOSER, max(1.0, judged.change / final.change))
 
 
 def _records(asked: Search) -> list[PlanRecord]:
