@@ -12,7 +12,7 @@ from PIL import Image
 
 DATA = Path(os.environ.get("ONNXCP_DATA", "../shared/data"))
 CALIBRATING = 400  # of the ImageNet folder; the rest judge
-SIDE = 224  # of the crops of Set5: the smallest image is 228 wide
+SIDE = 64  # of the tiles of Set5: what a layer of VDSR reads and writes stays in the cache
 JUDGED = ("bird", "butterfly", "head", "woman")  # of Set5; "baby" calibrates
 
 MODELS = {
@@ -39,14 +39,11 @@ def sources(name: str, data: Path, folder: Path) -> list[str]:
 
 
 def super_resolution(images: Path, folder: Path) -> list[str]:
-    """Luminance of Set5 at ×2: the four quarters of one image calibrate, the middles of the
-    others judge."""
+    """Luminance of Set5 at ×2 in tiles: one image calibrates, the others judge."""
     low, _ = pair(images, "baby")
-    starts = (0, low.shape[0] - SIDE)
-    quarters = [low[y : y + SIDE, x : x + SIDE] for y in starts for x in starts]
-    np.savez(folder / "calibration.npz", input=np.stack(quarters)[:, None])
-    pairs = [[middle(image) for image in pair(images, name)] for name in JUDGED]
-    reads, wanted = (np.stack(side)[:, None] for side in zip(*pairs, strict=True))
+    np.savez(folder / "calibration.npz", input=tiles(low))
+    sides = zip(*(pair(images, name) for name in JUDGED), strict=True)
+    reads, wanted = (np.concatenate([tiles(image) for image in side]) for side in sides)
     np.savez(folder / "judged.npz", input=reads, label=wanted)
     data = [str(folder / "judged.npz"), "--calibration", str(folder / "calibration.npz")]
     return ["--data", *data, "--metric", "psnr"]
@@ -65,9 +62,11 @@ def luminance(path: Path) -> np.ndarray:
     return np.asarray(y / 255, np.float32)
 
 
-def middle(image: np.ndarray) -> np.ndarray:
-    y, x = ((size - SIDE) // 2 for size in image.shape)
-    return image[y : y + SIDE, x : x + SIDE]
+def tiles(image: np.ndarray) -> np.ndarray:
+    """All whole tiles of an image, [tiles, 1, SIDE, SIDE]."""
+    rows, columns = (size // SIDE for size in image.shape)
+    whole = image[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE)
+    return whole.swapaxes(1, 2).reshape(-1, 1, SIDE, SIDE)
 
 
 def run(command: list[str]) -> tuple[float, int]:
