@@ -9,7 +9,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -179,13 +178,3 @@ def as_text(table: Table) -> str:
             f"{table.scale:.2f}"
         )
     return "\n".join(lines)
-
-
-def as_summary(table: Table) -> dict[str, object]:
-    """What a report keeps of a table."""
-    return {
-        "environment": dict(table.environment),
-        "total_ms": 1e3 * table.total,
-        "scale": table.scale,
-        "checks": [asdict(check) for check in table.checks],
-    }
