@@ -156,6 +156,7 @@ def planned(profiled, tmp_path, name, *more):
     output, run = tmp_path / f"{name}.onnx", tmp_path / f"{name}.json"
     given = ["--latency", profiled, "--report", run]
     ended = onnxcp("optimize", MODEL, "-o", output, *given, *BUDGET, *more)
+    assert run.is_file(), ended.stderr
     return ended, output, json.loads(run.read_text())
 
 
