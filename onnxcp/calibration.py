@@ -16,9 +16,10 @@ from onnxcp.activations import (
 )
 from onnxcp.inputs import Inputs
 from onnxcp.progress import Progress, silent
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
 from onnxcp.samples import digest
+from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 from onnxcp.tensors import Feeds
 

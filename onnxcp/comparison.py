@@ -11,9 +11,10 @@ from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits, Referee
 from onnxcp.progress import Progress, silent
-from onnxcp.providers import Runner, Target, open_runner
+from onnxcp.providers import Target
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.report.words import accuracy
+from onnxcp.sessions import Runner, open_runner
 from onnxcp.tensors import Feeds
 from onnxcp.verify import STATS, Tolerance, Verdict, compare
 

@@ -13,11 +13,11 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from onnxcp import store
+from onnxcp.environment import environment
 from onnxcp.forms import Effort
 from onnxcp.job import Job
 from onnxcp.judging import Outputs, Referee
 from onnxcp.plan import Budget, Menu, Plan, Score
-from onnxcp.providers import environment
 from onnxcp.samples import digest
 from onnxcp.table import MATTERS
 
@@ -112,13 +112,15 @@ class Court:
         if self._identity is None:
             inputs = self.job.inputs
             samples = inputs.searched or inputs.synthetic
-            here = environment(self.job.settings.target)
+            target = self.job.settings.target
+            here = environment(target)
             about = [
                 self.job.model.sha256,
                 repr(self.job.recipe),
                 digest(samples, inputs.batching.size),
                 self.referee.metric,
-                [here[name] for name in MATTERS],
+                [target.name, target.settings],
+                [here.get(name) for name in MATTERS],
             ]
             self._identity = json.dumps(about)
         return self._identity

@@ -21,8 +21,10 @@ from onnxcp.judging import Outputs
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
-from onnxcp.providers import Runner, Target, available, open_runner
+from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite, with_outputs
+from onnxcp.runtime import available
+from onnxcp.sessions import Runner, open_runner
 from onnxcp.settings import Settings
 from onnxcp.sites import Site, Skip
 from onnxcp.spread import Spread
@@ -156,7 +158,7 @@ class Job:
     @property
     def runs_here(self) -> bool:
         """Whether this machine has the provider that ranks are chosen for."""
-        return self.table is None or self.table.provider == self.settings.target.provider.name
+        return self.table is None or self.table.provider == self.settings.target.name
 
     def calibrate(self, names: Collection[str]) -> None:
         """Fit what is named in the norm of its real inputs, where there are calibration data.
@@ -213,7 +215,7 @@ class Job:
         with external data that we have not written, which may lie in any files.
         """
         foreign = path == self.model.path and self.model.external
-        if self.spread is None or foreign or self.settings.target.provider.name != "cpu":
+        if self.spread is None or foreign or self.settings.target.name != "cpu":
             return self.judged_runner(path)
         return self.spread.runner(path)
 
@@ -235,11 +237,11 @@ def _on_target_of(settings: Settings, found: Table) -> Settings:
             f"{settings.latency}: was measured with {wanted.threads or 'all'} threads, --threads "
             f"says {asked.threads}; leave it out, or make the table again"
         )
-    if asked.provider.name not in ("cpu", wanted.provider.name) or (
+    if asked.name not in ("cpu", wanted.name) or (
         asked.options and dict(asked.options) != dict(wanted.options)
     ):
         raise TableError(
-            f"{settings.latency}: was measured on {wanted.provider.name} with options "
+            f"{settings.latency}: was measured on {wanted.name} with options "
             f"{dict(wanted.options)}; leave --provider and --provider-option out"
         )
     if wanted.provider.ort_name not in available():

@@ -20,7 +20,8 @@ from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
 from onnxcp.plan import Choice
 from onnxcp.progress import Progress, silent
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
+from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 
 AN_OCTAVE = 4  # candidate ranks from one to its double: about 10 % of a chain's error apart
@@ -127,7 +128,7 @@ def _measure(
     chains = [None, *(chain_of(context.site, choice, rng) for choice in choices)]
     runners = [open_runner(context.model(chain), target) for chain in chains]
     feeds = context.feeds(rng)
-    dense, *timings = _until_tight([_bound(runner, feeds) for runner in runners], clock)
+    dense, *timings = _until_tight([runner.bound(feeds) for runner in runners], clock)
     tried = [
         Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)
     ]
@@ -154,10 +155,6 @@ def _are_tight(taken: Sequence[Timing]) -> bool:
     """Whether all ratios to the first are; a time alone never is."""
     ratios = [speedup(taken[0], timing) for timing in taken[1:]]
     return bool(ratios) and all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
-
-
-def _bound(runner: Callable[..., object], feeds: dict[str, np.ndarray]) -> Callable[[], object]:
-    return lambda: runner(feeds)
 
 
 def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:

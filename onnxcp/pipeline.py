@@ -26,10 +26,10 @@ from onnxcp.pareto import write_front, write_list
 from onnxcp.plan import Budget, Plan, plan_file, to_json
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
-from onnxcp.providers import open_runner
 from onnxcp.report.record import Report, VerificationRecord
 from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
+from onnxcp.sessions import open_runner
 from onnxcp.settings import Settings
 from onnxcp.summary import summarise
 from onnxcp.table import Table
@@ -215,10 +215,10 @@ def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
 def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
     """Original and rewritten model in turns, as the user will run them."""
     target, feeds = job.settings.target, job.inputs.timed
-    original, rewritten = open_runner(job.model.path, target), open_runner(staged, target)
+    runs = [open_runner(path, target).bound(feeds) for path in (job.model.path, staged)]
     turns = job.settings.turns
     before, after = take_turns(
-        [lambda: original(feeds), lambda: rewritten(feeds)],
+        runs,
         time.perf_counter,
         turns=turns,
         warmup=5,

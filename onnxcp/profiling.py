@@ -3,7 +3,6 @@
 Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
 """
 
-import functools
 import hashlib
 import json
 import tempfile
@@ -16,13 +15,15 @@ import numpy as np
 from onnxcp import __version__, files, shapes
 from onnxcp.benchmark import take_turns
 from onnxcp.context import Context, Graph
+from onnxcp.environment import environment
 from onnxcp.errors import ModelError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
 from onnxcp.plan import Choice
 from onnxcp.progress import Progress, silent
-from onnxcp.providers import Target, environment, open_runner
+from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite
+from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 from onnxcp.survey import survey
 from onnxcp.table import MATTERS, Check, Table
@@ -62,8 +63,8 @@ def identity(found: Sequence[Context], inputs: Inputs, target: Target, forms: Se
     """The hash of all that a table depends on but the state of the machine."""
     here = environment(target)
     about = [
-        [here[name] for name in MATTERS],
-        [target.provider.name, sorted(target.options.items()), target.threads, target.block],
+        [here.get(name) for name in MATTERS],
+        [target.name, sorted(target.settings.items()), target.threads, target.block],
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
         sorted({(c.key, str(all_choices(c.site, forms, target.block))) for c in found}),
         list(forms),
@@ -90,7 +91,7 @@ def tabulate(
     return Table(
         model=model.path.name,
         environment=environment(target),
-        provider=target.provider.name,
+        provider=target.name,
         options=dict(target.options),
         threads=target.threads,
         shapes=dict(inputs.shapes),
@@ -119,11 +120,12 @@ def _checked(
             path = Path(folder) / f"{number}.onnx"
             _write(model, sites, {n: m.choice for n, m in plan.items()}, path, seed)
             paths.append(path)
-        runs = [_bound(path, target, inputs) for path in paths[: 1 if not plans[0] else None]]
+        tried = paths[: 1 if not plans[0] else None]
         try:
+            runs = [open_runner(path, target).bound(inputs.timed) for path in tried]
             total, *times = _in_turns(runs)
         except ModelError:  # random weights may give what the model's other nodes refuse
-            return _in_turns(runs[:1])[0], ()
+            return _in_turns([open_runner(model.path, target).bound(inputs.timed)])[0], ()
     saved = [sum(menu[n][0] - m.seconds for n, m in plan.items()) for plan in plans]
     pairs = zip(saved, times, strict=False)
     return total, tuple(Check(total - less, measured) for less, measured in pairs)
@@ -146,10 +148,6 @@ def _write(
     chains = {s.name: chain_of(s, choices[s.name], rng) for s in sites if s.name in choices}
     made = rewrite(model.proto, chains, sites, metadata={}, external=model.external)
     files.save(made.proto, path, made.external)
-
-
-def _bound(path: Path, target: Target, inputs: Inputs) -> Callable[[], object]:
-    return functools.partial(open_runner(path, target), inputs.timed)
 
 
 def _in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:

@@ -1,28 +1,23 @@
-"""Execution providers and the sessions that run on them; the only module that knows
-onnxruntime.
+"""Execution providers: where models run, and with which options.
 
-Everyone else gets a `Runner`: a callable feeds → outputs. A session that does not run on
-the provider that was asked for is an error, never a silent fallback.
+`PROVIDERS` holds those that need something of their own: defaults, options known by type,
+what makes them exact. Any other that the installed ONNX Runtime offers is used by name.
 """
 
-import contextlib
 import platform
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from onnxcp.errors import MissingPackage, ModelError, ProviderError, UsageError
-from onnxcp.tensors import Feeds
+from onnxcp.errors import UsageError
+from onnxcp.machine import cpu_flags
+from onnxcp.runtime import available
 
-INSTALL = (
-    "ONNX Runtime is not installed: pip install 'onnxcp[cpu]' for CPUs, or "
-    "pip install 'onnxcp[gpu]' for NVIDIA GPUs (one of the two, never both)"
-)
+SUFFIX = "ExecutionProvider"
+ELSEWHERE = ("azure",)  # runs models on other machines
+YES_OR_NO, WHOLE = ("0", "1"), "a whole number"
+Kind = tuple[str, ...] | str  # the values an option may take, or `WHOLE`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +30,14 @@ class Provider:
 
     name: str
     ort_name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    tolerance: Mapping[str, float] = field(default_factory=dict)
+    tolerance: Mapping[str, float]
+    options: Mapping[str, str] = field(default_factory=dict)  # by default
+    exact: Mapping[str, str] = field(default_factory=dict)  # for outputs that are compared
+    known: Mapping[str, Kind] | None = None  # options; None: the runtime checks them
+    threads: str | None = None  # the option that the number of threads goes to
+    device: str = "cpu"  # whose memory holds inputs and outputs
+    install: str = "a build of ONNX Runtime that has it"  # what brings this provider
+    libraries: str = "its driver and libraries"  # what it loads, to be checked if it does not
 
 
 # float32: rounding of 6e-8 a product, times the cancellation inside a chain, times the
@@ -44,41 +45,142 @@ class Provider:
 # transfer network whose InstanceNormalization magnifies it.
 # float16: weights are rounded to 5e-4 on both sides of the comparison; 6e-4 was seen.
 ROUNDING = {"float16": 1e-2, "float32": 1e-3, "float64": 1e-3}
+# Others may multiply in TF32, bfloat16 or float16, which round to 5e-4 or 4e-3.
+REDUCED = {"float16": 2e-2, "float32": 2e-2, "float64": 2e-2}
+
+CUDA_OPTIONS: Mapping[str, Kind] = {
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "cudnn_conv1d_pad_to_nc1d": YES_OR_NO,
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "cudnn_conv_use_max_workspace": YES_OR_NO,
+    "device_id": WHOLE,
+    "do_copy_in_default_stream": YES_OR_NO,
+    "enable_cuda_graph": YES_OR_NO,
+    "enable_skip_layer_norm_strict_mode": YES_OR_NO,
+    "fuse_conv_bias": YES_OR_NO,
+    "gpu_mem_limit": WHOLE,
+    "prefer_nhwc": YES_OR_NO,
+    "sdpa_kernel": WHOLE,
+    "tunable_op_enable": YES_OR_NO,
+    "tunable_op_max_tuning_duration_ms": WHOLE,
+    "tunable_op_tuning_enable": YES_OR_NO,
+    "use_ep_level_unified_stream": YES_OR_NO,
+    "use_tf32": YES_OR_NO,
+}
+GRAPH = "enable_cuda_graph"
 
 PROVIDERS = {
-    "cpu": Provider("cpu", "CPUExecutionProvider", tolerance=ROUNDING),
-    "cuda": Provider(
-        "cuda",
-        "CUDAExecutionProvider",
-        options={"cudnn_conv_algo_search": "EXHAUSTIVE"},
-        tolerance=ROUNDING,
-    ),
+    row.name: row
+    for row in (
+        Provider("cpu", "CPUExecutionProvider", ROUNDING, known={}, install="'onnxcp[cpu]'"),
+        Provider(
+            "cuda",
+            "CUDAExecutionProvider",
+            ROUNDING,
+            # DEFAULT asks cuDNN's fallback heuristics, seen 50 times slower
+            # (github.com/microsoft/onnxruntime/issues/22705)
+            options={"cudnn_conv_algo_search": "EXHAUSTIVE"},
+            exact={"use_tf32": "0"},
+            known=CUDA_OPTIONS,
+            device="cuda",
+            install="'onnxcp[gpu]'",
+            libraries="CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        ),
+        Provider(
+            "tensorrt",
+            "TensorrtExecutionProvider",
+            REDUCED,
+            device="cuda",
+            install="'onnxcp[gpu]'",
+            libraries="TensorRT: pip install tensorrt; and CUDA: pip install "
+            "'onnxruntime-gpu[cuda,cudnn]'",
+        ),
+        Provider(
+            "openvino",
+            "OpenVINOExecutionProvider",
+            REDUCED,
+            threads="num_of_threads",
+            install="onnxruntime-openvino",
+        ),
+        Provider("directml", "DmlExecutionProvider", REDUCED, install="onnxruntime-directml"),
+        Provider("coreml", "CoreMLExecutionProvider", REDUCED, install="onnxruntime (on macOS)"),
+        Provider("xnnpack", "XnnpackExecutionProvider", REDUCED),
+        Provider("migraphx", "MIGraphXExecutionProvider", REDUCED, install="onnxruntime-migraphx"),
+        Provider("qnn", "QNNExecutionProvider", REDUCED, install="onnxruntime-qnn"),
+    )
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where models run: a provider, its options, and threads (0: the runtime's choice)."""
+    """Where models run: a provider, its options, and threads (0: the runtime's choice).
+
+    `others` may take nodes that the provider does not, in this order.
+    """
 
     provider: Provider
     threads: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[Provider, ...] = ()
 
     @classmethod
     def named(
-        cls, name: str, threads: int = 0, options: Mapping[str, str] | None = None
+        cls, names: str, threads: int = 0, options: Mapping[str, str] | None = None
     ) -> "Target":
-        """Raises UsageError for an unknown provider or a negative thread count."""
-        if name not in PROVIDERS:
-            raise UsageError(f"--provider {name}: unknown; choose one of {', '.join(PROVIDERS)}")
+        """A provider by name, or several as in "xnnpack,cpu" where others may help out.
+
+        Raises:
+            UsageError: an unknown provider or option, or a negative thread count.
+            MissingPackage: a provider that only the runtime could know, and it is not there.
+        """
+        first, *others = [_row(name.strip().lower()) for name in names.split(",")]
         if threads < 0:
             raise UsageError(f"--threads {threads}: give 1 or more, or 0 for the runtime's choice")
-        return cls(PROVIDERS[name], threads, options or {})
+        if first.known is not None:
+            for key, value in (options or {}).items():
+                _check(first, key, value)
+        return cls(first, threads, options or {}, tuple(others))
+
+    @classmethod
+    def recorded(cls, names: str, threads: int, options: Mapping[str, str]) -> "Target":
+        """A target as a file names it, which the runtime here need not have."""
+        first, *others = [
+            PROVIDERS.get(name) or Provider(name, name + SUFFIX, REDUCED)
+            for name in names.split(",")
+        ]
+        return cls(first, threads, options, tuple(others))
+
+    @property
+    def name(self) -> str:
+        """As it is asked for on the command line."""
+        return ",".join(row.name for row in (self.provider, *self.others))
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All options that the provider is given."""
+        row = self.provider
+        threads = {row.threads: str(self.threads)} if row.threads and self.threads else {}
+        return {**row.options, **threads, **self.options}
 
     @property
     def unhurried(self) -> "Target":
-        """The same with all cores: for outputs whose time does not matter."""
-        return Target(self.provider, 0, self.options)
+        """The same with all cores and no graph: for outputs whose time does not matter."""
+        return replace(self, threads=0).without(GRAPH)
+
+    @property
+    def exact(self) -> "Target":
+        """The same in full precision, unless options say otherwise: for outputs that are
+        compared."""
+        return replace(self, options={**self.provider.exact, **self.options})
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether timed runs replay a CUDA graph."""
+        return self.settings.get(GRAPH) == "1"
+
+    def without(self, option: str) -> "Target":
+        """The same without one of the options."""
+        return replace(self, options={k: v for k, v in self.options.items() if k != option})
 
     @property
     def block(self) -> int:
@@ -95,126 +197,33 @@ class Target:
         return self.provider.tolerance[np.dtype(dtype).name]
 
 
-class Runner:
-    """A model ready to run. Calling it takes feeds by input name, returns all outputs."""
-
-    def __init__(self, session: Any, where: str = "the model") -> None:
-        self._session, self._where = session, where
-        self.outputs: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
-        self.inputs: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
-
-    def __call__(self, feeds: Feeds) -> list[np.ndarray]:
-        """Raises ModelError if the runtime refuses the feeds or fails."""
-        with _as_model_error(f"running {self._where}"):
-            results: list[np.ndarray] = self._session.run(None, dict(feeds))
-        return results
+def _row(name: str) -> Provider:
+    """A provider's row; one of its own for what only the installed runtime knows."""
+    if name in PROVIDERS:
+        return PROVIDERS[name]
+    offered = by_name(available())
+    if name not in offered:
+        known = dict.fromkeys((*PROVIDERS, *offered))
+        raise UsageError(f"--provider {name}: unknown; choose one of {', '.join(known)}")
+    return Provider(name, offered[name], REDUCED)
 
 
-def open_runner(source: Path | bytes, target: Target) -> Runner:
-    """Start a session on a model file or a serialized model.
-
-    Raises:
-        MissingPackage: ONNX Runtime is not installed.
-        ProviderError: the session does not run on the provider asked for.
-        ModelError: the runtime can not load the model.
-    """
-    ort = runtime()
-    row = target.provider
-    if row.ort_name not in ort.get_available_providers():
-        have = ", ".join(ort.get_available_providers())
-        raise ProviderError(
-            f"provider {row.name}: this ONNX Runtime has no {row.ort_name} (it has {have}); "
-            "install the build that does: pip uninstall onnxruntime; pip install 'onnxcp[gpu]'"
-        )
-    chosen = [(row.ort_name, {**row.options, **target.options})]
-    model = source if isinstance(source, bytes) else str(source)
-    where = "the model" if isinstance(source, bytes) else str(source)
-    with _as_model_error(f"loading {where}"):
-        session = ort.InferenceSession(model, _session_options(ort, target), providers=chosen)
-    if session.get_providers()[0] != row.ort_name:
-        raise ProviderError(
-            f"provider {row.name}: {row.ort_name} did not load and ONNX Runtime fell back to "
-            f"{session.get_providers()[0]}; check its driver and libraries"
-        )
-    return Runner(session, where)
+def by_name(ort_names: Iterable[str]) -> dict[str, str]:
+    """The runtime's names of providers that run models here, by the names used here."""
+    ours = {row.ort_name: row.name for row in PROVIDERS.values()}
+    found = {ours.get(n, n.removesuffix(SUFFIX).lower()): n for n in ort_names}
+    return {name: n for name, n in found.items() if name not in ELSEWHERE}
 
 
-def _session_options(ort: ModuleType, target: Target) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = target.threads
-    options.inter_op_num_threads = 1
-    # Threads of one session must not spin while the other one of a comparison runs.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if target.provider.name != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    return options
-
-
-def available() -> tuple[str, ...]:
-    """The runtime's names of the providers it was built with."""
-    return tuple(runtime().get_available_providers())
-
-
-def runtime() -> ModuleType:
-    """The onnxruntime module. Raises MissingPackage with the command that installs it."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingPackage(INSTALL) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise MissingPackage(INSTALL)
-    module: ModuleType = onnxruntime
-    return module
-
-
-@contextlib.contextmanager
-def _as_model_error(doing: str) -> Iterator[None]:
-    """The runtime's exceptions share no base but RuntimeError; their texts hold the cause."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{doing}: ONNX Runtime says: {_cause(error)}") from error
-    except Exception as error:
-        if type(error).__module__.startswith("onnxruntime"):
-            raise ModelError(f"{doing}: ONNX Runtime says: {_cause(error)}") from error
-        raise
-
-
-def _cause(error: Exception) -> str:
-    """In one line, without the "[ONNXRuntimeError] : 1 : FAIL : " before it."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
-
-
-def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
-    return frozenset(_of_cpu("flags", "Features").split())
-
-
-def cpu_name() -> str:
-    """The CPU as Linux, else Python, names it."""
-    return _of_cpu("model name").strip() or platform.processor() or platform.machine()
-
-
-def _of_cpu(*starts: str) -> str:
-    """What Linux says of the first CPU on the line that starts so; empty where it does not."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return ""
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line for line in lines if line.startswith(starts)), "").partition(":")[2]
-
-
-def environment(target: Target) -> dict[str, Any]:
-    """What a timing depends on, for the record."""
-    wanted = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd")
-    return {
-        "platform": platform.platform(),
-        "python": sys.version.split()[0],
-        "onnxruntime": str(runtime().__version__),
-        "machine": platform.machine(),
-        "cpu": cpu_name(),
-        "cpu_flags": [flag for flag in wanted if flag in cpu_flags()],
-        "channel_block": target.block,
-    }
+def _check(row: Provider, key: str, value: str) -> None:
+    """Raises UsageError for an option that the provider does not have, or a wrong value."""
+    known = row.known or {}
+    shown = f"--provider-option {key}={value}"
+    if key not in known:
+        choices = f"choose one of {', '.join(known)}" if known else "it takes none; leave it out"
+        raise UsageError(f"{shown}: provider {row.name} has no such option; {choices}")
+    kind = known[key]
+    if isinstance(kind, tuple) and value not in kind:
+        raise UsageError(f"{shown}: give one of {', '.join(kind)}")
+    if kind == WHOLE and not value.removeprefix("-").isdecimal():
+        raise UsageError(f"{shown}: give {WHOLE}")

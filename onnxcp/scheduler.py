@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxcp import __version__, store
 from onnxcp.errors import ClusterError, MissingPackage
-from onnxcp.providers import runtime
+from onnxcp.runtime import runtime
 
 if TYPE_CHECKING:
     from distributed import Client

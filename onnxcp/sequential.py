@@ -24,8 +24,8 @@ from onnxcp.forms.grouped import parts
 from onnxcp.forms.norm import RIDGE, flat, unflat
 from onnxcp.job import Job
 from onnxcp.plan import Plan
-from onnxcp.providers import Runner
 from onnxcp.rewrite import only, rewrite
+from onnxcp.sessions import Runner
 from onnxcp.sites import Site
 from onnxcp.task import Aim
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from onnxcp.cluster import Cluster, Parcel
 from onnxcp.files import data_file
-from onnxcp.providers import Runner, Target, open_runner
+from onnxcp.providers import Target
 from onnxcp.samples import Batching, Samples
+from onnxcp.sessions import Runner, open_runner
 from onnxcp.tensors import Feeds
 
 CHUNKS = 4  # for every thread of the cluster, so that all end at about the same time

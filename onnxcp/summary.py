@@ -10,13 +10,13 @@ from onnxcp import __version__, files
 from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
+from onnxcp.environment import environment
 from onnxcp.forms import FORMS
 from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
 from onnxcp.latency import Latency
 from onnxcp.outcome import Outcome
 from onnxcp.plan import Choice, Plan
-from onnxcp.providers import environment
 from onnxcp.report.record import (
     KEPT,
     CheckRecord,
@@ -40,7 +40,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         verdict=decision.words,
         model=_model(job, sites, decision.exit_code),
         environment=environment(job.settings.target),
-        provider=job.settings.target.provider.name,
+        provider=job.settings.target.name,
         precision=_precision(job),
         settings=_settings(job, outcome),
         sites=sites,
@@ -200,7 +200,7 @@ def _latency(job: Job, outcome: Outcome) -> LatencyRecord | None:
         speedup_ci=(ratio.low, ratio.high),
         turns=len(before.seconds),
         threads=job.settings.target.threads,
-        provider=job.settings.target.provider.name,
+        provider=job.settings.target.name,
         shapes=dict(job.inputs.shapes),
     )
 

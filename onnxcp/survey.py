@@ -7,8 +7,9 @@ from pathlib import Path
 
 from onnxcp import files, shapes, sites
 from onnxcp.constants import Constants
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
+from onnxcp.sessions import open_runner
 from onnxcp.sites import Site, Skip
 from onnxcp.tensors import Feeds, Shape, known_shapes
 

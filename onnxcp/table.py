@@ -7,6 +7,7 @@ the table's `scale`.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import Any
 
 from onnxcp.benchmark import Speedup
 from onnxcp.context import Context
+from onnxcp.environment import environment
 from onnxcp.errors import TableError
 from onnxcp.latency import Latency, Measured
 from onnxcp.plan import Choice
-from onnxcp.providers import PROVIDERS, Target, environment
+from onnxcp.providers import Target
 
 TABLE_VERSION = 1
 DISAGREEMENT = 0.15  # of predicted and measured time of a whole model: above, it is said
 LEAST_SCALE = 0.01
-MATTERS = ("machine", "cpu", "cpu_flags", "onnxruntime")  # of the environment
+# what matters of the environment
+MATTERS = ("machine", "cpu", "cpu_flags", "onnxruntime", "gpu", "driver", "cudnn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Table:
 
     @property
     def target(self) -> Target:
-        return Target(PROVIDERS[self.provider], self.threads, self.options)
+        return Target.recorded(self.provider, self.threads, self.options)
 
     def foreign(self) -> list[str]:
         """In what this machine differs from the one that was measured; nothing if in nothing."""
@@ -159,8 +162,10 @@ def from_document(document: Mapping[str, Any]) -> Table:
     )
     times = [table.total, *(row.dense for row in rows.values())]
     times += [m.seconds for row in rows.values() for m in row.tried]
-    if not all(0 < time < float("inf") for time in times) or table.provider not in PROVIDERS:
+    if not all(0 < time < float("inf") for time in times):
         raise ValueError("times must be positive")
+    if not re.fullmatch("[a-z0-9]+(,[a-z0-9]+)*", table.provider):
+        raise ValueError("a provider has a name")
     return table
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from onnxcp import files
 from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
+from onnxcp.environment import environment
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Sources, prepare
 from onnxcp.progress import Progress
-from onnxcp.providers import Runner, Target, environment, open_runner
+from onnxcp.providers import Target
+from onnxcp.sessions import Runner, open_runner
 from onnxcp.tensors import Feeds
 
 MOST_TURNS = 100_000

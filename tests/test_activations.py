@@ -16,7 +16,8 @@ from onnxcp.errors import DataError, UsageError
 from onnxcp.forms.grouped import parts
 from onnxcp.forms.norm import Norm, flat
 from onnxcp.latency import dense_stage
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
+from onnxcp.sessions import open_runner
 from onnxcp.sites import Layer, Site
 from onnxcp.tensors import Feeds
 from tests.tiny import chain_model

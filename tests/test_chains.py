@@ -7,7 +7,8 @@ import pytest
 from onnxcp.chains import chain_nodes
 from onnxcp.conv import Geometry, Stage, pointwise, with_bias
 from onnxcp.forms import FORMS
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
+from onnxcp.sessions import open_runner
 from tests.tiny import chain_model
 
 CPU = Target.named("cpu", threads=1)

@@ -9,7 +9,8 @@ from onnxcp.context import Graph
 from onnxcp.errors import UsageError
 from onnxcp.latency import chain_of
 from onnxcp.plan import Choice
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
+from onnxcp.sessions import open_runner
 
 CPU = Target.named("cpu", threads=1)
 RNG = np.random.default_rng(0)

@@ -9,12 +9,14 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
-    "errors arrays",
+    "errors arrays machine",
+    "runtime",
+    "providers",
     "conv tensors progress places seeds ladder",
     "chains constants nested shapes preprocess",
     "products",
     "external samples",
-    "forms files sites data providers benchmark plan",
+    "forms files sites data sessions environment benchmark plan",
     "activations accuracy rewrite verify search inputs quantize finetune",
     "context",
     "latency",
@@ -45,7 +47,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "threadpoolctl": "task",
     "distributed": "scheduler",
     "PIL": "preprocess",
-    "onnxruntime": "providers quantize",
+    "onnxruntime": "runtime quantize",
     "torch": "finetune forms",
     "optuna": "search",
     "matplotlib": "report",

@@ -77,8 +77,9 @@ def on_a_target(model, modules, absent):
     from onnxcp.forms import FORMS
     from onnxcp.forms.grouped import drawn
     from onnxcp.inputs import Sources, prepare
-    from onnxcp.providers import Target, open_runner
+    from onnxcp.providers import Target
     from onnxcp.rewrite import rewrite
+    from onnxcp.sessions import open_runner
     from onnxcp.survey import survey
 
     loaded, target = files.load(pathlib.Path(model)), Target.named("cpu", threads=1)

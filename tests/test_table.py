@@ -95,7 +95,7 @@ BAD = {
     "of a later version": (damaged(latency_version=9), "version 9, not 1", WORDS),
     "without rows": (damaged(rows=None), "not a latency table", WORDS),
     "with a time of nothing": (damaged(total=0.0), "not a latency table", WORDS),
-    "of an unknown provider": (damaged(provider="abacus"), "not a latency table", WORDS),
+    "of a provider without a name": (damaged(provider="../x"), "not a latency table", WORDS),
 }
 
 

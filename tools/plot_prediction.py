@@ -26,10 +26,11 @@ from onnxcp.latency import steps
 from onnxcp.menus import make_menu
 from onnxcp.profiling import contexts
 from onnxcp.progress import silent
-from onnxcp.providers import Target, open_runner
+from onnxcp.providers import Target
 from onnxcp.search.curve import Point, fit
 from onnxcp.search.frontier import frontier
 from onnxcp.searching import effort_for
+from onnxcp.sessions import open_runner
 from onnxcp.settings import Settings
 
 CHANGES = np.geomspace(0.004, 0.25, 10)  # predicted squared changes of the output
@@ -94,8 +95,7 @@ def rows(job: Job) -> list[Row]:
 def faster(job: Job, path: Path) -> float:
     """By how much a model is faster than the original; taken in turns."""
     target, feeds = job.settings.target, job.inputs.timed
-    before, after = open_runner(job.model.path, target), open_runner(path, target)
-    runs = [lambda: before(feeds), lambda: after(feeds)]
+    runs = [open_runner(p, target).bound(feeds) for p in (job.model.path, path)]
     return speedup(*take_turns(runs, time.perf_counter, turns=1000, seconds=4)).ratio
 
 

@@ -1,0 +1,134 @@
+"""What this machine is: its CPU, and the NVIDIA GPUs that its driver offers.
+
+Asked of the operating system and of the driver itself, so that it can be told without any
+runtime, and where a runtime does not load.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+DRIVERS = {"Linux": "libcuda.so.1", "Windows": "nvcuda.dll"}
+NO_DEVICE, TOO_OLD = 100, (35, 803)  # results of cuInit
+MAJOR, MINOR = 75, 76  # attributes of a device: its compute capability
+NO_GPU = "no NVIDIA GPU"
+DRIVER_REMEDY = "install the NVIDIA driver, give the container its GPU, or choose --provider cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA device; `capability` as in "9.0"."""
+
+    name: str
+    bytes: int
+    capability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nvidia:
+    """What the driver says. `cuda` is the newest CUDA it serves, as in (13, 0); `problem` why
+    no device can be used, or None."""
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str = ""
+    cuda: tuple[int, int] | None = None
+    problem: str | None = None
+
+
+@functools.cache
+def nvidia() -> Nvidia:
+    """Ask the NVIDIA driver for its devices."""
+    library = DRIVERS.get(platform.system(), "")
+    try:
+        driver = ctypes.CDLL(library) if library else None
+    except OSError:
+        driver = None
+    if driver is None:
+        return Nvidia(problem=f"{NO_GPU}: the driver's library {library or 'libcuda'} is not there")
+    return _asked(driver)
+
+
+def _asked(driver: ctypes.CDLL) -> Nvidia:
+    state = driver.cuInit(0)
+    number = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(number))
+    cuda = (number.value // 1000, number.value % 1000 // 10)
+    if state != 0:
+        why = "no device" if state == NO_DEVICE else f"cuInit gives {state}"
+        why = "the driver is too old for this kernel or container" if state in TOO_OLD else why
+        return Nvidia((), _driver_version(), cuda, f"{NO_GPU}: {why}")
+    driver.cuDeviceGetCount(ctypes.byref(number))
+    gpus = tuple(_gpu(driver, index) for index in range(number.value))
+    return Nvidia(gpus, _driver_version(), cuda, None if gpus else f"{NO_GPU}: no device")
+
+
+def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
+    device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    version = [ctypes.c_int(), ctypes.c_int()]
+    for value, attribute in zip(version, (MAJOR, MINOR), strict=True):
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return Gpu(name.value.decode(), size.value, ".".join(str(v.value) for v in version))
+
+
+def _driver_version() -> str:
+    """As Linux tells it; empty where it does not."""
+    told = _text(Path("/proc/driver/nvidia/version"))
+    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", told)
+    return found.group(1) if found else ""
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
+    return frozenset(_of_cpu("flags", "Features").split())
+
+
+def cpu_name() -> str:
+    """The CPU as Linux, else Python, names it."""
+    return _of_cpu("model name").strip() or platform.processor() or platform.machine()
+
+
+def cores() -> float:
+    """Logical cores that this process may use; a container's quota may be a fraction."""
+    try:
+        allowed = float(len(os.sched_getaffinity(0)))
+    except AttributeError:  # not Linux
+        allowed = float(os.cpu_count() or 1)
+    quota, _, period = _text(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
+    if not (quota.isdigit() and period.strip().isdigit()):
+        return allowed
+    return min(allowed, int(quota) / int(period))
+
+
+def physical_cores() -> int | None:
+    """Cores without their hyper-threads, as Linux tells; None where it does not."""
+    told = _text(Path("/proc/cpuinfo"))
+    pairs = re.findall(r"physical id\s*: (\d+).*?core id\s*: (\d+)", told, re.DOTALL)
+    return len(set(pairs)) or None
+
+
+def memory_bytes() -> int | None:
+    """Main memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _of_cpu(*starts: str) -> str:
+    """What Linux says of the first CPU on the line that starts so; empty where it does not."""
+    lines = _text(Path("/proc/cpuinfo")).splitlines()
+    return next((line for line in lines if line.startswith(starts)), "").partition(":")[2]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
