@@ -1,24 +1,27 @@
-"""What `benchmark` does: time one model, or two in turns."""
+"""What `benchmark` does: time one model, or two in turns, at one batch size or several."""
 
-import json
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from onnxcp import files
 from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
 from onnxcp.environment import environment
 from onnxcp.errors import UsageError
-from onnxcp.inputs import Sources, prepare
+from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
-from onnxcp.sessions import Runner, open_runner
-from onnxcp.tensors import Feeds
+from onnxcp.sessions import open_runner
+from onnxcp.tensors import Shape
 
-MOST_TURNS = 100_000
-FIGURES = ("mean", "min", "p50", "p90", "p95", "p99", "std")
+MOST_TURNS = 1_000_000
+LONGEST = 86_400.0  # seconds at one batch size
+TRIAL = 3  # turns that tell how many fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +32,60 @@ class Length:
     iterations: int
     seconds: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds <= LONGEST:
+            raise UsageError(f"--duration {self.seconds:g}: give 0 to {LONGEST:.0f} seconds")
+        if not 0 <= self.warmup <= MOST_TURNS:
+            raise UsageError(f"--warmup {self.warmup}: give 0 to {MOST_TURNS}")
+        if not 8 <= self.iterations <= MOST_TURNS:
+            raise UsageError(f"--iterations {self.iterations}: give 8 to {MOST_TURNS}")
+
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """One or two models' timings, and the ratio of the first to the second."""
+class Run:
+    """All models at one batch size, in turns."""
 
-    models: tuple[str, ...]
-    timings: tuple[Timing, ...]
     batch: int
-    environment: dict[str, Any]
-    threads: int
+    shapes: dict[str, Shape]
+    timings: tuple[Timing, ...]
 
     @property
     def speedup(self) -> Speedup | None:
+        """Of the second model over the first, where there are two."""
         return speedup(*self.timings) if len(self.timings) == 2 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One or two models at every batch size asked for."""
+
+    models: tuple[str, ...]
+    runs: tuple[Run, ...]
+    target: Target
+    environment: dict[str, Any]
+
+
+def batch_sizes(text: str | None) -> tuple[int | None, ...]:
+    """`8` or `1,8,32` as numbers; (None,), what the model or 1 says, for nothing.
+
+    Raises:
+        UsageError: not such a list.
+    """
+    if text is None:
+        return (None,)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--batch {text}: give a number from 1, or several as 1,8,32")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
 def run(
-    paths: Sequence[Path], sources: Sources, target: Target, length: Length, progress: Progress
+    paths: Sequence[Path],
+    sources: Sources,
+    target: Target,
+    length: Length,
+    progress: Progress,
+    batches: Sequence[int | None] = (None,),
 ) -> Timed:
     """Time models on the same feeds.
 
@@ -55,83 +94,52 @@ def run(
         OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
     """
     models = [files.load(path) for path in paths]
+    given = [_inputs(models, replace(sources, batch=batch)) for batch in batches]
+    runners = [open_runner(path, target) for path in paths]
+    runs = []
+    for inputs in given:
+        batch = next((shape[0] for shape in inputs.shapes.values() if shape), 1)
+        timings = _time([r.bound(inputs.timed) for r in runners], length, progress, batch)
+        runs.append(Run(batch, dict(inputs.shapes), timings))
+    return Timed(tuple(str(p) for p in paths), tuple(runs), target, environment(target))
+
+
+def _inputs(models: Sequence[files.Model], sources: Sources) -> Inputs:
+    """What is fed, which all models have to take."""
     names = [sorted(s.name for s in m.inputs) for m in models]
     if names[0] != names[-1]:
         raise UsageError(
-            f"{paths[0]} and {paths[-1]} take different inputs ({', '.join(names[0])} and "
-            f"{', '.join(names[-1])}); compare models of the same interface"
+            f"{models[0].path} and {models[-1].path} take different inputs "
+            f"({', '.join(names[0])} and {', '.join(names[-1])}); compare models of the same "
+            "interface"
         )
-    feeds = prepare(models[0].inputs, sources).timed
-    runners = [open_runner(path, target) for path in paths]
-    timings = _time(runners, feeds, length, progress)
-    batch = next((len(a) for a in feeds.values() if a.ndim), 1)
-    shown = tuple(str(p) for p in paths)
-    return Timed(shown, timings, batch, environment(target), target.threads)
+    found = [prepare(model.inputs, sources) for model in models]
+    for name in names[0]:
+        kinds = [_shown(inputs.timed[name]) for inputs in found]
+        if kinds[0] != kinds[-1]:
+            raise UsageError(
+                f"input {name} is {kinds[0]} in {models[0].path} and {kinds[-1]} in "
+                f"{models[-1].path}; compare models of the same interface, or pass --input-shape"
+            )
+    return found[0]
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.dtype} {'x'.join(map(str, array.shape))}"
 
 
 def _time(
-    runners: Sequence[Runner], feeds: Feeds, length: Length, progress: Progress
+    subjects: Sequence[Callable[[], object]], length: Length, progress: Progress, batch: int
 ) -> tuple[Timing, ...]:
     """As many turns as the longer of the two lengths asks for, by a first estimate."""
-    subjects = [_bound(runner, feeds) for runner in runners]
-    clock = time.perf_counter
-    trial = take_turns(subjects, clock, turns=3, warmup=max(1, length.warmup))
+    clock, phase = time.perf_counter, f"benchmark, batch {batch}"
+    trial = take_turns(subjects, clock, turns=TRIAL, warmup=max(1, length.warmup))
     each = sum(t.median for t in trial)
-    wanted = round(min(MOST_TURNS, length.seconds / each))
-    turns = min(MOST_TURNS, max(length.iterations, wanted))
+    turns = min(MOST_TURNS, max(length.iterations, math.ceil(length.seconds / each)))
     return take_turns(
         subjects,
         clock,
         turns=turns,
         warmup=0,
-        progress=lambda done: progress("benchmark", done, turns),
+        progress=lambda done: progress(phase, done, turns),
     )
-
-
-def _bound(runner: Runner, feeds: Feeds) -> Callable[[], object]:
-    return lambda: runner(feeds)
-
-
-def as_json(timed: Timed) -> str:
-    """Figures in milliseconds, throughput in samples a second."""
-    rows = [
-        {"model": m, "milliseconds": t.milliseconds(), "throughput": timed.batch / t.median}
-        for m, t in zip(timed.models, timed.timings, strict=True)
-    ]
-    ratio = timed.speedup
-    found = None if ratio is None else {"ratio": ratio.ratio, "ci": [ratio.low, ratio.high]}
-    document = {
-        "models": rows,
-        "speedup": found,
-        "verdict": None if ratio is None else ratio.verdict(),
-        "turns": len(timed.timings[0].seconds),
-        "batch": timed.batch,
-        "threads": timed.threads,
-        "environment": timed.environment,
-    }
-    return json.dumps(document, indent=2)
-
-
-def as_text(timed: Timed) -> str:
-    """A column of milliseconds for every model, and the ratio of two."""
-    turns = len(timed.timings[0].seconds)
-    lines = [f"{chr(ord('A') + i)}: {name}" for i, name in enumerate(timed.models)]
-    lines += ["", f"{turns} runs each, batch {timed.batch}, milliseconds"]
-    lines.append(
-        f"{'':<12}" + "".join(f"{chr(ord('A') + i):>12}" for i in range(len(timed.models)))
-    )
-    figures = [t.milliseconds() for t in timed.timings]
-    lines += [f"{key:<12}" + "".join(f"{f[key]:>12.4f}" for f in figures) for key in FIGURES]
-    rates = "".join(f"{timed.batch / t.median:>12.1f}" for t in timed.timings)
-    lines.append(f"{'samples/s':<12}{rates}")
-    if any(t.is_noisy for t in timed.timings):
-        lines += [
-            "",
-            "noisy: half of the runs spread over more than 20 % of the median; close"
-            " other programs, or raise --duration",
-        ]
-    ratio = timed.speedup
-    if ratio is not None:
-        words = ratio.verdict() if not ratio.is_clear else f"B is {ratio.verdict()} than A"
-        lines += ["", f"{words} (A/B {ratio.ratio:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f})"]
-    return "\n".join(lines)

@@ -31,6 +31,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "judging",
     "settings",
     "job listing timing comparison curves outcome",
+    "baseline",
+    "timesheet",
     "court decision",
     "menus sequential summary pareto",
     "searching",

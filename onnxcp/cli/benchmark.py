@@ -1,12 +1,16 @@
 """`onnxcp benchmark`: how fast one model is, or which of two is faster."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnxcp.cli import options
 from onnxcp.cli.console import errors_as_lines, progress_shown
+
+if TYPE_CHECKING:
+    from onnxcp.baseline import Change
+    from onnxcp.timing import Timed
 
 
 def benchmark(
@@ -18,16 +22,40 @@ def benchmark(
     preprocess: options.Preprocess = "none",
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
+    cuda_graph: options.CudaGraph = None,
     threads: options.Threads = 0,
-    batch: options.Batch = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", metavar="N[,N...]", help="Sizes of a dynamic batch; default 1."),
+    ] = None,
     input_shape: options.InputShape = [],  # noqa: B006
-    warmup: Annotated[
-        int, typer.Option("--warmup", metavar="N", min=0, help="Runs not counted.")
-    ] = 10,
-    iterations: options.Iterations = 100,
+    warmup: Annotated[int, typer.Option("--warmup", metavar="N", help="Runs not counted.")] = 10,
+    iterations: Annotated[
+        int, typer.Option("--iterations", metavar="N", help="Run at least N times.")
+    ] = 100,
     duration: Annotated[
-        float, typer.Option("--duration", metavar="S", min=0.0, help="Run at least S seconds.")
+        float, typer.Option("--duration", metavar="S", help="Run at least S seconds.")
     ] = 3.0,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", metavar="FILE", help="Compare with what --report wrote before."),
+    ] = None,
+    fail_if_slower: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-if-slower",
+            metavar="5%",
+            help="Exit with 1 if slower by more: than the baseline, else OTHER than MODEL.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.json", help="Write the figures.")
+    ] = None,
+    export_times: Annotated[
+        Path | None,
+        typer.Option("--export-times", metavar="FILE", help="Write every run's time: .json, .csv."),
+    ] = None,
+    overwrite: options.Overwrite = False,
     seed: options.Seed = 0,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -35,12 +63,74 @@ def benchmark(
 ) -> None:
     """Time one model, or two in turns with the ratio and its 95 % interval."""
     with errors_as_lines(verbose):
-        from onnxcp import timing
+        from onnxcp import baseline as earlier
+        from onnxcp import timesheet, timing
+        from onnxcp.files import write_text
 
-        target = options.target(provider, provider_option, threads)
-        sources = options.sources(data, preprocess, batch, input_shape, seed=seed)
+        target = options.target(provider, provider_option, threads, cuda_graph)
+        sources = options.sources(data, preprocess, None, input_shape, seed=seed)
         models = [model] if other is None else [model, other]
-        limits = timing.Length(warmup, iterations, duration)
+        length, batches = timing.Length(warmup, iterations, duration), timing.batch_sizes(batch)
+        limit = _limit(fail_if_slower, is_compared=baseline is not None or other is not None)
+        before = None if baseline is None else earlier.from_file(baseline)
+        _reserve(report, export_times, overwrite=overwrite, keep=(*models, baseline))
         with progress_shown(quiet, verbose) as progress:
-            timed = timing.run(models, sources, target, limits, progress)
-        typer.echo(timing.as_json(timed) if json else timing.as_text(timed))
+            timed = timing.run(models, sources, target, length, progress, batches)
+        changes = _changes(timed, before, baseline)
+        if report is not None:
+            write_text(report, timesheet.to_json(timed, changes))
+        if export_times is not None:
+            write_text(export_times, timesheet.times(timed, export_times.suffix))
+        show = timesheet.to_json if json else timesheet.to_text
+        typer.echo(show(timed, changes).rstrip("\n"))
+        _judge(limit, timed, changes)
+
+
+def _limit(text: str | None, *, is_compared: bool) -> float | None:
+    from onnxcp.baseline import parse_limit
+    from onnxcp.errors import UsageError
+
+    if text is not None and not is_compared:
+        raise UsageError(f"--fail-if-slower {text}: than what? give OTHER, or --baseline FILE")
+    return None if text is None else parse_limit(text)
+
+
+def _reserve(
+    report: Path | None, times: Path | None, *, overwrite: bool, keep: tuple[Path | None, ...]
+) -> None:
+    from onnxcp.errors import UsageError
+    from onnxcp.files import reserve
+
+    for option, path, kinds in (
+        ("--report", report, (".json",)),
+        ("--export-times", times, (".json", ".csv")),
+    ):
+        if path is None:
+            continue
+        if path.suffix not in kinds:
+            raise UsageError(f"{option} {path}: name a file that ends in {' or '.join(kinds)}")
+        reserve(
+            path, overwrite=overwrite, keep=tuple(k for k in (*keep, report) if k and k is not path)
+        )
+
+
+def _changes(timed: "Timed", before: dict[str, Any] | None, where: Path | None) -> "list[Change]":
+    from onnxcp.baseline import since
+
+    return [] if before is None else since(before, timed, str(where))
+
+
+def _judge(limit: float | None, timed: "Timed", changes: "list[Change]") -> None:
+    """Exit with 1 where something is slower than it may be."""
+    from onnxcp.baseline import of_two
+
+    if limit is None:
+        return
+    for change in changes or of_two(timed):
+        if change.exceeds(limit):
+            typer.echo(
+                f"FAILED batch {change.batch}: {change.slower:.1%} slower, --fail-if-slower "
+                f"allows {limit:.1%}",
+                err=True,
+            )
+            raise typer.Exit(1)

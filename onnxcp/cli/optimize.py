@@ -122,6 +122,7 @@ def optimize(
     ] = None,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
+    cuda_graph: options.CudaGraph = None,
     threads: options.Threads = 0,
     batch: options.Batch = None,
     input_shape: options.InputShape = [],  # noqa: B006
@@ -172,7 +173,7 @@ def optimize(
         settings = Settings(
             model=model,
             output=written,
-            target=options.target(provider, provider_option, threads),
+            target=options.target(provider, provider_option, threads, cuda_graph),
             sources=options.sources(
                 data,
                 preprocess,

@@ -43,6 +43,14 @@ ProviderOption = Annotated[
     list[str],
     typer.Option("--provider-option", metavar="K=V", help="Passed to the provider. Repeatable."),
 ]
+CudaGraph = Annotated[
+    bool | None,
+    typer.Option(
+        "--cuda-graph/--no-cuda-graph",
+        help="Time replays of a CUDA graph, without the launches of single kernels.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int, typer.Option("--threads", metavar="N", help="Threads of the runtime; 0: its own choice.")
 ]
@@ -167,16 +175,24 @@ def seconds(text: str | None) -> float | None:
     return found
 
 
-def target(provider: str, options: list[str], threads: int) -> "Target":
-    """Raises UsageError for an unknown provider, or an option that is no K=V."""
+def target(
+    provider: str, options: list[str], threads: int, cuda_graph: bool | None = None
+) -> "Target":
+    """Raises UsageError for an unknown provider, an option that is no K=V, or a CUDA graph on
+    another provider."""
     from onnxcp.errors import UsageError
-    from onnxcp.providers import Target
+    from onnxcp.providers import GRAPH, Target
 
     pairs = [text.partition("=") for text in options]
     for key, equals, _ in pairs:
         if not key or not equals:
             raise UsageError(f"--provider-option {key + equals!r}: write it as KEY=VALUE")
-    return Target.named(provider, threads, {key: value for key, _, value in pairs})
+    given = {key: value for key, _, value in pairs}
+    if cuda_graph is not None:
+        if provider != "cuda":
+            raise UsageError(f"--cuda-graph: provider {provider} has none; add --provider cuda")
+        given[GRAPH] = str(int(cuda_graph))
+    return Target.named(provider, threads, given)
 
 
 def reserve_reports(reports: list[Path], *, overwrite: bool, keep: tuple[Path, ...]) -> None:

@@ -20,6 +20,7 @@ def profile(
     ] = "auto",
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
+    cuda_graph: options.CudaGraph = None,
     threads: options.Threads = 0,
     batch: options.Batch = None,
     input_shape: options.InputShape = [],  # noqa: B006
@@ -36,7 +37,7 @@ def profile(
         from onnxcp import profiling, table
         from onnxcp.files import reserve, write_text
 
-        target = options.target(provider, provider_option, threads)
+        target = options.target(provider, provider_option, threads, cuda_graph)
         sources = options.sources([], "none", batch, input_shape, seed=seed)
         reserve(output, overwrite=overwrite, keep=(model,))
         with progress_shown(quiet, verbose) as progress:
