@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxcp.benchmark import Speedup, median_interval
+from onnxcp.benchmark import NO_DIFFERENCE, Speedup, median_interval
 from onnxcp.errors import TableError, UsageError
 from onnxcp.timing import Run, Timed
 
@@ -32,7 +32,7 @@ class Change:
 
     def exceeds(self, limit: float) -> bool:
         """Whether it is over a limit, and surely a change at all."""
-        return self.slower > limit and self.low > 0
+        return self.slower > limit and self.low > NO_DIFFERENCE
 
 
 def parse_limit(text: str) -> float:

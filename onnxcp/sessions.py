@@ -43,7 +43,7 @@ class Runner:
     def __init__(
         self, session: Any, where: str, target: Target, again: Callable[[], Any] | None = None
     ) -> None:
-        self._session, self._where, self._target = session, where, target
+        self.session, self._where, self._target = session, where, target
         self._again = again  # opens the session that timed runs use, where it is another
         self.outputs: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
         self.inputs: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
@@ -52,7 +52,7 @@ class Runner:
         """Raises ModelError if the runtime refuses the feeds or fails, ProviderError if a
         device has no memory left."""
         with _as_our_error(f"running {self._where}", self._target):
-            results: list[np.ndarray] = self._session.run(None, dict(feeds))
+            results: list[np.ndarray] = self.session.run(None, dict(feeds))
         return results
 
     def bound(self, feeds: Feeds) -> Callable[[], None]:
@@ -61,7 +61,7 @@ class Runner:
         device = self._target.provider.device
         if device == "cpu":
             given = dict(feeds)
-            return lambda: self._timed(lambda: self._session.run(None, given))
+            return lambda: self._timed(lambda: self.session.run(None, given))
         return self.bound_on(device, feeds)
 
     def bound_on(self, device: str, feeds: Feeds) -> Callable[[], None]:
@@ -69,7 +69,7 @@ class Runner:
         number = int(self._target.settings.get("device_id", "0"))
         results = self(feeds)
         with _as_our_error(f"running {self._where}", self._target):
-            session = self._session if self._again is None else self._again()
+            session = self.session if self._again is None else self._again()
             binding, value = session.io_binding(), runtime().OrtValue.ortvalue_from_numpy
             for name, array in feeds.items():
                 binding.bind_ortvalue_input(name, value(array, device, number))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
+from onnxcp import benchmark
+from onnxcp.benchmark import Speedup, Timing, median_interval, speedup, take_turns
 
 
 class FakeClock:
@@ -63,6 +64,26 @@ def test_ten_percent_is_seen_through_noise():
         rng = np.random.default_rng(seed)
         found = speedup(Timing(tuple(noisy(rng, 1.1))), Timing(tuple(noisy(rng, 1.0))))
         assert found.low > 1
+
+
+def test_copies_that_differ_by_half_a_percent_are_not_told_apart():
+    times = [1.0 + 0.0001 * (i % 7) for i in range(200)]
+    found = speedup(Timing(tuple(1.005 * t for t in times)), Timing(tuple(times)))
+    assert found.low > 1
+    assert not found.is_clear
+
+
+def test_intervals_do_not_depend_on_how_much_is_resampled_at_once(monkeypatch):
+    old, new = (Timing(tuple(noisy(np.random.default_rng(s), 1.0))) for s in (1, 2))
+    whole = speedup(old, new)
+    monkeypatch.setattr(benchmark, "AT_ONCE", 1000)
+    assert speedup(old, new) == whole
+
+
+def test_the_interval_of_a_median_holds_it():
+    timing = Timing(tuple(noisy(np.random.default_rng(0), 1.0)))
+    low, high = median_interval(timing)
+    assert low < timing.median < high < 1.2 * low
 
 
 def test_uneven_timings_are_refused():

@@ -157,7 +157,7 @@ def test_verify_and_benchmark_take_what_optimize_wrote(model):
     assert strict.exit_code == 1
     assert "FAILED logits" in strict.stdout
     timed = onnxcp("benchmark", model, chained, "--threads", 1, "--duration", 0.2, "--json")
-    assert json.loads(timed.stdout)["speedup"]["ratio"] > 1
+    assert json.loads(timed.stdout)["runs"][0]["speedup"]["ratio"] > 1
 
 
 def test_verify_passes_a_model_against_itself(model):
