@@ -199,7 +199,8 @@ def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
     job.progress("check the surgery", 0, 1)
     dtypes = {s.kernel.dtype for s in job.sites if s.name in plan.choices}
     tolerance = max(job.settings.target.tolerance(dtype) for dtype in dtypes)
-    dense, chained = (job.judged_runner(path) for path in job.build_watched(plan))
+    target = job.settings.target.unhurried.exact
+    dense, chained = (open_runner(path, target) for path in job.build_watched(plan))
     feeds = job.inputs.checked
     verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance)
     if not verdict.ok:
