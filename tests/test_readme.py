@@ -1,9 +1,12 @@
 """The README's own commands, run as they stand."""
 
+import os
 import pathlib
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -18,16 +21,57 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("onnxcp ")
 ]
+(RECIPE,) = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+(WORKFLOW,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_commands_work_in_their_order(tmp_path, monkeypatch):
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder like this one, with what is not in it yet."""
     shutil.copytree(ROOT / "models", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def works(command):
+    ended = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert ended.exit_code == 0, f"{command}\n{ended.output}"
+
+
+def test_the_commands_work_in_their_order(checkout):
     assert len(COMMANDS) >= 4
     for command in COMMANDS:
-        ended = CliRunner().invoke(app, shlex.split(command)[1:])
-        assert ended.exit_code == 0, f"{command}\n{ended.output}"
-    assert (tmp_path / "run.md").is_file()
+        works(command)
+    assert (checkout / "run.md").is_file()
+
+
+@pytest.fixture
+def based(checkout):
+    """The same with the baseline that CI compares with."""
+    works(next(command for command in COMMANDS if "base.json" in command))
+    return checkout
+
+
+def test_the_recipe_for_ci_runs_in_a_shell(based):
+    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    ended = subprocess.run(["bash", "-c", RECIPE], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert {"fast.onnx", "run.json", "run.md", "now.json"} <= {p.name for p in based.iterdir()}
+
+
+def test_the_workflow_runs_and_uploads_what_it_made(based):
+    for command in re.findall(r"^ *(onnxcp .*)$", WORKFLOW, re.MULTILINE):
+        works(command)
+    uploaded = WORKFLOW.split("path: |")[-1].split()
+    assert all((based / name).is_file() for name in uploaded)
+
+
+def test_the_recipe_and_the_workflow_do_the_same():
+    joined = RECIPE.replace("\\\n", "")
+    said = {" ".join(line.split()) for line in joined.splitlines() if line.startswith("onnxcp ")}
+    ran = set(re.findall(r"^ *(onnxcp .*)$", WORKFLOW, re.MULTILINE))
+    assert said - ran == {"onnxcp doctor"}
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:onnxcp|tools|tests|models)/[\w./-]+)`", README))
