@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
-    "errors arrays machine",
+    "errors arrays machine libraries",
     "runtime",
     "providers",
     "conv tensors progress places seeds ladder",
@@ -17,6 +17,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
+    "proof",
     "activations accuracy rewrite verify search inputs quantize finetune",
     "context",
     "latency",
@@ -30,6 +31,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "report",
     "judging",
     "settings",
+    "doctor",
+    "diagnosis",
     "job listing timing comparison curves outcome",
     "court decision",
     "menus sequential summary pareto",
@@ -38,7 +41,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "cli",
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
-    "onnx": "external files sites products constants nested shapes chains survey rewrite context",
+    "onnx": "external files sites products constants nested shapes chains survey rewrite context proof",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
