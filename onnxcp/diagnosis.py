@@ -149,7 +149,7 @@ def _of_libraries(found: Findings) -> Iterator[Row]:
 
 def _verdict(found: Findings) -> str:
     if found.installed.problem is not None:
-        return "ONNX Runtime does not load: no model can be run."
+        return "No model can be run without ONNX Runtime."
     if found.failed:
         return f"Does not work: {', '.join(proof.provider for proof in found.failed)}."
     return f"Works: {', '.join(p.provider for p in found.proofs if p.problem is None)}."
