@@ -1,12 +1,14 @@
 """What a timing depends on, for the record."""
 
+import ctypes
 import platform
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnxcp.machine import cpu_flags, cpu_name, nvidia
 from onnxcp.providers import Target
-from onnxcp.runtime import runtime
+from onnxcp.runtime import cuda_major, cuda_version, runtime
 
 TOLD = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd")
 
@@ -33,19 +35,35 @@ def _of_gpu(target: Target) -> dict[str, Any]:
     return {
         "gpu": gpu,
         "driver": told.driver,
-        "cuda": getattr(runtime(), "cuda_version", None) or None,
-        "cudnn": _cudnn(),
+        "cuda": cuda_version(),
+        "cudnn": cudnn(),
     }
 
 
-def _cudnn() -> str | None:
+def cudnn() -> str | None:
     """The version of the cuDNN that is loaded, as in "9.10.2"; None if it does not tell."""
-    import ctypes
+    number = _told(("libcudnn.so.9", "cudnn64_9.dll"), lambda library: library.cudnnGetVersion())
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}" if number else None
 
-    for name in ("libcudnn.so.9", "cudnn64_9.dll"):
+
+def cudart() -> str | None:
+    """The version of the CUDA runtime that is loaded, as in "13.0"; None if it does not tell."""
+    major = cuda_major()
+    number = _told((f"libcudart.so.{major}", f"cudart64_{major}.dll"), _runtime_version)
+    return f"{number // 1000}.{number % 1000 // 10}" if number else None
+
+
+def _runtime_version(library: ctypes.CDLL) -> int:
+    number = ctypes.c_int()
+    library.cudaRuntimeGetVersion(ctypes.byref(number))
+    return number.value
+
+
+def _told(names: Sequence[str], ask: Callable[[ctypes.CDLL], int]) -> int | None:
+    """What the first of these libraries says; None if there is none."""
+    for name in names:
         try:
-            number = ctypes.CDLL(name).cudnnGetVersion()
+            return ask(ctypes.CDLL(name))
         except (OSError, AttributeError):
             continue
-        return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
     return None

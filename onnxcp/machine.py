@@ -16,7 +16,13 @@ DRIVERS = {"Linux": "libcuda.so.1", "Windows": "nvcuda.dll"}
 NO_DEVICE, TOO_OLD = 100, (35, 803)  # results of cuInit
 MAJOR, MINOR = 75, 76  # attributes of a device: its compute capability
 NO_GPU = "no NVIDIA GPU"
-DRIVER_REMEDY = "install the NVIDIA driver, give the container its GPU, or choose --provider cpu"
+VISIBLE = "CUDA_VISIBLE_DEVICES"  # hides devices, all of them if it is empty
+DRIVER_REMEDY = (
+    "install the NVIDIA driver till nvidia-smi lists the GPU, start a container with --gpus all, "
+    "or choose --provider cpu"
+)
+OLDEST_DRIVER = {12: 525, 13: 580}  # by CUDA's major version (NVIDIA's release notes)
+CUDA_12 = "'onnxruntime-gpu[cuda,cudnn]<1.27'"  # 1.27 is the first whose wheel needs CUDA 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +58,42 @@ def nvidia() -> Nvidia:
     return _asked(driver)
 
 
+def no_cuda(needed: int) -> str | None:
+    """Why what was built for this major version of CUDA can not run here, and what to do;
+    None if nothing speaks against it.
+
+    A driver serves all minor versions of its CUDA's major version, and older ones.
+    """
+    told = nvidia()
+    if told.problem is not None:
+        return f"{told.problem}; {DRIVER_REMEDY}"
+    if told.cuda is None or told.cuda[0] >= needed:
+        return None
+    least = f" to {OLDEST_DRIVER[needed]} or newer" if needed in OLDEST_DRIVER else ""
+    other = f"; or take a build for CUDA 12: pip install {CUDA_12}" if told.cuda[0] == 12 else ""
+    return (
+        f"the NVIDIA driver {told.driver} serves CUDA {told.cuda[0]}.{told.cuda[1]} at most, and "
+        f"this ONNX Runtime needs CUDA {needed}; update the driver{least}{other}"
+    )
+
+
 def _asked(driver: ctypes.CDLL) -> Nvidia:
     state = driver.cuInit(0)
     number = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(number))
     cuda = (number.value // 1000, number.value % 1000 // 10)
     if state != 0:
-        why = "no device" if state == NO_DEVICE else f"cuInit gives {state}"
+        why = _no_device() if state == NO_DEVICE else f"cuInit gives {state}"
         why = "the driver is too old for this kernel or container" if state in TOO_OLD else why
         return Nvidia((), _driver_version(), cuda, f"{NO_GPU}: {why}")
     driver.cuDeviceGetCount(ctypes.byref(number))
     gpus = tuple(_gpu(driver, index) for index in range(number.value))
-    return Nvidia(gpus, _driver_version(), cuda, None if gpus else f"{NO_GPU}: no device")
+    return Nvidia(gpus, _driver_version(), cuda, None if gpus else f"{NO_GPU}: {_no_device()}")
+
+
+def _no_device() -> str:
+    hidden = os.environ.get(VISIBLE)
+    return "no device" if hidden is None else f"no device, where {VISIBLE} is {hidden!r}"
 
 
 def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:

@@ -36,7 +36,7 @@ class Provider:
     known: Mapping[str, Kind] | None = None  # options; None: the runtime checks them
     threads: str | None = None  # the option that the number of threads goes to
     device: str = "cpu"  # whose memory holds inputs and outputs
-    install: str = "a build of ONNX Runtime that has it"  # what brings this provider
+    install: str = ""  # what pip installs to have it; empty: no wheel is known
     libraries: str = "its driver and libraries"  # what it loads, to be checked if it does not
 
 
@@ -103,7 +103,7 @@ PROVIDERS = {
             install="onnxruntime-openvino",
         ),
         Provider("directml", "DmlExecutionProvider", REDUCED, install="onnxruntime-directml"),
-        Provider("coreml", "CoreMLExecutionProvider", REDUCED, install="onnxruntime (on macOS)"),
+        Provider("coreml", "CoreMLExecutionProvider", REDUCED, install="onnxruntime"),
         Provider("xnnpack", "XnnpackExecutionProvider", REDUCED),
         Provider("migraphx", "MIGraphXExecutionProvider", REDUCED, install="onnxruntime-migraphx"),
         Provider("qnn", "QNNExecutionProvider", REDUCED, install="onnxruntime-qnn"),

@@ -23,12 +23,22 @@ def runtime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingPackage(INSTALL) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise MissingPackage(INSTALL)
+        there = error.name != "onnxruntime"
+        raise MissingPackage(_broken(str(error)) if there else INSTALL) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # a folder is all that is left of it
+        raise MissingPackage(_broken("its files are gone") if builds() else INSTALL)
     onnxruntime.set_default_logger_severity(SILENT)
     module: ModuleType = onnxruntime
     return module
+
+
+def _broken(cause: str) -> str:
+    """Of two builds one may have been uninstalled, and with it the module of both."""
+    here = [f"{name}=={version}" for name, version in builds().items()]
+    return (
+        f"ONNX Runtime is installed ({', '.join(here)}) but does not load: {cause}; install it "
+        f"anew: pip install --force-reinstall --no-deps {' '.join(here[-1:])}"
+    )
 
 
 def available() -> tuple[str, ...]:
@@ -40,6 +50,17 @@ def builds() -> dict[str, str]:
     """The installed packages that are this module, with their versions: one, if all is well."""
     found = importlib.metadata.packages_distributions().get("onnxruntime", [])
     return {name: importlib.metadata.version(name) for name in sorted(set(found))}
+
+
+def cuda_version() -> str | None:
+    """Of the CUDA that the module was built for, as in "13.0"; None if it was built for none."""
+    return getattr(runtime(), "cuda_version", None) or None
+
+
+def cuda_major() -> int:
+    """The number that decides which drivers and libraries serve; 0 if it was built for none."""
+    major = (cuda_version() or "").partition(".")[0]
+    return int(major) if major.isdecimal() else 0
 
 
 @functools.cache

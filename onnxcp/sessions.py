@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from onnxcp.errors import ModelError, ProviderError, UsageError
-from onnxcp.machine import DRIVER_REMEDY, nvidia
+from onnxcp.machine import no_cuda
 from onnxcp.providers import GRAPH, Provider, Target, by_name
-from onnxcp.runtime import SILENT, available, builds, load_cuda, runtime
+from onnxcp.runtime import SILENT, available, builds, cuda_major, load_cuda, runtime
 from onnxcp.tensors import Feeds
 
 # What computes shapes and indices: on small integers, in no time.
@@ -151,9 +151,11 @@ def _refuse_what_is_not_offered(target: Target) -> None:
     for row in (target.provider, *target.others):
         if row.ort_name not in available():
             have, here = ", ".join(by_name(available())), " ".join(builds())
+            first = f"pip uninstall -y {here} && " if here else ""
+            pip = f": {first}pip install {row.install}" if row.install else ""
             raise ProviderError(
                 f"provider {row.name}: this ONNX Runtime has no {row.ort_name} (it has {have}); "
-                f"install one that does: pip uninstall {here}; pip install {row.install}"
+                f"install a build that does{pip}"
             )
 
 
@@ -188,7 +190,8 @@ def assigned(session: Any) -> list[tuple[str, str, str]]:
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise ProviderError(
             f"ONNX Runtime {runtime().__version__} does not tell where nodes run, so no provider "
-            "but cpu can be proven: pip install --upgrade the runtime to 1.24 or newer"
+            "but cpu can be proven; take 1.24 or newer: pip install --upgrade "
+            f"{' '.join(builds()) or 'onnxruntime'}"
         )
     return [
         (part.ep_name, node.op_type, node.name)
@@ -199,8 +202,9 @@ def assigned(session: Any) -> list[tuple[str, str, str]]:
 
 def why_not(row: Provider) -> str | None:
     """Why a provider's library does not load, and what to do; None if that is not known."""
-    if row.device == "cuda" and nvidia().problem is not None:
-        return f"{nvidia().problem}; {DRIVER_REMEDY}"
+    cause = no_cuda(cuda_major()) if row.device == "cuda" else None
+    if cause is not None:
+        return cause
     folder = Path(str(runtime().__file__)).parent / "capi"
     stem = row.ort_name.removesuffix("ExecutionProvider").lower()
     names = (f"libonnxruntime_providers_{stem}.so", f"onnxruntime_providers_{stem}.dll")

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
-    "errors arrays machine",
+    "errors arrays machine libraries",
     "runtime",
     "providers",
     "conv tensors progress places seeds ladder",
@@ -17,6 +17,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
+    "proof",
     "activations accuracy rewrite verify search inputs quantize finetune",
     "context",
     "latency",
@@ -30,6 +31,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "report",
     "judging",
     "settings",
+    "doctor",
+    "diagnosis",
     "job listing timing comparison curves outcome",
     "baseline",
     "timesheet",
@@ -40,7 +43,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "cli",
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
-    "onnx": "external files sites products constants nested shapes chains survey rewrite context",
+    "onnx": "external files sites products constants nested shapes chains survey rewrite context "
+    "proof",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
@@ -101,10 +105,12 @@ def test_importing_the_package_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_help_loads_no_numerics():
+def test_the_help_of_no_command_loads_numerics():
     code = (
         "import sys; from typer.testing import CliRunner; from onnxcp.cli import app;"
-        "assert CliRunner().invoke(app, ['optimize', '--help']).exit_code == 0;"
+        "names = [c.callback.__name__ for c in app.registered_commands];"
+        "assert 'doctor' in names;"
+        "assert not any(CliRunner().invoke(app, [n, '--help']).exit_code for n in names);"
         "heavy = {'numpy', 'onnx', 'onnxruntime', 'torch', 'tensorly'};"
         "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
     )

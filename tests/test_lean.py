@@ -30,7 +30,8 @@ MODULES = (
     *("errors", "arrays", "conv", "tensors", "progress", "places", "seeds", "chains"),
     *("constants", "nested", "shapes", "preprocess", "products", "external", "forms", "files"),
     *("sites", "data", "providers", "benchmark", "plan", "latency", "rewrite", "inputs"),
-    *("survey", "context", "table", "profiling", "cli"),
+    *("survey", "context", "table", "profiling", "sessions", "environment", "machine"),
+    *("libraries", "proof", "doctor", "diagnosis", "cli"),
 )
 COMMANDS = (  # that work there, run in an empty folder
     ("--help",),
@@ -38,6 +39,7 @@ COMMANDS = (  # that work there, run in an empty folder
     ("verify", str(MODEL), str(MODEL), "--data", str(MODEL.with_suffix(".npz"))),
     ("benchmark", str(MODEL), str(MODEL), "--threads", "1", "--duration", "0.2"),
     ("profile", str(MODEL), "-o", "latency.json", "--threads", "1"),
+    ("doctor",),
 )
 
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from onnxcp import __version__
 from onnxcp.cli.benchmark import benchmark
+from onnxcp.cli.doctor import doctor
 from onnxcp.cli.inspect import inspect
 from onnxcp.cli.optimize import optimize
 from onnxcp.cli.profile import profile
@@ -46,7 +47,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (optimize, inspect, verify, benchmark, profile):
+for command in (optimize, inspect, verify, benchmark, profile, doctor):
     app.command()(command)
 
 

@@ -37,11 +37,17 @@ Samples = Annotated[
     int | None, typer.Option("--samples", metavar="N", help="Use the first N samples of --data.")
 ]
 Provider = Annotated[
-    str, typer.Option("--provider", metavar="NAME", help="Execution provider: cpu or cuda.")
+    str,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Where models run: cpu, cuda, or any other that ONNX Runtime offers (see doctor); "
+        "NAME,cpu lets nodes run elsewhere.",
+    ),
 ]
 ProviderOption = Annotated[
     list[str],
-    typer.Option("--provider-option", metavar="K=V", help="Passed to the provider. Repeatable."),
+    typer.Option("--provider-option", metavar="K=V", help="An option of the provider. Repeatable."),
 ]
 CudaGraph = Annotated[
     bool | None,
