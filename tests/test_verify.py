@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxcp.tally import Place
 from onnxcp.verify import Tolerance, compare
 
 X = np.linspace(-1, 1, 24).reshape(2, 3, 4)
@@ -26,7 +27,7 @@ def test_equal_outputs_pass_any_tolerance():
     found = verdict(lambda x: x, tolerance=Tolerance(0.0, 0.0))
     assert found.ok
     assert found.outputs[0].cosine == pytest.approx(1.0)
-    assert found.outputs[0].agreement == 1.0
+    assert found.outputs[0].top_1 == 1.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -42,8 +43,8 @@ def test_unequal_shapes_fail():
 
 def test_the_first_worst_element_is_located():
     found = verdict(planted((1, 2, 0), 9.0), tolerance=Tolerance(1e-3, 1e-3))
-    assert found.outputs[0].worst == (1, 2, 0)
-    assert "[1, 2, 0]" in found.outputs[0].failure
+    assert found.outputs[0].worst == Place(1, (2, 0), X[1, 2, 0], 9.0)
+    assert "sample 1, [2, 0]" in found.outputs[0].failure
 
 
 @pytest.mark.parametrize(
