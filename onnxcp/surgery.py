@@ -185,7 +185,9 @@ def _site_check(site: Site, kernel: Kernel, made: provenance.Provenance) -> Site
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Numbers:
-    """Both models run, with what every replaced node gave among their outputs."""
+    """Both models run, with what every replaced node gave among their outputs. They are written
+    without external data, where they are small enough: ONNX Runtime 1.31 does not find the
+    condition of an If there."""
 
     reference: files.Model
     candidate: files.Model
@@ -202,14 +204,16 @@ class _Numbers:
             dense = open_runner(self._dense(Path(folder), list(outputs.values())), self.target)
             chained = open_runner(self._chained(Path(folder), list(outputs.values())), self.target)
             verdict = compare(dense, chained, dense.outputs, inputs.checked, most_l2=tolerance)
-        l2 = {o.output: o.relative_l2 for o in verdict.outputs}
-        sites = tuple(replace(s, relative_l2=l2[outputs[s.name]]) for s in found.sites)
+        seen = {o.output: o for o in verdict.outputs}
+        sites = tuple(
+            replace(s, relative_l2=seen[outputs[s.name]].relative_l2) for s in found.sites
+        )
         names = {tensor: f"{name}: " for name, tensor in outputs.items()}
         failures = (
-            f"{names.get(o.output, '')}tensor {o.output!r} is not what the chains stand for: "
-            f"{o.failure}"
-            for o in verdict.outputs
-            if o.failure is not None
+            f"{names.get(name, '')}tensor {name!r} is not what the chains stand for: "
+            f"{seen[name].failure}"
+            for name in dict.fromkeys((*names, *seen))  # in the graph's order, then the outputs
+            if seen[name].failure is not None
         )
         return Surgery(None, sites, (*found.failures, *failures), verdict.relative_l2, tolerance)
 
@@ -221,13 +225,11 @@ class _Numbers:
             site = back.sites[name]
             stage = Stage("dense", self.kernels[name], site.geometry, site.group, chain[-1].bias)
             chains[name] = (stage,)
-        made = rewrite(
-            model.proto, chains, back.sites.values(), metadata={}, external=model.external
-        )
-        files.save(with_outputs(made.proto, watched), folder / "dense.onnx", made.external)
+        made = rewrite(model.proto, chains, back.sites.values(), metadata={})
+        files.save(with_outputs(made.proto, watched), folder / "dense.onnx")
         return folder / "dense.onnx"
 
     def _chained(self, folder: Path, watched: list[str]) -> Path:
         path = folder / "chained.onnx"
-        files.save(with_outputs(self.candidate.proto, watched), path, self.candidate.external)
+        files.save(with_outputs(self.candidate.proto, watched), path)
         return path
