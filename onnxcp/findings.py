@@ -12,6 +12,7 @@ from onnxcp.report.words import accuracy, plural
 from onnxcp.surgery import SiteCheck, Surgery
 from onnxcp.verify import Difference
 
+MOST_SHOWN = 20  # failures: of a model that another tool worked on there are hundreds
 UNJUDGED = "reported, not judged: give --rtol/--atol or --max-drop"
 
 
@@ -49,7 +50,10 @@ def _finite(value: Any) -> Any:
 def as_text(found: Comparison, width: int) -> str:
     """Surgery, approximation, then the verdict, as wide as the terminal."""
     lines = [*_surgery(found.surgery, width), "", *_approximation(found, width), ""]
-    lines += [_wrapped(f"FAILED {failure}", width, "    ") for failure in found.failures]
+    shown = found.failures[:MOST_SHOWN]
+    lines += [_wrapped(f"FAILED {failure}", width, "    ") for failure in shown]
+    if len(found.failures) > len(shown):
+        lines.append(f"and {len(found.failures) - len(shown)} more; --json lists all")
     return "\n".join(lines + (["passed"] if found.ok else []))
 
 
@@ -78,7 +82,7 @@ def _site(site: SiteCheck, name: int) -> str:
     return (
         f"  {shortened(site.name, name - 2):<{name}}{site.form or '?':<9}{rank:>6}"
         f"{site.kernel_error:>14.4f}{l2:>11}"
-    )
+    ).rstrip()
 
 
 def _approximation(found: Comparison, width: int) -> Iterable[str]:

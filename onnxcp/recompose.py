@@ -70,7 +70,7 @@ def kernel(chain: Chain) -> Kernel:
     stages = [
         list(zip(np.split(s.weight, parts), [s.group // parts] * parts, strict=True)) for s in chain
     ]
-    return np.concatenate([_composed(part) for part in zip(*stages, strict=True)])
+    return _joined([_composed(part) for part in zip(*stages, strict=True)])
 
 
 def _composed(stages: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
@@ -79,8 +79,13 @@ def _composed(stages: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
     found = _spread(weight.astype(np.float64), group)
     for weight, group in stages[1:]:
         pairs = zip(np.split(weight, group), np.split(found, group), strict=True)
-        found = np.concatenate([_after(w.astype(np.float64), read) for w, read in pairs])
+        found = _joined([_after(w.astype(np.float64), read) for w, read in pairs])
     return found
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of all parts; without a copy of a single one, which may be large."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _spread(weight: np.ndarray, group: int) -> np.ndarray:

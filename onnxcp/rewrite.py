@@ -221,7 +221,12 @@ def only(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
 def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The model with more of its tensors among its outputs, after those it has."""
     made = rewrite(proto, {}, (), metadata={}).proto
+    add_outputs(made, names)
+    return made
+
+
+def add_outputs(made: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Put more of a model's tensors among its outputs, without a copy of it."""
     known = {output.name for output in made.graph.output}
     more = [onnx.ValueInfoProto(name=name) for name in names if name not in known]
     made.graph.output.extend(more)
-    return made

@@ -6,6 +6,7 @@ whose place it stands; are its weights those that were written; and does it comp
 one convolution would that its stages make, put together again.
 """
 
+import math
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from onnxcp.inputs import Inputs
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target, open_runner
 from onnxcp.readback import Reader
-from onnxcp.rewrite import rewrite, with_outputs
+from onnxcp.rewrite import add_outputs, rewrite, with_outputs
 from onnxcp.sites import Site, Skip, node_names
 from onnxcp.structure import Changes, changes, is_chain_node, named
 from onnxcp.survey import survey
@@ -94,8 +95,11 @@ def check(
         *back.failures,
         *_records(reference.proto, made, back),
     ]
-    kernels = {name: recompose.kernel(chain) for name, chain in back.chains.items()}
-    sites = [_site_check(back.sites[name], k, made) for name, k in kernels.items()]
+    kernels, sites = dict[str, Kernel](), list[SiteCheck]()
+    for name, chain in back.chains.items():
+        kernel, site = recompose.kernel(chain), back.sites[name]
+        sites.append(_site_check(site, kernel, made))
+        kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
     if found.failures or back.failures or not kernels:
         return Surgery(None, tuple(sites), tuple(failures))
     numbers = _Numbers(reference, candidate, back, kernels, target)
@@ -175,8 +179,8 @@ def _record(
 
 def _site_check(site: Site, kernel: Kernel, made: provenance.Provenance) -> SiteCheck:
     written = (made.chains or {}).get(site.name)
-    original = site.kernel.astype(np.float64)
-    size, error = float(np.linalg.norm(original)), float(np.linalg.norm(original - kernel))
+    size = math.sqrt(float(np.square(site.kernel, dtype=np.float64).sum()))
+    error = float(np.linalg.norm(kernel - site.kernel))
     ratio = error / size if size else (0.0 if error == 0 else float("inf"))
     if written is None:
         return SiteCheck(site.name, None, None, ratio)
@@ -226,7 +230,8 @@ class _Numbers:
             stage = Stage("dense", self.kernels[name], site.geometry, site.group, chain[-1].bias)
             chains[name] = (stage,)
         made = rewrite(model.proto, chains, back.sites.values(), metadata={})
-        files.save(with_outputs(made.proto, watched), folder / "dense.onnx")
+        add_outputs(made.proto, watched)
+        files.save(made.proto, folder / "dense.onnx")
         return folder / "dense.onnx"
 
     def _chained(self, folder: Path, watched: list[str]) -> Path:

@@ -223,6 +223,15 @@ def test_json_knows_neither_nan_nor_infinity():
     assert strict(*models)["outputs"][0]["relative_l2"] is None
 
 
+def test_many_failures_are_cut_short_in_the_text_alone():
+    outputs = ", ".join(f"float[N,6] y{n}" for n in range(30))
+    nodes = " ".join(f"y{n} = {{}} (x)" for n in range(30))
+    before, after = nodes.replace("{}", "Relu"), nodes.replace("{}", "Neg")
+    models = pair(before, after, f"float[N,6] x) => ({outputs}")
+    assert "and 10 more; --json lists all" in verify(*models, "--rtol", 0)[1]
+    assert len(strict(*models, "--rtol", 0)["failures"]) == 30
+
+
 LONG = "encoder/" + "block_with_a_name/" * 8 + "Conv_output_0"
 
 
