@@ -13,8 +13,9 @@ import onnx
 
 from onnxcp.conv import Chain, Stage
 from onnxcp.plan import Choice
-from onnxcp.sites import MADE_BY_US, replaced_before
+from onnxcp.sites import replaced_before
 
+OURS = "onnxcp."  # what our keys begin with
 SOURCES = "onnxcp.source_sha256"  # of every model this one was made of, the first one first
 CHAINS = "onnxcp.chains"
 
@@ -30,9 +31,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a model's metadata tells; without `sites` it was not written by onnxcp. `chains`
-    is None where that entry is missing or damaged."""
+    """What a model's metadata tells, if onnxcp wrote it (`is_ours`). `chains` is None where that
+    entry is missing or damaged."""
 
+    is_ours: bool = False
     sites: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     chains: Mapping[str, Record] | None = field(default_factory=dict)
@@ -65,10 +67,10 @@ def entries(source: str, made_of: Provenance, chains: Mapping[str, Record]) -> d
 def read(proto: onnx.ModelProto) -> Provenance:
     """What the metadata of a model tells of how it was made."""
     found = {p.key: p.value for p in proto.metadata_props}
-    if MADE_BY_US not in found:
+    if not any(key.startswith(OURS) for key in found):
         return Provenance()
     sources = tuple(found.get(SOURCES, "").splitlines())
-    return Provenance(replaced_before(proto), sources, _chains(found.get(CHAINS, "")))
+    return Provenance(True, replaced_before(proto), sources, _chains(found.get(CHAINS, "")))
 
 
 def _chains(text: str) -> dict[str, Record] | None:

@@ -7,6 +7,7 @@ say why; nothing is taken from the names of nodes but their roles.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from onnxcp import products, recompose
@@ -63,12 +64,12 @@ class Reader:
     def _stage(self, node: onnx.NodeProto, old: onnx.NodeProto) -> Stage | str:
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             return f"{named(node)} is a {node.op_type}, which is part of no chain"
-        stored = self._constants.find(node.input[1])
-        if stored is None or element_type(stored.data_type) not in FLOATS:
-            return f"the weight of {named(node)} is not stored"
+        stored = self._stored(node.input[1]) if len(node.input) > 1 else None
+        if stored is None:
+            return f"{named(node)} has no stored weight of numbers"
         if node.op_type in products.PRODUCTS and (why := products.unfit(node, self._constants)):
             return f"{named(node)} is no plain product: {why[0]} {why[1]}"
-        weight = products.as_kernel(node, onnx.numpy_helper.to_array(stored))
+        weight = products.as_kernel(node, stored)
         group = next((a.i for a in node.attribute if a.name == "group"), 1)
         slides = _geometry(node, weight.shape[2:])
         if isinstance(slides, str):
@@ -80,9 +81,19 @@ class Reader:
             return made
         return self._own_bias(made, node, node.input[2])
 
+    def _stored(self, name: str) -> np.ndarray | None:
+        """Stored values; None for what is not stored, no number, or not as long as its shape."""
+        tensor = self._constants.find(name)
+        dtype = None if tensor is None else element_type(tensor.data_type)
+        if tensor is None or dtype is None or dtype not in FLOATS:  # numpy takes None for float64
+            return None
+        try:
+            return onnx.numpy_helper.to_array(tensor)
+        except ValueError:
+            return None
+
     def _own_bias(self, stage: Stage, node: onnx.NodeProto, name: str) -> Stage | str:
-        stored = self._constants.find(name)
-        values = None if stored is None else onnx.numpy_helper.to_array(stored)
+        values = self._stored(name)
         bias = None if values is None else products.as_bias(values, len(stage.weight))
         if bias is None:
             return f"the bias {name!r} of {named(node)} is no stored number for every channel"

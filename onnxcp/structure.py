@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import Message
 
+from onnxcp.provenance import OURS
 from onnxcp.rewrite import read_names
 
-OURS = "onnxcp."  # what the keys of our own metadata begin with
 STORAGE = ("data_location", "external_data")  # fields of a tensor
 
 

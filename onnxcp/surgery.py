@@ -83,7 +83,7 @@ def check(
             that could be named.
     """
     made = provenance.read(candidate.proto)
-    if not made.sites:
+    if not made.is_ours:
         return Surgery(NOT_OURS)
     progress("check the surgery", 0, 1)
     found = changes(reference.proto, candidate.proto, made.sites)

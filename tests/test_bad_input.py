@@ -120,6 +120,19 @@ def edit(change):
     Path("m.onnx").write_bytes(model.SerializeToString())
 
 
+def garbled(name):
+    """m.onnx with this name in Latin-1."""
+    write_model(name="m.onnx")
+    path = Path("m.onnx")
+    path.write_bytes(path.read_bytes().replace(name.encode(), b"\xe4" * len(name)))
+
+
+@pytest.mark.parametrize("name", ["conv1", "flat"])
+def test_names_that_are_no_text_are_refused(name):
+    garbled(name)
+    check(refused("optimize", "m.onnx"), ["m.onnx: a name in it is no UTF-8 text", "again"])
+
+
 def add_sequence(model):
     made = onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None)
     model.graph.input.append(made)

@@ -399,6 +399,15 @@ FAULTS = {
     ),
     "a damaged record": (metadata("onnxcp.chains", '{"a": 3}'), "missing or damaged"),
     "a record without a chain": (metadata("onnxcp.chains", "{}"), "a: the metadata know nothing"),
+    "no list of the chains": (metadata("onnxcp.sites", None), "node 'a/cp/inputs' is neither"),
+    "a weight of another shape": (
+        lambda proto: tensor(proto, "a/cp/vertical.weight").dims.__setitem__(0, 2),
+        "a: 'a/cp/vertical' has no stored weight of numbers",
+    ),
+    "a weight of another type": (
+        lambda proto: setattr(tensor(proto, "a/cp/vertical.weight"), "data_type", 16),
+        "a: 'a/cp/vertical' has no stored weight of numbers",
+    ),
     "a chain that is not listed": (metadata("onnxcp.sites", "b\nlast"), "node 'a/cp/inputs'"),
     "a listed chain that is not there": (
         metadata("onnxcp.sites", "a\nb\nlast\nother"),
