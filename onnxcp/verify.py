@@ -208,7 +208,8 @@ def _beyond(
     if rule.stat == STATS[0]:
         if not tally.beyond:
             return None
-        return f"{tally.beyond} of {tally.values} values are beyond {limits}; most {tally.worst}"
+        beyond = f"{tally.beyond} of {tally.values} values are beyond {limits}"
+        return f"{beyond}; the largest error: {tally.worst}"
     absolute, ratio = errors[rule.stat]
     if absolute <= rule.atol or ratio <= rule.rtol:
         return None
