@@ -1,60 +1,68 @@
-"""What `verify` does: compare two models' outputs, and their accuracy where asked."""
+"""What `verify` does: is the surgery right, and how far are two models' outputs apart.
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+The first is a matter of right and wrong, the second of what it is held against: without a
+tolerance or a budget it is reported and not judged.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from onnxcp import files
-from onnxcp.errors import UsageError
-from onnxcp.inputs import Inputs, Sources, prepare
+import numpy as np
+
+from onnxcp import files, surgery
+from onnxcp.errors import ModelError
+from onnxcp.inputs import Inputs, Sources
+from onnxcp.interface import every_sample, inputs_of_both, outputs
 from onnxcp.judging import Limits, Referee
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.report.record import AccuracyRecord
-from onnxcp.report.words import accuracy
+from onnxcp.samples import Batching
 from onnxcp.sessions import Runner, open_runner
+from onnxcp.structure import is_other_order, other_order
+from onnxcp.surgery import Surgery
 from onnxcp.tensors import Feeds
-from onnxcp.verify import STATS, Tolerance, Verdict, compare
+from onnxcp.tolerances import Tolerances
+from onnxcp.verify import TOP_K, Outputs, Tolerance, Verdict, compare
 
-MOST_SAMPLES = 64  # compared elementwise; accuracy uses all of them
-ALIKE = "compare models of the same interface"
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the approximation is judged by, and how many channels `top_k` looks at."""
+
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    metric: str | None = None
+    max_drop: str | None = None
+    top_k: int = TOP_K
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Outputs apart, and the accuracy lost; `failures` says why it does not pass."""
+    """Both questions answered; `failures` says why it does not pass. `tolerances` are those
+    that outputs were held against. The verdict is None where the candidate does not run."""
 
     reference: str
     candidate: str
-    verdict: Verdict
+    surgery: Surgery
+    verdict: Verdict | None
     accuracy: AccuracyRecord | None
+    tolerances: Mapping[str, Tolerance]
+    top_k: int
     failures: tuple[str, ...]
+    target: Target
+    reference_target: Target
 
     @property
     def ok(self) -> bool:
         return not self.failures
 
-
-def tolerance(
-    rtol: float | None, atol: float | None, stat: str
-) -> dict[str, Tolerance] | Tolerance | None:
-    """The rule that options ask for; None without rtol and atol. `OUTPUT:STAT` is for one
-    output, and the others are then judged elementwise.
-
-    Raises:
-        UsageError: an unknown statistic, or one without a tolerance.
-    """
-    output, _, name = stat.rpartition(":")
-    if name not in STATS:
-        raise UsageError(f"--check-error-stat {stat}: choose one of {', '.join(STATS)}")
-    if rtol is None and atol is None:
-        if stat != STATS[0]:
-            raise UsageError(f"--check-error-stat {stat}: bounds nothing; give --rtol or --atol")
-        return None
-    made = Tolerance(rtol or 0.0, atol or 0.0, name)
-    return {output: made} if output else made
+    @property
+    def is_judged(self) -> bool:
+        """Whether anything bounds the approximation."""
+        return bool(self.tolerances) or (
+            self.accuracy is not None and self.accuracy.budget is not None
+        )
 
 
 def run(
@@ -62,98 +70,114 @@ def run(
     candidate: Path,
     sources: Sources,
     target: Target,
+    reference_target: Target | None = None,
     *,
-    tolerance: dict[str, Tolerance] | Tolerance | None,
-    metric: str | None,
-    max_drop: str | None,
+    bounds: Bounds,
     progress: Progress = silent,
 ) -> Comparison:
-    """Run both models on the same samples and judge.
+    """Check the surgery, run both models on the same samples, and judge. The reference runs on
+    `reference_target`, that of the candidate by default.
 
     Raises:
         UsageError: the models differ in their inputs or outputs, or options contradict.
         OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
     """
-    limits = Limits(max_drop, None, metric)
+    limits = Limits(bounds.max_drop, None, bounds.metric)
     if not sources.data:
         limits.refuse_without_data()
     model, other = files.load(reference), files.load(candidate)
-    inputs = prepare(model.inputs, sources)
-    old, new = open_runner(reference, target), open_runner(candidate, target)
-    _refuse_strangers(old, new, {s.name for s in model.inputs}, {s.name for s in other.inputs})
-    rules = _rules(tolerance, old.outputs)
-    verdict = compare(old, new, old.outputs, _feeds(inputs), tolerance=rules)
-    judged = None
-    if metric is not None or max_drop is not None:
-        judged = Referee(old, inputs, limits, progress).judge(new)
-    failures = tuple(_failures(verdict, judged if max_drop is not None else None))
-    return Comparison(str(reference), str(candidate), verdict, judged, failures)
+    inputs = inputs_of_both(model, other, sources)
+    names, given = outputs(model), outputs(other)
+    tolerances = bounds.tolerances.of(names)
+    old_target = reference_target or target
+    found = surgery.check(model, other, inputs, target, old_target, progress)
+    failures = [f"surgery: {failure}" for failure in found.failures]
+    if found.skipped is not None and is_other_order(names, given):
+        failures.append(other_order(names, given))
+    del model, other
+    old = open_runner(reference, old_target)
+    verdict, judged = None, None
+    try:
+        new = _reordered(open_runner(candidate, target), names)
+        progress("compare outputs", 0, 1)
+        verdict = _compared(old, new, inputs, names, tolerances, bounds.top_k)
+        judged = _accuracy(old, new, inputs, limits, verdict, progress)
+    except ModelError as error:
+        if not failures:
+            raise
+        failures.append(str(error))
+    failures += _failures(verdict, judged)
+    return Comparison(
+        str(reference),
+        str(candidate),
+        found,
+        verdict,
+        judged,
+        tolerances,
+        bounds.top_k,
+        tuple(failures),
+        target,
+        old_target,
+    )
 
 
-def _rules(
-    tolerance: dict[str, Tolerance] | Tolerance | None, outputs: Sequence[str]
-) -> dict[str, Tolerance] | Tolerance | None:
-    """A tolerance for every output: elementwise where another one was given its own."""
-    if not isinstance(tolerance, dict):
-        return tolerance
-    for name, rule in tolerance.items():
-        if name not in outputs:
-            raise UsageError(
-                f"--check-error-stat {name}:{rule.stat}: no such output; the model gives "
-                f"{', '.join(outputs)}"
-            )
-    rule = next(iter(tolerance.values()))
-    return {name: replace(rule, stat="elemwise") for name in outputs} | tolerance
+def _reordered(runner: Runner, names: Sequence[str]) -> Outputs:
+    """A runner that gives its outputs in the order of these names."""
+    places = [runner.outputs.index(name) for name in names]
+
+    def given(feeds: Feeds) -> list[np.ndarray]:
+        results = runner(feeds)
+        return [results[place] for place in places]
+
+    return given
 
 
-def _refuse_strangers(old: Runner, new: Runner, fed: set[str], other: set[str]) -> None:
-    if fed != other:
-        names = f"{', '.join(sorted(fed))} and {', '.join(sorted(other))}"
-        raise UsageError(f"the models take different inputs, {names}; {ALIKE}")
-    if old.outputs != new.outputs:
-        names = f"{', '.join(old.outputs)} and {', '.join(new.outputs)}"
-        raise UsageError(f"the models give different outputs, {names}; {ALIKE}")
+def _compared(
+    old: Outputs,
+    new: Outputs,
+    inputs: Inputs,
+    names: Sequence[str],
+    tolerances: Mapping[str, Tolerance],
+    top_k: int,
+) -> Verdict:
+    samples, batching = every_sample(inputs), inputs.batching
+    if samples is None:
+        feeds = inputs.synthetic.batches(1)
+        return compare(old, new, names, feeds, tolerance=tolerances, top_k=top_k)
+    return compare(
+        _filled(old, batching),
+        _filled(new, batching),
+        names,
+        samples.batches(batching.size),
+        tolerance=tolerances,
+        top_k=top_k,
+        numbers=samples.numbers,
+    )
 
 
-def _feeds(inputs: Inputs) -> Iterable[Feeds]:
-    if inputs.samples is None:
-        return inputs.synthetic.batches(1)
-    if inputs.batching.fixed:
-        return inputs.checked
-    return inputs.samples.first(MOST_SAMPLES).batches(inputs.batching.size)
+def _filled(runner: Outputs, batching: Batching) -> Outputs:
+    return lambda feeds: batching.run(runner, feeds)
 
 
-def _failures(verdict: Verdict, judged: AccuracyRecord | None) -> Iterable[str]:
-    for output in verdict.outputs:
+def _accuracy(
+    old: Outputs,
+    new: Outputs,
+    inputs: Inputs,
+    limits: Limits,
+    verdict: Verdict,
+    progress: Progress,
+) -> AccuracyRecord | None:
+    if limits.metric is None and limits.max_drop is None:
+        return None
+    if any(np.isnan(output.relative_l2) for output in verdict.outputs):
+        return None  # of unlike shapes, which is failure enough
+    judged = Referee(old, inputs, limits, progress).judge(new)
+    return judged if limits.max_drop is not None else replace(judged, budget=None)
+
+
+def _failures(verdict: Verdict | None, judged: AccuracyRecord | None) -> Iterable[str]:
+    for output in () if verdict is None else verdict.outputs:
         if output.failure is not None:
             yield f"{output.output}: {output.failure}"
-    if judged is not None and judged.budget is not None and judged.drop > judged.budget:
+    if judged is not None and judged.budget is not None and not judged.drop <= judged.budget:
         yield f"{judged.metric} drop {judged.drop:.4f} exceeds {judged.budget:.4g}"
-
-
-def as_json(found: Comparison) -> str:
-    """The comparison for programs."""
-    document: dict[str, Any] = {
-        "reference": found.reference,
-        "candidate": found.candidate,
-        "ok": found.ok,
-        "failures": list(found.failures),
-        "samples": found.verdict.samples,
-        "outputs": [asdict(o) for o in found.verdict.outputs],
-        "accuracy": None if found.accuracy is None else asdict(found.accuracy),
-    }
-    return json.dumps(document, indent=2)
-
-
-def as_text(found: Comparison) -> str:
-    """A line for every output, then the verdict."""
-    lines = [f"{'output':<24}{'rel. L2':>11}{'max abs':>11}{'cosine':>10}{'agreement':>11}"]
-    for o in found.verdict.outputs:
-        same = "" if o.agreement is None else f"{o.agreement:.4f}"
-        lines.append(
-            f"{o.output[:23]:<24}{o.relative_l2:>11.2e}{o.max_abs:>11.2e}{o.cosine:>10.6f}{same:>11}"
-        )
-    if found.accuracy is not None:
-        lines += ["", accuracy(found.accuracy)]
-    lines += ["", *(f"FAILED {failure}" for failure in found.failures)]
-    return "\n".join(lines + (["passed"] if found.ok else []))

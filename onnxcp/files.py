@@ -123,7 +123,20 @@ def _parse(path: Path) -> onnx.ModelProto:
         ) from error
     if not proto.ir_version or not proto.graph.node:
         raise ModelError(f"{path}: not an ONNX model: it holds no graph; export it again")
+    if any(isinstance(text, bytes) for text in _texts(proto)):
+        raise ModelError(f"{path}: a name in it is no UTF-8 text; export or copy it again")
     return proto
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
+    """Names of the main graph, and the metadata: bytes where they are no UTF-8."""
+    graph = proto.graph
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        yield named.name
+    for entry in proto.metadata_props:
+        yield from (entry.key, entry.value)
 
 
 def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:

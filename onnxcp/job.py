@@ -1,17 +1,18 @@
 """One run of `optimize`: everything asked of it more than once."""
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from onnxcp import __version__, files, fitting, store
+from onnxcp import __version__, files, fitting, provenance, store
 from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
+from onnxcp.conv import Chain
 from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
@@ -115,11 +116,12 @@ class Job:
         path = self.built(plan, effort)
         if not path.exists():
             path.parent.mkdir()
+            chains = self.fits.chains(plan, effort)
             made = rewrite(
                 self.model.proto,
-                self.fits.chains(plan, effort),
+                chains,
                 self.sites,
-                metadata=self._provenance(plan),
+                metadata=self._metadata(plan, chains),
                 external=self.model.external,
             )
             files.save(made.proto, path, made.external)
@@ -197,11 +199,16 @@ class Job:
         """How the fits of this run were made."""
         return replace(self.settings.recipe, calibration=self.fits.samples)
 
-    def _provenance(self, plan: Plan) -> dict[str, str]:
+    def _metadata(self, plan: Plan, chains: Mapping[str, Chain]) -> dict[str, str]:
+        dtypes = {s.name: s.kernel.dtype for s in self.sites}
+        records = {
+            name: provenance.record(choice, chains[name], dtypes[name])
+            for name, choice in plan.choices.items()
+        }
         return {
             "onnxcp.version": __version__,
-            "onnxcp.source_sha256": self.model.sha256,
             "onnxcp.plan_sha256": plan.sha256,
+            **provenance.entries(self.model.sha256, provenance.read(self.model.proto), records),
         }
 
     def judged_runner(self, path: Path) -> Runner:

@@ -152,7 +152,7 @@ def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
     candidates = list(kernels)
     while candidates:
         name = candidates.pop()
-        if name in _read(graph) or name in _trained(made):
+        if name in read_names(graph) or name in _trained(made):
             continue
         for node in [n for n in graph.node if name in n.output]:
             if node.op_type in ("Constant", "Identity") and len(node.output) == 1:
@@ -163,14 +163,14 @@ def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
                 del entries[place]
 
 
-def _read(graph: onnx.GraphProto) -> set[str]:
+def read_names(graph: onnx.GraphProto) -> set[str]:
     """Names that nodes read, those of subgraphs included, and the graph's outputs."""
     names = {o.name for o in graph.output}
     for node in graph.node:
         names.update(node.input)
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                names |= _read(inner)
+                names |= read_names(inner)
     return names
 
 
@@ -178,7 +178,7 @@ def _trained(made: onnx.ModelProto) -> set[str]:
     """Names that the model's training graphs read or update."""
     names: set[str] = set()
     for training in made.training_info:
-        names |= _read(training.initialization) | _read(training.algorithm)
+        names |= read_names(training.initialization) | read_names(training.algorithm)
         for binding in (*training.initialization_binding, *training.update_binding):
             names |= {binding.key, binding.value}
     return names
@@ -209,7 +209,7 @@ def only(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
     for node in reversed(made.graph.node):
         if needed & set(node.output):
             kept.append(node)
-            needed.update(_read(onnx.GraphProto(node=[node])))
+            needed.update(read_names(onnx.GraphProto(node=[node])))
     del made.graph.node[:], made.graph.output[:]
     made.graph.node.extend(reversed(kept))
     made.graph.output.append(onnx.ValueInfoProto(name=name))
@@ -221,7 +221,12 @@ def only(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
 def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The model with more of its tensors among its outputs, after those it has."""
     made = rewrite(proto, {}, (), metadata={}).proto
+    add_outputs(made, names)
+    return made
+
+
+def add_outputs(made: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Put more of a model's tensors among its outputs, without a copy of it."""
     known = {output.name for output in made.graph.output}
     more = [onnx.ValueInfoProto(name=name) for name in names if name not in known]
     made.graph.output.extend(more)
-    return made

@@ -5,23 +5,19 @@ against the original with reconstructed kernels: equal to rounding) and how good
 approximation is (judged by a budget on data).
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcp.arrays import Float64
+from onnxcp.tally import Batch, Place, Tally
 from onnxcp.tensors import Feeds
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]
 
-REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
-    "max": np.max,
-    "mean": np.mean,
-    "median": np.median,
-}
-STATS = ("elemwise", *REDUCTIONS)
+TOP_K = 5
+STATS = ("elemwise", "max", "mean", "median")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +32,24 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One output over all samples. `worst` is the index of the largest absolute error."""
+    """One output over all samples; `shape` is that of one sample, or of all where it has no batch.
+
+    `snr_db` is 10·log10(‖reference‖² / ‖error‖²), infinite for equal outputs. `top_1` and
+    `top_k` are the shares of samples (and positions) where both find the same channels
+    strongest. Where shapes differ nothing is known but `failure`.
+    """
 
     output: str
     shape: tuple[int, ...]
     relative_l2: float
+    snr_db: float
     cosine: float
     max_abs: float
     mean_abs: float
     median_abs: float
-    worst: tuple[int, ...]
-    agreement: float | None  # of the strongest channel, where there is one
+    worst: Place | None
+    top_1: float | None
+    top_k: float | None
     failure: str | None  # why this output fails, or None
 
     @property
@@ -79,110 +82,135 @@ def compare(
     *,
     tolerance: Tolerance | Mapping[str, Tolerance] | None = None,
     most_l2: float | None = None,
+    top_k: int = TOP_K,
+    numbers: Sequence[int] | None = None,
 ) -> Verdict:
     """Run both models on the same feeds and compare every output.
 
-    NaN, infinity and unequal shapes always fail. `tolerance` is judged elementwise or by a
-    statistic, for all outputs or by output name; `most_l2` bounds the relative L2 error.
+    NaN, infinity, unequal shapes and dtypes always fail. `tolerance` is judged elementwise or
+    by a statistic, for all outputs or by output name; `most_l2` bounds the relative L2 error.
+    `numbers` are those of the samples in their source, counted from 0 where not given.
     """
-    runs = [(reference(f), candidate(f)) for f in feeds]
-    found = []
-    for position, name in enumerate(names):
-        pairs = [(np.asarray(a[position]), np.asarray(b[position])) for a, b in runs]
-        rule = tolerance.get(name) if isinstance(tolerance, Mapping) else tolerance
-        found.append(_difference(name, pairs, rule, most_l2))
-    return Verdict(tuple(found), len(runs))
+    rules = [tolerance.get(n) if isinstance(tolerance, Mapping) else tolerance for n in names]
+    outputs = [_Output(name, rule, top_k) for name, rule in zip(names, rules, strict=True)]
+    done = 0
+    for fed in feeds:
+        count = batch_of(fed)
+        these = range(done, done + count) if numbers is None else numbers[done : done + count]
+        old, new = reference(fed), candidate(fed)
+        for position, output in enumerate(outputs):
+            output.add(np.asarray(old[position]), np.asarray(new[position]), Batch(these))
+        done += count
+    return Verdict(tuple(output.difference(most_l2) for output in outputs), done)
 
 
-def _difference(
-    name: str,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    rule: Tolerance | None,
-    most_l2: float | None,
-) -> Difference:
-    unequal = next(((a.shape, b.shape) for a, b in pairs if a.shape != b.shape), None)
-    if unequal is not None:
-        words = f"shapes differ: {unequal[0]} and {unequal[1]}"
-        nan = float("nan")
-        return Difference(name, unequal[0], nan, nan, nan, nan, nan, (), None, words)
-    a = np.concatenate([np.asarray(p[0], np.float64).ravel() for p in pairs])
-    b = np.concatenate([np.asarray(p[1], np.float64).ravel() for p in pairs])
-    with np.errstate(invalid="ignore", over="ignore"):
-        made = _measured(name, pairs, a, b)
-        return replace(made, failure=_failure(made, a, b, rule, most_l2))
+def batch_of(feeds: Feeds) -> int:
+    """How many samples these are: the first size of all inputs; 1 where they differ in it."""
+    sizes = {array.shape[0] for array in feeds.values() if array.ndim}
+    return sizes.pop() if len(sizes) == 1 else 1
 
 
-def _measured(
-    name: str,
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    a: Float64[np.ndarray, " n"],
-    b: Float64[np.ndarray, " n"],
-) -> Difference:
-    error = np.abs(a - b)
-    shape = pairs[0][0].shape
-    worst = (
-        np.unravel_index(int(error.argmax()) % max(1, int(np.prod(shape))), shape or (1,))
-        if error.size
-        else ()
-    )
-    return Difference(
-        output=name,
-        shape=shape,
-        relative_l2=_ratio(float(np.linalg.norm(a - b)), float(np.linalg.norm(a))),
-        cosine=_ratio(float(a @ b), float(np.linalg.norm(a) * np.linalg.norm(b)), empty=1.0),
-        max_abs=float(error.max(initial=0.0)),
-        mean_abs=float(error.mean()) if error.size else 0.0,
-        median_abs=float(np.median(error)) if error.size else 0.0,
-        worst=tuple(int(i) for i in worst),
-        agreement=_agreement(pairs),
-        failure=None,
-    )
+class _Output:
+    """One output: tallied until its shapes or dtypes differ."""
+
+    def __init__(self, name: str, rule: Tolerance | None, top_k: int) -> None:
+        self._name, self._rule, self._top_k = name, rule, top_k
+        self._tally = Tally(rule.rtol, rule.atol, top_k) if rule else Tally(top_k=top_k)
+        self._shape: tuple[int, ...] | None = None
+        self._unlike: str | None = None
+
+    def add(self, a: np.ndarray, b: np.ndarray, batch: Batch) -> None:
+        if self._shape is None:
+            self._shape = a.shape[batch.is_first(a.shape) :]
+        self._unlike = self._unlike or _unlike(a, b)
+        if self._unlike is None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                self._tally.add(a, b, batch)
+
+    def difference(self, most_l2: float | None) -> Difference:
+        shape, tally = self._shape or (), self._tally
+        if self._unlike is not None or not tally.held:
+            nan = float("nan") if self._unlike else 0.0
+            return Difference(
+                self._name, shape, nan, nan, nan, nan, nan, nan, None, None, None, self._unlike
+            )
+        median, relative = tally.medians()
+        most = 0.0 if tally.worst is None else abs(tally.worst.reference - tally.worst.candidate)
+        values = max(1, tally.values)
+        errors = {
+            "max": (most, tally.most_relative),
+            "mean": (tally.absolute / values, tally.relative / values),
+            "median": (median, relative),
+        }
+        l2 = _relative_l2(tally)
+        return Difference(
+            output=self._name,
+            shape=shape,
+            relative_l2=l2,
+            snr_db=math.inf if l2 == 0 else -20 * math.log10(l2),
+            cosine=_cosine(tally),
+            max_abs=most,
+            mean_abs=errors["mean"][0],
+            median_abs=median,
+            worst=tally.worst,
+            top_1=tally.agreement(1),
+            top_k=tally.agreement(self._top_k),
+            failure=_not_finite(tally) or _beyond(tally, l2, most_l2, self._rule, errors),
+        )
 
 
-def _ratio(value: float, by: float, empty: float = 0.0) -> float:
-    if by > 0:
-        return value / by
-    return empty if value == 0 else float("inf")
+def _unlike(a: np.ndarray, b: np.ndarray) -> str | None:
+    if a.dtype != b.dtype:
+        return f"the reference gives {a.dtype}, the candidate {b.dtype}"
+    if a.ndim != b.ndim:
+        return f"the reference gives {a.ndim} dimensions, the candidate {b.ndim}"
+    return None if a.shape == b.shape else f"shapes differ: {a.shape} and {b.shape}"
 
 
-def _agreement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    if any(a.ndim < 2 or a.shape[1] < 2 for a, _ in pairs):
+def _relative_l2(tally: Tally) -> float:
+    if tally.reference > 0:
+        return math.sqrt(tally.error / tally.reference)
+    return 0.0 if tally.error == 0 else math.inf
+
+
+def _cosine(tally: Tally) -> float:
+    """1 for two zeros, 0 where one is zero alone."""
+    sizes = math.sqrt(tally.reference) * math.sqrt(tally.candidate)
+    if sizes > 0:
+        return tally.dot / sizes
+    return float(tally.reference == tally.candidate)
+
+
+def _not_finite(tally: Tally) -> str | None:
+    """What is NaN or infinite: how much, of which side, and where the first is."""
+    sides = [
+        f"{count} of {tally.elements} values of the {who}"
+        for who, count in tally.wrong.items()
+        if count
+    ]
+    if not sides:
         return None
-    return float(np.mean([np.mean(a.argmax(1) == b.argmax(1)) for a, b in pairs]))
+    return f"{' and '.join(sides)} are NaN or infinite, the first at {tally.first_wrong}"
 
 
-def _failure(
-    found: Difference,
-    reference: Float64[np.ndarray, " n"],
-    candidate: Float64[np.ndarray, " n"],
-    rule: Tolerance | None,
+def _beyond(
+    tally: Tally,
+    l2: float,
     most_l2: float | None,
+    rule: Tolerance | None,
+    errors: Mapping[str, tuple[float, float]],
 ) -> str | None:
-    for who, values in (("reference", reference), ("candidate", candidate)):
-        wrong = int(values.size - np.isfinite(values).sum())
-        if wrong:
-            return f"{wrong} of {values.size} values of the {who} are NaN or infinite"
-    if most_l2 is not None and found.relative_l2 > most_l2:
-        return f"relative L2 error {found.relative_l2:.2g} exceeds {most_l2:.2g}"
-    return None if rule is None else _outside(found, reference, candidate, rule)
-
-
-def _outside(
-    found: Difference,
-    reference: Float64[np.ndarray, " n"],
-    candidate: Float64[np.ndarray, " n"],
-    rule: Tolerance,
-) -> str | None:
-    error = np.abs(reference - candidate)
-    if rule.stat == "elemwise":
-        beyond = int((error > rule.atol + rule.rtol * np.abs(reference)).sum())
-        if not beyond:
+    if most_l2 is not None and not l2 <= most_l2:
+        return f"relative L2 error {l2:.2g} exceeds {most_l2:.2g}"
+    if rule is None:
+        return None
+    limits = f"rtol {rule.rtol:g}, atol {rule.atol:g}"
+    if rule.stat == STATS[0]:
+        if not tally.beyond:
             return None
-        return f"{beyond} of {error.size} values leave the tolerance, most at {list(found.worst)}"
-    reduce = REDUCTIONS[rule.stat]
-    scale = np.abs(reference)
-    relative = np.divide(error, scale, out=np.where(error > 0, np.inf, 0.0), where=scale > 0)
-    absolute, ratio = float(reduce(error)), float(reduce(relative))
+        beyond = f"{tally.beyond} of {tally.values} values are beyond {limits}"
+        return f"{beyond}; the largest error: {tally.worst}"
+    absolute, ratio = errors[rule.stat]
     if absolute <= rule.atol or ratio <= rule.rtol:
         return None
-    return f"{rule.stat} error {absolute:.3g} (relative {ratio:.3g}) exceeds the tolerance"
+    return f"{rule.stat} error {absolute:.3g} (relative {ratio:.3g}) is beyond {limits}"

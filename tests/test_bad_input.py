@@ -120,6 +120,19 @@ def edit(change):
     Path("m.onnx").write_bytes(model.SerializeToString())
 
 
+def garbled(name):
+    """m.onnx with this name in Latin-1."""
+    write_model(name="m.onnx")
+    path = Path("m.onnx")
+    path.write_bytes(path.read_bytes().replace(name.encode(), b"\xe4" * len(name)))
+
+
+@pytest.mark.parametrize("name", ["conv1", "flat"])
+def test_names_that_are_no_text_are_refused(name):
+    garbled(name)
+    check(refused("optimize", "m.onnx"), ["m.onnx: a name in it is no UTF-8 text", "again"])
+
+
 def add_sequence(model):
     made = onnx.helper.make_tensor_sequence_value_info("s", onnx.TensorProto.FLOAT, None)
     model.graph.input.append(made)
@@ -683,7 +696,13 @@ OTHERS = {
         "z:max: no such output",
         "gives y",
     ),
-    "a tolerance of NaN": (["--rtol", "nan"], "--rtol", "verify --help"),
+    "a tolerance of NaN": (["--rtol", "nan"], "--rtol nan", "from 0 up", "OUTPUT:1e-3"),
+    "a negative tolerance": (["--atol", "y:-1"], "--atol y:-1", "from 0 up"),
+    "an infinite tolerance": (["--atol", "inf"], "--atol inf", "from 0 up"),
+    "a tolerance in words": (["--rtol", "y:little"], "--rtol y:little", "from 0 up"),
+    "a tolerance of an unknown output": (["--rtol", "z:1"], "z:1.0: no such output", "gives y"),
+    "an unknown provider of the reference": (["--reference-provider", "abacus"], "abacus", "cpu"),
+    "no channels to agree": (["--top-k", "0"], "--top-k", "verify --help"),
     "a drop without data": (["--max-drop", "1%"], "--max-drop 1%", "needs --data"),
     "a drop in words": (["--max-drop", "little", "--data", "d.npz"], "'little'", DROP),
 }

@@ -17,8 +17,10 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
-    "proof",
+    "tally provenance proof",
     "activations accuracy rewrite verify search inputs quantize finetune",
+    "structure recompose tolerances interface",
+    "readback",
     "context",
     "latency",
     "store workers table workdir",
@@ -27,6 +29,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "spread task",
     "fitting",
     "survey",
+    "surgery",
     "profiling calibration",
     "report",
     "judging",
@@ -36,7 +39,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "job listing timing comparison curves outcome",
     "baseline",
     "timesheet",
-    "court decision",
+    "court decision findings",
     "menus sequential summary pareto",
     "searching",
     "pipeline",
@@ -44,7 +47,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof",
+    "proof provenance structure readback surgery",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

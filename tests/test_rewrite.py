@@ -632,6 +632,8 @@ def test_a_run_leaves_its_provenance_and_a_second_one_its_chains(tmp_path: Path)
     metadata = {p.key: p.value for p in onnx.load(output).metadata_props}
     plan = json.loads(plan_file(output).read_text())
     choices = sorted((n, row["form"], row["rank"]) for n, row in plan["sites"].items())
+    chains = json.loads(metadata.pop("onnxcp.chains"))
+    assert [(n, row["form"], row["rank"]) for n, row in chains.items()] == choices
     assert metadata == {
         "onnxcp.version": __version__,
         "onnxcp.source_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from onnxcp.cli import options
-from onnxcp.cli.console import errors_as_lines, progress_shown
+from onnxcp.cli.console import errors_as_lines, progress_shown, width
 
 
 def verify(
@@ -16,23 +16,40 @@ def verify(
     preprocess: options.Preprocess = "none",
     samples: options.Samples = None,
     rtol: Annotated[
-        float | None, typer.Option("--rtol", metavar="X", min=0, help="Relative tolerance.")
-    ] = None,
+        list[str],
+        typer.Option(
+            "--rtol", metavar="[OUTPUT:]X", help="Relative tolerance, of one output or all."
+        ),
+    ] = [],  # noqa: B006
     atol: Annotated[
-        float | None, typer.Option("--atol", metavar="X", min=0, help="Absolute tolerance.")
-    ] = None,
+        list[str],
+        typer.Option(
+            "--atol", metavar="[OUTPUT:]X", help="Absolute tolerance, of one output or all."
+        ),
+    ] = [],  # noqa: B006
     check_error_stat: Annotated[
-        str,
+        list[str],
         typer.Option(
             "--check-error-stat",
             metavar="[OUTPUT:]STAT",
             help="What the tolerance bounds: elemwise, max, mean or median.",
         ),
-    ] = "elemwise",
+    ] = [],  # noqa: B006
+    top_k: Annotated[
+        int, typer.Option("--top-k", metavar="K", min=1, help="Strongest channels that agree.")
+    ] = 5,
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
+    reference_provider: Annotated[
+        str | None,
+        typer.Option(
+            "--reference-provider",
+            metavar="NAME",
+            help="Where the reference runs; default: on --provider too.",
+        ),
+    ] = None,
     threads: options.Threads = 0,
     batch: options.Batch = None,
     input_shape: options.InputShape = [],  # noqa: B006
@@ -40,25 +57,32 @@ def verify(
     json: options.Json = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Compare outputs, and accuracy if --max-drop or --metric asks for it.
+    """Check the surgery, and compare outputs on data, or on synthetic inputs without.
 
-    Fails (exit 1) on NaN, infinity, unequal shapes, a tolerance or drop exceeded. Without
-    tolerances it reports how far the outputs are apart.
+    Surgery: a model that onnxcp wrote must be the original but for its chains, and these must
+    compute what they stand for. Approximation: reported, and judged by --rtol, --atol and
+    --max-drop alone; NaN, infinity and unequal shapes always fail. Exit code 1 is a failure.
     """
     with errors_as_lines(verbose):
-        from onnxcp import comparison
+        from onnxcp import comparison, findings, tolerances
 
         sources = options.sources(data, preprocess, batch, input_shape, samples=samples, seed=seed)
+        target = options.target(provider, provider_option, threads).exact
+        elsewhere = reference_provider not in (None, provider)
+        other = options.target(reference_provider or "", [], threads) if elsewhere else target
+        bounds = comparison.Bounds(
+            tolerances.parse(rtol, atol, check_error_stat), metric, max_drop, top_k
+        )
         with progress_shown(quiet=False, verbose=verbose) as progress:
             found = comparison.run(
                 reference,
                 candidate,
                 sources,
-                options.target(provider, provider_option, threads),
-                tolerance=comparison.tolerance(rtol, atol, check_error_stat),
-                metric=metric,
-                max_drop=max_drop,
+                target,
+                other.exact,
+                bounds=bounds,
                 progress=progress,
             )
-        typer.echo(comparison.as_json(found) if json else comparison.as_text(found))
-        raise typer.Exit(0 if found.ok else 1)
+        typer.echo(findings.as_json(found) if json else findings.as_text(found, width()))
+        if not found.ok:
+            raise typer.Exit(1)

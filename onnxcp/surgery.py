@@ -1,0 +1,241 @@
+"""Is a rewritten model the original with each kernel replaced by what its chain stands for?
+
+Needs the two models alone: what it knows of forms is what the metadata say. In order: are the
+nodes that no chain replaced the original's; does each chain slide and connect as the node in
+whose place it stands; are its weights those that were written; and does it compute what the
+one convolution would that its stages make, put together again.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxcp import files, provenance, recompose
+from onnxcp.conv import Chain, Kernel, Stage
+from onnxcp.inputs import Inputs
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target
+from onnxcp.readback import Reader
+from onnxcp.rewrite import add_outputs, rewrite, with_outputs
+from onnxcp.sessions import open_runner
+from onnxcp.sites import Site, Skip, node_names
+from onnxcp.structure import Changes, changes, is_chain_node, named
+from onnxcp.survey import survey
+from onnxcp.verify import compare
+
+NOT_OURS = "not checked: not written by onnxcp"
+HEX = 12  # digits of a hash that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCheck:
+    """One chain: ‖K − K̂‖ / ‖K‖ of the kernel that it stands for, and how far what it computes
+    is from what that kernel computes, relative L2; None where that was not run."""
+
+    name: str
+    form: str | None
+    rank: int | None
+    kernel_error: float
+    relative_l2: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surgery:
+    """`skipped` says why nothing was checked, or is None. `relative_l2` is of the tensor that
+    differs most, None where nothing was run; `tolerance` is what it may be."""
+
+    skipped: str | None = None
+    sites: tuple[SiteCheck, ...] = ()
+    failures: tuple[str, ...] = ()
+    relative_l2: float | None = None
+    tolerance: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ReadBack:
+    """Chains by the name of the site they replace; `failures` of those that are none."""
+
+    sites: Mapping[str, Site]
+    chains: Mapping[str, Chain]
+    failures: tuple[str, ...]
+
+
+def check(
+    reference: files.Model,
+    candidate: files.Model,
+    inputs: Inputs,
+    target: Target,
+    reference_target: Target | None = None,
+    progress: Progress = silent,
+) -> Surgery:
+    """Check all that can be known without judging how good the approximation is.
+
+    Raises:
+        ModelError: the reference can not be run; or the candidate, with nothing wrong in it
+            that could be named.
+    """
+    made = provenance.read(candidate.proto)
+    if not made.is_ours:
+        return Surgery(NOT_OURS)
+    progress("check the surgery", 0, 1)
+    found = changes(reference.proto, candidate.proto, made.sites)
+    known = survey(reference, inputs.shapes, reference_target or target, inputs.timed)
+    back = _read_back(reference.proto, candidate.proto, found, known)
+    failures = [
+        *_origin(reference, candidate, made),
+        *found.failures,
+        *back.failures,
+        *_records(reference.proto, made, back),
+    ]
+    kernels, sites = dict[str, Kernel](), list[SiteCheck]()
+    for name, chain in back.chains.items():
+        kernel, site = recompose.kernel(chain), back.sites[name]
+        sites.append(_site_check(site, kernel, made))
+        kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
+    if found.failures or back.failures or not kernels:
+        return Surgery(None, tuple(sites), tuple(failures))
+    numbers = _Numbers(reference, candidate, back, kernels, target)
+    return numbers.judged(Surgery(None, tuple(sites), tuple(failures)), inputs)
+
+
+def _origin(
+    reference: files.Model, candidate: files.Model, made: provenance.Provenance
+) -> Iterable[str]:
+    if reference.sha256 not in (*made.sources, candidate.sha256):
+        of = ", ".join(sha256[:HEX] for sha256 in made.sources) or "an unknown one"
+        yield (
+            f"by its metadata the candidate was made of another model, with sha256 {of}…; "
+            f"{reference.path} has {reference.sha256[:HEX]}…"
+        )
+
+
+def _read_back(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    found: Changes,
+    known: tuple[tuple[Site, ...], tuple[Skip, ...]],
+) -> _ReadBack:
+    sites = {reference.graph.node[s.index].output[0]: s for s in known[0]}
+    reasons = {skip.layer.name: skip.reason for skip in known[1]}
+    pairs = zip(reference.graph.node, node_names(reference.graph), strict=True)
+    names = {output: name for node, name in pairs for output in node.output}
+    reader, chains, failed = Reader(candidate, found.fresh), dict[str, Chain](), dict[str, str]()
+    for node in found.replaced:
+        site, name = sites.get(node.output[0]), names[node.output[0]]
+        chain = (
+            f"replaced, though {reasons.get(name, 'no chain could be')}"
+            if site is None
+            else reader.chain(site, node)
+        )
+        if isinstance(chain, str):
+            failed[name] = chain
+        else:
+            chains[name] = chain
+    unused = [n for n in reader.unused if not is_chain_node(n, failed)]
+    failures = [f"{name}: {why}" for name, why in failed.items()]
+    failures += dict.fromkeys(f"node {named(node)} is part of no chain" for node in unused)
+    return _ReadBack({s.name: s for s in known[0]}, chains, tuple(failures))
+
+
+def _records(
+    reference: onnx.ModelProto, made: provenance.Provenance, back: _ReadBack
+) -> Iterable[str]:
+    """Whether every chain is the one that was written."""
+    if made.chains is None:
+        yield f"the metadata {provenance.CHAINS} are missing or damaged: weights can not be checked"
+        return
+    read = {name for name in made.sites if name in back.chains}
+    for name in made.sites:
+        kept = any(is_chain_node(node, [name]) for node in reference.graph.node)
+        tried = any(failure.startswith(f"{name}: ") for failure in back.failures)
+        if name not in read and not kept and not tried:
+            yield f"{name}: by the metadata it was replaced, but its chain is not there"
+    for name, chain in back.chains.items():
+        yield from _record(name, chain, back.sites[name].kernel.dtype, made.chains.get(name))
+
+
+def _record(
+    name: str, chain: Chain, dtype: np.dtype, written: provenance.Record | None
+) -> Iterable[str]:
+    if written is None:
+        yield f"{name}: the metadata know nothing of its chain"
+        return
+    roles, wanted = [stage.role for stage in chain], [role for role, _ in written.stages]
+    if roles != wanted:
+        yield f"{name}: its stages are {', '.join(roles)}; written were {', '.join(wanted)}"
+        return
+    for stage, (role, sha256) in zip(chain, written.stages, strict=True):
+        if provenance.digest(stage, dtype) != sha256:
+            yield f"{name}: the weights of stage {role!r} are not those that were written"
+
+
+def _site_check(site: Site, kernel: Kernel, made: provenance.Provenance) -> SiteCheck:
+    written = (made.chains or {}).get(site.name)
+    size = math.sqrt(float(np.square(site.kernel, dtype=np.float64).sum()))
+    error = float(np.linalg.norm(kernel - site.kernel))
+    ratio = error / size if size else (0.0 if error == 0 else float("inf"))
+    if written is None:
+        return SiteCheck(site.name, None, None, ratio)
+    return SiteCheck(site.name, written.form, written.rank, ratio)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Numbers:
+    """Both models run, with what every replaced node gave among their outputs. They are written
+    without external data, where they are small enough: ONNX Runtime 1.31 does not find the
+    condition of an If there."""
+
+    reference: files.Model
+    candidate: files.Model
+    back: _ReadBack
+    kernels: Mapping[str, Kernel]
+    target: Target
+
+    def judged(self, found: Surgery, inputs: Inputs) -> Surgery:
+        replaced = [self.back.sites[name] for name in self.back.chains]
+        nodes = self.reference.proto.graph.node
+        outputs = {s.name: nodes[s.index].output[0] for s in replaced}
+        tolerance = max(self.target.tolerance(s.kernel.dtype) for s in replaced)
+        with tempfile.TemporaryDirectory() as folder:
+            dense = open_runner(self._dense(Path(folder), list(outputs.values())), self.target)
+            chained = open_runner(self._chained(Path(folder), list(outputs.values())), self.target)
+            verdict = compare(dense, chained, dense.outputs, inputs.checked, most_l2=tolerance)
+        seen = {o.output: o for o in verdict.outputs}
+        sites = tuple(
+            replace(s, relative_l2=seen[outputs[s.name]].relative_l2) for s in found.sites
+        )
+        names = {tensor: f"{name}: " for name, tensor in outputs.items()}
+        failures = (
+            f"{names.get(name, '')}tensor {name!r} is not what the chains stand for: "
+            f"{seen[name].failure}"
+            for name in dict.fromkeys((*names, *seen))  # in the graph's order, then the outputs
+            if seen[name].failure is not None
+        )
+        return Surgery(None, sites, (*found.failures, *failures), verdict.relative_l2, tolerance)
+
+    def _dense(self, folder: Path, watched: list[str]) -> Path:
+        """The reference with the kernels that the chains stand for."""
+        model, back = self.reference, self.back
+        chains: dict[str, Chain] = {}
+        for name, chain in back.chains.items():
+            site = back.sites[name]
+            stage = Stage("dense", self.kernels[name], site.geometry, site.group, chain[-1].bias)
+            chains[name] = (stage,)
+        made = rewrite(model.proto, chains, back.sites.values(), metadata={})
+        add_outputs(made.proto, watched)
+        files.save(made.proto, folder / "dense.onnx")
+        return folder / "dense.onnx"
+
+    def _chained(self, folder: Path, watched: list[str]) -> Path:
+        path = folder / "chained.onnx"
+        files.save(with_outputs(self.candidate.proto, watched), path)
+        return path
