@@ -11,7 +11,9 @@
     ├── ProviderError        the execution provider is not usable on this machine
     │   └── MissingPackage   an optional package is not installed
     ├── ClusterError         a Dask cluster is not there, runs other versions, or was lost
-    └── SurgeryError         the rewritten model does not compute what its chains stand for
+    ├── UnsupportedError     nodes that torch can not compute, so the model can not be trained
+    ├── SurgeryError         the rewritten model does not compute what its chains stand for
+    └── ParityError          a model in torch does not compute what ONNX Runtime does
 
 Not errors but values: a Conv left alone (`sites.Skip`), a fit that did not converge
 (`forms.Outcome`), a budget that no plan meets (`search` returns the empty plan), two
@@ -58,5 +60,13 @@ class ClusterError(OnnxcpError):
     exit_code = 3
 
 
+class UnsupportedError(OnnxcpError):
+    exit_code = 3
+
+
 class SurgeryError(OnnxcpError):
+    exit_code = 70
+
+
+class ParityError(OnnxcpError):
     exit_code = 70

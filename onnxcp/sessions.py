@@ -43,7 +43,7 @@ class Runner:
     def __init__(
         self, session: Any, where: str, target: Target, again: Callable[[], Any] | None = None
     ) -> None:
-        self.session, self._where, self._target = session, where, target
+        self.session, self._where, self.target = session, where, target
         self._again = again  # opens the session that timed runs use, where it is another
         self.outputs: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
         self.inputs: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
@@ -51,14 +51,14 @@ class Runner:
     def __call__(self, feeds: Feeds) -> list[np.ndarray]:
         """Raises ModelError if the runtime refuses the feeds or fails, ProviderError if a
         device has no memory left."""
-        with _as_our_error(f"running {self._where}", self._target):
+        with _as_our_error(f"running {self._where}", self.target):
             results: list[np.ndarray] = self.session.run(None, dict(feeds))
         return results
 
     def bound(self, feeds: Feeds) -> Callable[[], None]:
         """A run on these feeds to be timed: synchronous, and on a device with inputs and
         outputs that stay in its memory."""
-        device = self._target.provider.device
+        device = self.target.provider.device
         if device == "cpu":
             given = dict(feeds)
             return lambda: self._timed(lambda: self.session.run(None, given))
@@ -66,9 +66,9 @@ class Runner:
 
     def bound_on(self, device: str, feeds: Feeds) -> Callable[[], None]:
         """The same with inputs and outputs in a device's memory, at addresses that stay."""
-        number = int(self._target.settings.get("device_id", "0"))
+        number = int(self.target.settings.get("device_id", "0"))
         results = self(feeds)
-        with _as_our_error(f"running {self._where}", self._target):
+        with _as_our_error(f"running {self._where}", self.target):
             session = self.session if self._again is None else self._again()
             binding, value = session.io_binding(), runtime().OrtValue.ortvalue_from_numpy
             for name, array in feeds.items():
@@ -86,7 +86,7 @@ class Runner:
         try:
             run()
         except Exception as error:
-            with _as_our_error(f"running {self._where}", self._target):
+            with _as_our_error(f"running {self._where}", self.target):
                 raise error
 
 

@@ -18,8 +18,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "external samples",
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof",
-    "activations accuracy rewrite verify search inputs quantize finetune",
-    "structure recompose tolerances interface",
+    "activations accuracy rewrite verify search inputs quantize",
+    "structure recompose tolerances interface finetune",
     "readback",
     "context",
     "latency",
@@ -47,7 +47,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof provenance structure readback surgery",
+    "proof provenance structure readback surgery finetune",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
