@@ -45,11 +45,13 @@ def _crops(node: Node, x: Tensor, weight: Tensor) -> tuple[tuple[int, ...], tupl
     if sizes is None and auto in ("NOTSET", "VALID"):
         pads = per_axis(node, "pads", 2 * rank, 0) if auto == "NOTSET" else (0,) * (2 * rank)
         return pads[:rank], pads[rank:]
-    if sizes is None:
-        sizes = [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
     reach = reaches(weight.shape[2:], per_axis(node, "dilations", rank, 1))
-    each = zip(x.shape[2:], strides, more, reach, sizes[-rank:], strict=True)
-    totals = [s * (n - 1) + m + r - size for n, s, m, r, size in each]
+    each = zip(x.shape[2:], strides, more, reach, strict=True)
+    whole = [s * (n - 1) + m + r for n, s, m, r in each]
+    if sizes is None:  # ONNX Runtime makes it no larger than what the kernels write
+        scaled = (n * s for n, s in zip(x.shape[2:], strides, strict=True))
+        sizes = [min(both) for both in zip(scaled, whole, strict=True)]
+    totals = [w - size for w, size in zip(whole, sizes[-rank:], strict=True)]
     begins, _ = halves([max(0, total) for total in totals], upper=auto == "SAME_UPPER")
     return begins, tuple(total - b for total, b in zip(totals, begins, strict=True))
 

@@ -1,7 +1,8 @@
 """Resize and Upsample: each axis on its own, as a weighted sum of gathered elements.
 
 The coordinate transformations are those of the ONNX standard; torch's own interpolation has
-fewer of them. Coordinates are computed in double precision, on the CPU.
+fewer of them. Where it leaves room, ONNX Runtime's reading is taken: new sizes are whole in
+all transformations but one, and coordinates are in single precision, which decides ties.
 """
 
 import math
@@ -92,20 +93,21 @@ def _looked_at(axes: Sequence[Axis], roi: Sequence[float]) -> list[Axis]:
 
 def _coordinates(mode: str, axis: Axis) -> np.ndarray:
     """Where each new element lies among the old ones."""
-    y, last, exact = np.arange(axis.new, dtype=np.float64), axis.old - 1, axis.exact
+    y, last, scale = np.arange(axis.new, dtype=np.float32), axis.old - 1, np.float32(axis.scale)
     if mode == "align_corners":
-        return y * 0 if exact == 1 else y * last / (exact - 1)
+        return y * last / max(1, axis.new - 1)
     if mode == "asymmetric":
-        return y / axis.scale
+        return y / scale
     if mode == "tf_crop_and_resize":
         start, end = axis.roi
         part = (end - start) * last
-        return start * last + (y * 0 + part / 2 if exact == 1 else y * part / (exact - 1))
-    if mode == "pytorch_half_pixel" and exact == 1:
-        return y * 0 - 0.5
-    centred = (y + 0.5) / axis.scale - 0.5
+        inner = y * part / (axis.new - 1) if axis.new > 1 else y + part / 2
+        return start * last + inner
+    if mode == "pytorch_half_pixel" and axis.new == 1:
+        return y
+    centred = (y + np.float32(0.5)) / scale - np.float32(0.5)
     if mode == "half_pixel_symmetric":
-        return centred + axis.old / 2 * (1 - axis.new / exact)
+        return centred + axis.old / 2 * (1 - axis.new / axis.exact)
     return centred
 
 
