@@ -10,6 +10,7 @@ from typing import Any
 from onnxcp.comparison import Comparison
 from onnxcp.environment import environment
 from onnxcp.providers import Target
+from onnxcp.report.json import plain
 from onnxcp.report.words import accuracy, plural
 from onnxcp.surgery import SiteCheck, Surgery
 from onnxcp.verify import Difference
@@ -41,16 +42,7 @@ def as_json(found: Comparison) -> str:
         "outputs": [] if found.verdict is None else [asdict(o) for o in found.verdict.outputs],
         "accuracy": None if found.accuracy is None else asdict(found.accuracy),
     }
-    return json.dumps(_finite(document), indent=2, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(plain(document), indent=2, allow_nan=False)
 
 
 def as_text(found: Comparison, width: int) -> str:

@@ -5,8 +5,8 @@ Whatever changes a chain's weights later must write the entry anew with `entries
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from onnxcp.sites import replaced_before
 OURS = "onnxcp."  # what our keys begin with
 SOURCES = "onnxcp.source_sha256"  # of every model this one was made of, the first one first
 CHAINS = "onnxcp.chains"
+TRAINED = "onnxcp.trained"  # hashes of tensors of the original that training changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What a model's metadata tells, if onnxcp wrote it (`is_ours`). `chains` is None where that
-    entry is missing or damaged."""
+    entry is missing or damaged. `trained` are the hashes of what is left of the original and
+    was trained."""
 
     is_ours: bool = False
     sites: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     chains: Mapping[str, Record] | None = field(default_factory=dict)
+    trained: Mapping[str, str] = field(default_factory=dict)
 
 
 def record(choice: Choice, chain: Chain, dtype: np.dtype) -> Record:
@@ -60,7 +63,7 @@ def entries(source: str, made_of: Provenance, chains: Mapping[str, Record]) -> d
     known = {**(made_of.chains or {}), **chains}
     return {
         SOURCES: "\n".join((*made_of.sources, source)),
-        CHAINS: json.dumps({name: asdict(row) for name, row in known.items()}, sort_keys=True),
+        CHAINS: text(known),
     }
 
 
@@ -70,7 +73,42 @@ def read(proto: onnx.ModelProto) -> Provenance:
     if not any(key.startswith(OURS) for key in found):
         return Provenance()
     sources = tuple(found.get(SOURCES, "").splitlines())
-    return Provenance(True, replaced_before(proto), sources, _chains(found.get(CHAINS, "")))
+    chains, trained = _chains(found.get(CHAINS, "")), _hashes(found.get(TRAINED, "{}"))
+    return Provenance(True, replaced_before(proto), sources, chains, trained)
+
+
+def content(tensor: onnx.TensorProto) -> str:
+    """The hash of a tensor's values, however they are stored."""
+    values = onnx.numpy_helper.to_array(tensor)
+    return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()
+
+
+def _hashes(text: str) -> dict[str, str]:
+    try:
+        return {str(name): str(sha256) for name, sha256 in json.loads(text).items()}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def renewed(row: Record, old: Sequence[Stage], new: Sequence[Stage]) -> Record:
+    """The record of a chain whose weights changed from `old` to `new`, stage by stage. A stage
+    that was not what was written keeps its hash, and stays wrong."""
+    pairs = zip(row.stages, old, new, strict=True)
+    return replace(row, stages=tuple((role, _renewed(sha, a, b)) for (role, sha), a, b in pairs))
+
+
+def _renewed(sha256: str, old: Stage, new: Stage) -> str:
+    """The hash of `new`, with or without the bias, as it was of `old`."""
+    bare = replace(old, bias=None), replace(new, bias=None)
+    for before, after in ((old, new), bare):
+        if digest(before, before.weight.dtype) == sha256:
+            return digest(after, after.weight.dtype)
+    return sha256
+
+
+def text(chains: Mapping[str, Record]) -> str:
+    """Records as the entry `CHAINS` holds them."""
+    return json.dumps({name: asdict(row) for name, row in chains.items()}, sort_keys=True)
 
 
 def _chains(text: str) -> dict[str, Record] | None:

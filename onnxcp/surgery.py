@@ -87,11 +87,12 @@ def check(
     if not made.is_ours:
         return Surgery(NOT_OURS)
     progress("check the surgery", 0, 1)
+    asked, reference = reference, _as_trained(reference, candidate, made)
     found = changes(reference.proto, candidate.proto, made.sites)
     known = survey(reference, inputs.shapes, reference_target or target, inputs.timed)
     back = _read_back(reference.proto, candidate.proto, found, known)
     failures = [
-        *_origin(reference, candidate, made),
+        *_origin(asked, candidate, made),
         *found.failures,
         *back.failures,
         *_records(reference.proto, made, back),
@@ -105,6 +106,21 @@ def check(
         return Surgery(None, tuple(sites), tuple(failures))
     numbers = _Numbers(reference, candidate, back, kernels, target)
     return numbers.judged(Surgery(None, tuple(sites), tuple(failures)), inputs)
+
+
+def _as_trained(
+    reference: files.Model, candidate: files.Model, made: provenance.Provenance
+) -> files.Model:
+    """The reference with what training changed of it, where that is what was written."""
+    new = {t.name: t for t in candidate.proto.graph.initializer if t.name in made.trained}
+    new = {name: t for name, t in new.items() if provenance.content(t) == made.trained[name]}
+    if not new:
+        return reference
+    proto = rewrite(reference.proto, {}, (), metadata={}).proto
+    for tensor in proto.graph.initializer:
+        if tensor.name in new:
+            tensor.CopyFrom(new[tensor.name])
+    return replace(reference, proto=proto)
 
 
 def _origin(

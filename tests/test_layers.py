@@ -20,7 +20,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "tally provenance proof",
     "activations accuracy rewrite verify search inputs quantize",
     "structure recompose tolerances interface finetune",
-    "readback",
+    "weights readback",
     "context",
     "latency",
     "store workers table workdir",
@@ -39,7 +39,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "job listing timing comparison curves outcome",
     "baseline",
     "timesheet",
-    "court decision findings",
+    "court decision findings finetuning",
+    "tuned",
     "menus sequential summary pareto",
     "searching",
     "pipeline",
@@ -47,7 +48,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof provenance structure readback surgery finetune",
+    "proof provenance structure readback surgery finetune weights finetuning",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

@@ -295,7 +295,7 @@ def shapes():
     yield Case("Dropout", 13, (X2, np.float32(0.4), np.array(False)))
 
 
-REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
+REDUCTIONS = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 
 
 def reductions():

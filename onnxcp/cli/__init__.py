@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from onnxcp import __version__
 from onnxcp.cli.benchmark import benchmark
 from onnxcp.cli.doctor import doctor
+from onnxcp.cli.finetune import finetune
 from onnxcp.cli.inspect import inspect
 from onnxcp.cli.optimize import optimize
 from onnxcp.cli.profile import profile
@@ -47,7 +48,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (optimize, inspect, verify, benchmark, profile, doctor):
+for command in (optimize, inspect, verify, benchmark, profile, finetune, doctor):
     app.command()(command)
 
 

@@ -68,13 +68,8 @@ def optimize(
             help="End the search after T (90, 10m, 2h) with the best plan till then.",
         ),
     ] = None,
-    work_dir: Annotated[
-        Path | None,
-        typer.Option("--work-dir", metavar="DIR", help="Keep all that is finished, to go on."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --work-dir.")
-    ] = False,
+    work_dir: options.WorkDir = None,
+    resume: options.Resume = False,
     pareto: Annotated[
         Path | None,
         typer.Option(

@@ -94,6 +94,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout in plac
 Iterations = Annotated[
     int, typer.Option("--iterations", metavar="N", min=8, help="Timed runs at most.")
 ]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option("--work-dir", metavar="DIR", help="Keep all that is finished, to go on."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --work-dir.")]
 MaxDrop = Annotated[
     str | None,
     typer.Option(

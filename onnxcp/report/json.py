@@ -10,7 +10,7 @@ from onnxcp.report.record import Report
 
 def to_json(report: Report) -> str:
     """The record as JSON. Numbers that JSON can not hold become null."""
-    return json.dumps(_plain(report.document()), indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(report.document()), indent=2, allow_nan=False) + "\n"
 
 
 def schema() -> dict[str, Any]:
@@ -20,11 +20,12 @@ def schema() -> dict[str, Any]:
     return document
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same of what JSON holds: null for NaN and infinity, numbers without numpy."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,158 @@
+"""`onnxcp finetune`: train a rewritten model's weights, without labels."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxcp.cli import options
+from onnxcp.cli.console import errors_as_lines, progress_shown
+
+
+def finetune(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The original.")],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", help="What optimize made of it.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The model to write.")
+    ],
+    data: options.Data = [],  # noqa: B006
+    train: Annotated[
+        list[str],
+        typer.Option(
+            "--train",
+            metavar="SPEC",
+            help="Samples to train on, which never judge; default: four fifths of --data. "
+            "Repeatable.",
+        ),
+    ] = [],  # noqa: B006
+    preprocess: options.Preprocess = "none",
+    samples: options.Samples = None,
+    metric: options.Metric = None,
+    max_drop: options.MaxDrop = None,
+    epochs: Annotated[
+        int, typer.Option("--epochs", metavar="N", help="Passes over the data.")
+    ] = 10,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Samples of a step.")
+    ] = 128,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", metavar="X", help="At its highest.")
+    ] = 1e-3,
+    optimizer: Annotated[
+        str, typer.Option("--optimizer", metavar="NAME", help="adamw or sgd.")
+    ] = "adamw",
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", metavar="X", min=0, help="Of the optimizer.")
+    ] = 0.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="T", help="Of what the original teaches.")
+    ] = 2.0,
+    labels: Annotated[
+        float,
+        typer.Option("--label-weight", metavar="X", help="Of cross-entropy with the labels."),
+    ] = 0.0,
+    features: Annotated[
+        float,
+        typer.Option("--feature-weight", metavar="X", help="Of what replaced layers gave."),
+    ] = 0.0,
+    stability: Annotated[
+        float,
+        typer.Option("--stability", metavar="X", min=0, help="Weight of the chains' sensitivity."),
+    ] = 0.0,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="MODULE:FUNCTION",
+            help="A loss of your own, (outputs, labels) -> tensor, added to the others.",
+        ),
+    ] = None,
+    trained: Annotated[
+        str, typer.Option("--weights", metavar="WHICH", help="chains, all, or a glob of nodes.")
+    ] = "chains",
+    batch_norm: Annotated[
+        str,
+        typer.Option("--batch-norm", metavar="HOW", help="frozen, recalibrated or trained."),
+    ] = "frozen",
+    augment: Annotated[
+        str, typer.Option("--augment", metavar="LIST", help="Of flip and crop; images only.")
+    ] = "",
+    patience: Annotated[
+        int, typer.Option("--patience", metavar="N", help="Epochs without gain that end it.")
+    ] = 0,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="To train on: cpu or cuda.")
+    ] = "cpu",
+    provider: options.Provider = "cpu",
+    provider_option: options.ProviderOption = [],  # noqa: B006
+    threads: options.Threads = 0,
+    work_dir: options.WorkDir = None,
+    resume: options.Resume = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.json", help="Write the run.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Train a rewritten model to give what the original gives; labels are not needed.
+
+    Needs PyTorch. Only weights change: the graph, its names and its speed stay.
+    """
+    with errors_as_lines(verbose):
+        from onnxcp import finetuning, tuned
+        from onnxcp.files import reserve, write_text
+        from onnxcp.judging import Limits
+
+        finetuning.refuse_without_torch()
+        from onnxcp.finetune.recipe import Recipe
+
+        recipe = Recipe(
+            epochs=epochs,
+            batch=batch_size,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            temperature=temperature,
+            labels=labels,
+            features=features,
+            stability=stability,
+            loss=loss,
+            train=trained,
+            batch_norm=batch_norm,
+            augment=tuple(name.strip() for name in augment.split(",") if name.strip()),
+            patience=patience,
+            seed=seed,
+            device=device,
+        )
+        asked = finetuning.Round(
+            reference,
+            candidate,
+            output,
+            options.sources(data, preprocess, None, [], samples=samples, seed=seed),
+            tuple(train),
+            Limits(max_drop, None, metric),
+            options.target(provider, provider_option, threads),
+            work_dir,
+            resume,
+        )
+        for path, keep in (
+            (output, (reference, candidate)),
+            (report, (reference, candidate, output)),
+        ):
+            if path is not None:
+                reserve(path, overwrite=overwrite, keep=keep)
+        with progress_shown(quiet, verbose) as progress:
+            made = finetuning.finetune(asked, recipe, progress)
+        document = tuned.to_json(made, shlex.join(["onnxcp", *sys.argv[1:]]))
+        if report is not None:
+            write_text(report, document)
+        typer.echo(document if json else tuned.to_text(made))
+        if not made.ok:
+            raise typer.Exit(1)

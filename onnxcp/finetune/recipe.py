@@ -1,0 +1,65 @@
+"""How a rewritten model is trained: every choice in one place, with the values to start from."""
+
+from dataclasses import dataclass
+
+from onnxcp.errors import UsageError
+
+OPTIMIZERS = ("adamw", "sgd")
+BATCH_NORMS = ("frozen", "recalibrated", "trained")
+AUGMENTATIONS = ("flip", "crop")
+CHAINS, ALL = "chains", "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`train` is "chains", "all" or a glob of node names. Weights of the loss: of `labels`
+    (cross-entropy), `features` (what replaced layers gave) and `stability` (sensitivity of the
+    chains) beside 1 for what the original gives. `warmup` is a share of all steps, `ema` the
+    share of an average that stays at a step, 0 without one. `patience` is the number of epochs
+    without gain that end the training."""
+
+    epochs: int = 10
+    batch: int = 128
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    temperature: float = 2.0
+    labels: float = 0.0
+    features: float = 0.0
+    stability: float = 0.0
+    loss: str | None = None
+    train: str = CHAINS
+    batch_norm: str = "frozen"
+    augment: tuple[str, ...] = ()
+    warmup: float = 0.05
+    clip: float = 1.0
+    ema: float = 0.995
+    patience: int = 0
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, value, low in (
+            ("epochs", self.epochs, 1),
+            ("batch-size", self.batch, 2),
+            ("patience", self.patience, 0),
+        ):
+            if value < low:
+                raise UsageError(f"--{name} {value}: give {low} or more")
+        for name, number, most in (
+            ("learning-rate", self.learning_rate, 10.0),
+            ("temperature", self.temperature, 100.0),
+            ("clip", self.clip, float("inf")),
+        ):
+            if not 0 < number <= most:
+                raise UsageError(f"--{name} {number}: give a number above 0, at most {most:g}")
+        for name, number in (("labels", self.labels), ("features", self.features)):
+            if not 0 <= number < float("inf"):
+                raise UsageError(f"--{name} {number}: give 0 or more")
+        for name, choice, choices in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("batch-norm", self.batch_norm, BATCH_NORMS),
+            *(("augment", one, AUGMENTATIONS) for one in self.augment),
+        ):
+            if choice not in choices:
+                raise UsageError(f"--{name} {choice}: choose one of {', '.join(choices)}")

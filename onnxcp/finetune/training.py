@@ -1,0 +1,360 @@
+"""The loop: steps on batches, a look at held-out samples after every epoch, a checkpoint.
+
+Whatever happens, the best weights seen on held-out samples are what comes out; the weights as
+they came count as epoch 0. With the same seed and number of threads the same steps are taken,
+also where a killed run goes on.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.utils import clip_grad_norm_
+
+from onnxcp.errors import WorkError
+from onnxcp.finetune.augment import augmented
+from onnxcp.finetune.graph import Network
+from onnxcp.finetune.losses import are_scores, distance, divergence, sensitivity
+from onnxcp.finetune.recipe import Recipe
+from onnxcp.progress import Progress, silent
+from onnxcp.samples import Samples
+
+Tensors = Mapping[str, Tensor]
+Teacher = Callable[[Tensors, Sequence[str]], Sequence[Tensor]]
+UserLoss = Callable[[Sequence[Tensor], "Tensor | None"], Tensor]
+CHECKPOINT = "training.pt"
+MEASURED = 64  # batches that statistics are measured on
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Means over its steps and over the held-out samples; `agreement` with the original's
+    strongest class there, None where outputs are no class scores."""
+
+    number: int
+    loss: float
+    held_out: float
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """Weights by initializer, and how they came about. `stopped` says why it ended early."""
+
+    weights: Mapping[str, np.ndarray]
+    epochs: tuple[Epoch, ...]
+    best: int
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What is trained to do what. `chains` are the stages' weights of each chain, by name;
+    `watched` are tensors that both models have. `soft`: the outputs are probabilities."""
+
+    network: Network
+    teacher: Teacher
+    training: Samples
+    held: Samples
+    recipe: Recipe
+    soft: bool = False
+    chains: Sequence[Sequence[str]] = ()
+    watched: tuple[str, ...] = ()
+    user_loss: UserLoss | None = None
+    folder: Path | None = None
+    progress: Progress = silent
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """All that a run needs to go on."""
+
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    best: dict[str, Tensor]
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str | None = None
+
+
+def train(lesson: Lesson, *, resume: bool = False) -> Trained:
+    """Train; a loss that is no number ends it, with the best weights till then."""
+    parameters = trained(lesson.network)
+    state = _start(lesson, parameters)
+    if not (resume and _load(lesson, state)):
+        state.epochs.append(_look(lesson, 0, 0.0))
+        if lesson.recipe.batch_norm != "frozen":
+            _recalibrate(lesson, state)
+    total = lesson.recipe.epochs
+    for number in range(len(state.epochs), total + 1):
+        if state.stopped is not None:
+            break
+        _epoch(lesson, state, parameters, number)
+        _save(lesson, state)
+    weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
+    return Trained(weights, tuple(state.epochs), state.best_epoch, state.stopped)
+
+
+def trained(network: Network) -> dict[str, Tensor]:
+    """The parameters that training moves, by initializer."""
+    return {n: t for n, t in network.weights().items() if t.requires_grad}
+
+
+def measured(lesson: Lesson) -> dict[str, Tensor]:
+    """The statistics of batch normalizations, where they may change."""
+    if lesson.recipe.batch_norm == "frozen":
+        return {}
+    return {n: t for n, t in lesson.network.weights().items() if not isinstance(t, Parameter)}
+
+
+def _recalibrate(lesson: Lesson, state: _State) -> None:
+    """Measure the statistics of batch normalizations anew; keep them if that is closer to the
+    original on held-out samples: on an exact network few images make it worse."""
+    moments = measured(lesson)
+    before = _copies(moments)
+    batches = islice(_batches(lesson, 0), MEASURED)
+    lesson.network.recalibrate(feeds for feeds, _ in batches)
+    found = _look(lesson, 0, 0.0)
+    if found.held_out < state.epochs[0].held_out:
+        state.epochs[0] = found
+        state.best |= _copies(moments)
+    else:
+        _put(moments, before)
+
+
+def _start(lesson: Lesson, parameters: Tensors) -> _State:
+    recipe = lesson.recipe
+    if recipe.optimizer == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            parameters.values(),
+            lr=recipe.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=recipe.weight_decay,
+        )
+    else:
+        optimizer = torch.optim.AdamW(
+            parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+    return _State(optimizer, _copies(parameters), _copies({**parameters, **measured(lesson)}))
+
+
+def _copies(parameters: Tensors) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
+
+
+def rate(step: int, total: int, recipe: Recipe) -> float:
+    """The learning rate of a step: a rise over the warm-up, then half a cosine down to 0."""
+    warm = max(1, round(recipe.warmup * total))
+    if step < warm:
+        return recipe.learning_rate * (step + 1) / warm
+    share = (step - warm) / max(1, total - warm)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _epoch(lesson: Lesson, state: _State, parameters: Tensors, number: int) -> None:
+    """One pass over the training samples, and a look at the others."""
+    recipe, losses = lesson.recipe, list[float]()
+    if recipe.batch_norm == "trained":
+        lesson.network.use_batch_statistics()
+    steps = _steps(lesson)
+    for step, (feeds, labels) in enumerate(_batches(lesson, number)):
+        at = (number - 1) * steps + step
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate(at, recipe.epochs * steps, recipe)
+        loss = _loss(lesson, feeds, labels)
+        if not math.isfinite(loss.item()):
+            state.stopped = f"the loss became {loss.item()} in epoch {number}, step {step + 1}"
+            return
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_grad_norm_(parameters.values(), recipe.clip)
+        state.optimizer.step()
+        _average(state, parameters, recipe.ema, at)
+        losses.append(loss.item())
+        lesson.progress(f"train, epoch {number} of {recipe.epochs}", step + 1, steps)
+    _judge(lesson, state, parameters, number, float(np.mean(losses)))
+
+
+def _judge(lesson: Lesson, state: _State, parameters: Tensors, number: int, loss: float) -> None:
+    """Look at held-out samples with the averaged weights, and keep them if they are the best."""
+    lesson.network.use_stored_statistics()
+    live = _copies(parameters)
+    _put(parameters, state.average)
+    found = _look(lesson, number, loss)
+    _put(parameters, live)
+    state.epochs.append(found)
+    if found.held_out < state.epochs[state.best_epoch].held_out:
+        state.best = _copies({**state.average, **measured(lesson)})
+        state.best_epoch = number
+    patience = lesson.recipe.patience
+    if patience and number - state.best_epoch >= patience:
+        state.stopped = f"no gain on held-out samples since epoch {state.best_epoch}"
+
+
+def _average(state: _State, parameters: Tensors, stays: float, step: int) -> None:
+    """Move the average towards the weights; faster at first, when it has seen few."""
+    share = 1 - min(stays, (1 + step) / (10 + step)) if stays else 1.0
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            state.average[name].lerp_(tensor, share)
+
+
+def _put(parameters: Tensors, values: Tensors) -> None:
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(values[name])
+
+
+def _steps(lesson: Lesson) -> int:
+    return max(1, len(lesson.training) // lesson.recipe.batch)
+
+
+def _batches(lesson: Lesson, number: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+    """Whole batches in an order of the epoch's own, read while others are computed on."""
+    recipe, samples = lesson.recipe, lesson.training
+    order = np.random.default_rng((recipe.seed, number)).permutation(len(samples))
+    generator = torch.Generator().manual_seed(recipe.seed * 100_003 + number)
+    size = min(recipe.batch, len(samples))
+    picks = [order[i * size : (i + 1) * size].tolist() for i in range(_steps(lesson))]
+    with ThreadPoolExecutor(1) as reader:
+        waiting = [reader.submit(_read, samples, pick) for pick in picks[:2]]
+        for place in range(len(picks)):
+            feeds, labels = waiting.pop(0).result()
+            if place + 2 < len(picks):
+                waiting.append(reader.submit(_read, samples, picks[place + 2]))
+            yield _on(feeds, recipe, generator), labels
+
+
+def _read(samples: Samples, places: Sequence[int]) -> tuple[dict[str, Tensor], Tensor | None]:
+    feeds = samples.pick([samples.numbers[place] for place in places])
+    labels = None if samples.labels is None else torch.from_numpy(samples.labels[list(places)])
+    return {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in feeds.items()}, labels
+
+
+def _on(feeds: Tensors, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
+    """Feeds on the device, images among them augmented."""
+    made = {}
+    for name, values in feeds.items():
+        if values.ndim == 4 and values.is_floating_point():
+            values = augmented(values, recipe.augment, generator)
+            values = values.contiguous(memory_format=torch.channels_last)
+        made[name] = values.to(recipe.device)
+    return made
+
+
+def _loss(lesson: Lesson, feeds: Tensors, labels: Tensor | None) -> Tensor:
+    """All that training brings down, on one batch."""
+    recipe = lesson.recipe
+    with torch.no_grad():
+        wanted = lesson.teacher(feeds, lesson.watched)
+    given = lesson.network(feeds, lesson.watched)
+    count = len(given) - len(lesson.watched)
+    loss = _from_the_original(given[:count], wanted[:count], recipe.temperature, lesson.soft)
+    if lesson.watched:
+        loss = loss + recipe.features * distance(given[count:], wanted[count:])
+    if recipe.labels and labels is not None:
+        scores = given[0].reshape(len(given[0]), -1).float()
+        logs = scores.clamp_min(1e-12).log() if lesson.soft else scores.log_softmax(1)
+        loss = loss + recipe.labels * torch.nn.functional.nll_loss(logs, labels.long().reshape(-1))
+    if lesson.user_loss is not None:
+        loss = loss + lesson.user_loss(given[:count], labels)
+    if recipe.stability:
+        loss = loss + recipe.stability * _sensitivity(lesson)
+    return loss
+
+
+def _from_the_original(
+    given: Sequence[Tensor], wanted: Sequence[Tensor], temperature: float, soft: bool
+) -> Tensor:
+    if are_scores(wanted[0]):
+        return divergence(given[0], wanted[0], temperature, soft=soft)
+    return distance(given, wanted)
+
+
+def _sensitivity(lesson: Lesson) -> Tensor:
+    weights = lesson.network.weights()
+    parts = [sensitivity([weights[name] for name in names]) for names in lesson.chains]
+    return torch.stack(parts).mean() if parts else torch.zeros(())
+
+
+def _look(lesson: Lesson, number: int, loss: float) -> Epoch:
+    """The distance from the original on held-out samples, and how often both choose alike."""
+    size, total, seen, same = lesson.recipe.batch, 0.0, 0, 0.0
+    scores = True
+    with torch.no_grad():
+        for start in range(0, len(lesson.held), size):
+            feeds, _ = _read(lesson.held, range(start, min(start + size, len(lesson.held))))
+            feeds = _on(feeds, _plain(lesson.recipe), torch.Generator())
+            given, wanted = lesson.network(feeds), lesson.teacher(feeds, ())
+            wanted = wanted[: len(given)]
+            count = len(wanted[0])
+            found = _from_the_original(given, wanted, lesson.recipe.temperature, lesson.soft)
+            total, seen = total + count * found.item(), seen + count
+            scores = are_scores(wanted[0])
+            if scores:
+                alike = given[0].reshape(count, -1).argmax(1) == wanted[0].reshape(
+                    count, -1
+                ).argmax(1)
+                same += alike.sum().item()
+    held = total / seen if math.isfinite(total) else math.inf
+    return Epoch(number, loss, held, same / seen if scores else None)
+
+
+def _plain(recipe: Recipe) -> Recipe:
+    return replace(recipe, augment=())
+
+
+def _save(lesson: Lesson, state: _State) -> None:
+    """Write the checkpoint, which at every moment is the old one or the new one."""
+    if lesson.folder is None:
+        return
+    path = lesson.folder / CHECKPOINT
+    document = {
+        "weights": _copies({**trained(lesson.network), **measured(lesson)}),
+        "optimizer": state.optimizer.state_dict(),
+        "average": state.average,
+        "best": state.best,
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "best_epoch": state.best_epoch,
+        "stopped": state.stopped,
+        "recipe": repr(lesson.recipe),
+    }
+    torch.save(document, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def _load(lesson: Lesson, state: _State) -> bool:
+    """Take up what a run left; False if it left nothing.
+
+    Raises:
+        WorkError: it was another training, or the checkpoint is damaged.
+    """
+    path = None if lesson.folder is None else lesson.folder / CHECKPOINT
+    if path is None or not path.is_file():
+        return False
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True)
+        if found["recipe"] == repr(lesson.recipe):
+            lesson.network.load(found["weights"])
+            state.optimizer.load_state_dict(found["optimizer"])
+            state.average, state.best = found["average"], found["best"]
+            state.epochs = [Epoch(**epoch) for epoch in found["epochs"]]
+            state.best_epoch, state.stopped = found["best_epoch"], found["stopped"]
+            return True
+    except Exception as error:  # a pickle that is none fails in any way it likes
+        raise WorkError(
+            f"{path}: damaged, or of another model ({type(error).__name__}); remove it to train "
+            "from the start"
+        ) from error
+    raise WorkError(
+        f"{path}: holds a training with other settings; give the same, or another --work-dir"
+    )

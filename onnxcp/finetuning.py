@@ -1,0 +1,268 @@
+"""What `finetune` does: train a rewritten model to give what the original gives, and put the
+weights back by name into the same graph.
+
+load both → torch module, equal to the runtime's outputs → train → weights back → surgery check
+→ accuracy → benchmark → write. Nothing reaches the output path before the last step.
+"""
+
+import importlib
+import importlib.util
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxcp import files, provenance, surgery
+from onnxcp.benchmark import Speedup, speedup, take_turns
+from onnxcp.errors import DataError, MissingPackage, SurgeryError, UsageError
+from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.judging import Limits, Referee, unjudged
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target
+from onnxcp.report.record import AccuracyRecord
+from onnxcp.samples import Samples
+from onnxcp.sessions import open_runner
+from onnxcp.structure import changes
+from onnxcp.weights import chains, trainable, with_weights
+from onnxcp.workdir import open_folder
+
+if TYPE_CHECKING:
+    from onnxcp.finetune import Network, Recipe, Trained
+    from onnxcp.finetune.training import UserLoss
+
+HELD_STEP, MOST_HELD, FEWEST = 10, 1024, 32
+JUDGED_STEP = 5  # without --train every fifth sample of --data judges, and the others train
+SECONDS, TURNS = 10.0, 2000  # of the models in turns, at most
+ON_CPU = Target.named("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What is asked for. `train` names samples to train on; without them most of `sources`'
+    data train, and the rest judges."""
+
+    reference: Path
+    candidate: Path
+    output: Path
+    sources: Sources
+    train: tuple[str, ...]
+    limits: Limits
+    target: Target
+    work_dir: Path | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was measured in the end: accuracy against the reference of the candidate as it came
+    and as it is now, and how much faster it is now than the reference, and than it was, from
+    which it must not differ."""
+
+    before: AccuracyRecord
+    after: AccuracyRecord
+    surgery_l2: float | None
+    over_reference: Speedup
+    over_candidate: Speedup
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finetuned:
+    """One run. `parity` is how far torch's outputs are from the runtime's, relative L2."""
+
+    asked: Round
+    recipe: "Recipe"
+    trained: "Trained"
+    counts: Mapping[str, int]
+    parity: float
+    proof: Proof
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the budget is met, if one was given; only then a model is written."""
+        after = self.proof.after
+        return after.budget is None or after.drop <= after.budget
+
+
+def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Finetuned:
+    """Train a rewritten model, and write it if it meets the budget.
+
+    Raises:
+        MissingPackage: PyTorch is not installed.
+        UsageError: the candidate is no rewrite of the reference, or options name nothing.
+        OnnxcpError: unusable input, data or provider; an operator that torch can not compute
+            here; outputs that differ from the runtime's.
+    """
+    refuse_without_torch()
+    begun = time.perf_counter()
+    model, other = files.load(asked.reference), files.load(asked.candidate)
+    _refuse_strangers(model, other)
+    inputs, samples = _inputs(model, asked)
+    if asked.work_dir is not None:
+        open_folder(asked.work_dir, other.sha256, resume=asked.resume)
+    from onnxcp.finetune import Lesson, Network, train
+
+    training, held = _held_out(samples, recipe.batch)
+    network, parity = _student(other, asked, inputs, recipe)
+    watched = _watched(model, other) if recipe.features else ()
+    if recipe.labels and training.labels is None:
+        raise UsageError(
+            f"--label-weight {recipe.labels:g}: {training.source} has no labels; leave it out"
+        )
+    lesson = Lesson(
+        network=network,
+        teacher=Network(model.proto, ()).to(recipe.device),
+        training=training,
+        held=held,
+        recipe=recipe,
+        soft=_gives_probabilities(model),
+        chains=tuple(chains(other.proto).values()),
+        watched=watched,
+        user_loss=_user_loss(recipe.loss),
+        folder=asked.work_dir,
+        progress=progress,
+    )
+    trained = train(lesson, resume=asked.resume)
+    with tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=asked.output.parent) as folder:
+        staged = Path(folder) / asked.output.name
+        files.save(with_weights(other.proto, trained.weights), staged, other.external)
+        proof = _proof(model, asked, inputs, staged, progress)
+        counts = {"train": len(training), "held_out": len(held), "judge": proof.after.samples}
+        seconds = time.perf_counter() - begun
+        made = Finetuned(asked, recipe, trained, counts, parity, proof, seconds)
+        if made.ok:
+            files.move(staged, asked.output)
+    return made
+
+
+def refuse_without_torch() -> None:
+    """Raises MissingPackage with the command that installs it."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingPackage("fine-tuning needs PyTorch: pip install 'onnxcp[finetune]'")
+
+
+def _refuse_strangers(model: files.Model, other: files.Model) -> None:
+    made = provenance.read(other.proto)
+    if model.sha256 not in made.sources:
+        raise UsageError(
+            f"{other.path}: is no rewrite of {model.path}; give the model that onnxcp optimize "
+            "made of it"
+        )
+
+
+def _inputs(model: files.Model, asked: Round) -> tuple[Inputs, Samples]:
+    """Inputs whose samples judge, and the samples to train on, which do not."""
+    sources = asked.sources
+    if not sources.data:
+        raise UsageError(
+            "fine-tuning needs --data: samples to judge by, and without --train also to train on"
+        )
+    inputs = prepare(model.inputs, replace(sources, calibration=asked.train))
+    if asked.train:
+        assert inputs.calibration is not None
+        return inputs, inputs.calibration
+    judged, training = _whole(inputs).split(JUDGED_STEP)
+    return replace(inputs, samples=judged, searched=judged), training
+
+
+def _whole(inputs: Inputs) -> Samples:
+    """All samples of the data, those that `prepare` would calibrate with included."""
+    assert inputs.samples is not None
+    if inputs.calibration is None:
+        return inputs.samples
+    parts = (inputs.samples, inputs.calibration)
+    labels = [part.labels for part in parts if part.labels is not None]
+    numbers = [number for part in parts for number in part.numbers]
+    return replace(
+        inputs.samples, numbers=numbers, labels=np.concatenate(labels) if labels else None
+    )
+
+
+def _held_out(samples: Samples, batch: int) -> tuple[Samples, Samples]:
+    """Samples to train on, and every tenth or fewer to look at after each epoch."""
+    if len(samples) < max(FEWEST, batch):
+        raise DataError(
+            f"{samples.source}: {len(samples)} samples are too few to train on; give at least "
+            f"{max(FEWEST, batch)}, or a smaller --batch-size"
+        )
+    held, training = samples.split(max(HELD_STEP, -(-len(samples) // MOST_HELD)))
+    return training, held
+
+
+def _student(
+    other: files.Model, asked: Round, inputs: Inputs, recipe: "Recipe"
+) -> tuple["Network", float]:
+    """The candidate as a torch module, and how far its outputs are from the runtime's.
+
+    Raises:
+        ParityError: too far.
+    """
+    from onnxcp.finetune import Network, check_parity
+
+    network = Network(other.proto, trainable(other.proto, recipe.train))
+    half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in other.proto.graph.initializer)
+    tolerance = ON_CPU.tolerance(np.dtype(np.float16 if half else np.float32))
+    parity = check_parity(
+        network, open_runner(asked.candidate, ON_CPU), inputs.checked[0], tolerance
+    )
+    return network.to(recipe.device), parity
+
+
+def _watched(model: files.Model, other: files.Model) -> tuple[str, ...]:
+    """What the replaced layers gave, which the chains give now under the same names."""
+    made = provenance.read(other.proto)
+    return tuple(node.output[0] for node in changes(model.proto, other.proto, made.sites).replaced)
+
+
+def _user_loss(name: str | None) -> "UserLoss | None":
+    """The function of `module:function`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name is None:
+        return None
+    module, _, function = name.partition(":")
+    try:
+        found: UserLoss = getattr(importlib.import_module(module), function)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"--loss {name}: {error}; write it as module:function, in a module that Python finds"
+        ) from error
+    return found
+
+
+def _gives_probabilities(model: files.Model) -> bool:
+    first = model.proto.graph.output[0].name
+    return any(n.op_type == "Softmax" and first in n.output for n in model.proto.graph.node)
+
+
+def _proof(
+    model: files.Model, asked: Round, inputs: Inputs, staged: Path, progress: Progress
+) -> Proof:
+    """Surgery, accuracy and speed of the trained model.
+
+    Raises:
+        SurgeryError: its chains do not compute what they stand for.
+    """
+    found = surgery.check(model, files.load(staged), inputs, asked.target.exact, progress=progress)
+    if not found.ok:
+        raise SurgeryError(
+            f"{asked.candidate}: after training {found.failures[0]}; nothing was written; this is "
+            "a bug in onnxcp: please report it with the model"
+        )
+    paths = (asked.reference, asked.candidate, staged)
+    runners = [open_runner(path, asked.target.unhurried) for path in paths]
+    referee = Referee(runners[0], inputs, asked.limits, progress)
+    before, after = (referee.judge(runner) for runner in runners[1:])
+    if not asked.limits.is_given:
+        before, after = unjudged(before), unjudged(after)
+    progress("benchmark", 0, 1)
+    runs = [open_runner(path, asked.target).bound(inputs.timed) for path in paths]
+    old, chained, new = take_turns(runs, time.perf_counter, turns=TURNS, warmup=5, seconds=SECONDS)
+    return Proof(before, after, found.relative_l2, speedup(old, new), speedup(chained, new))

@@ -1,0 +1,74 @@
+"""What a fine-tuning did, as people and as programs read it."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from onnxcp import __version__
+from onnxcp.benchmark import Speedup
+from onnxcp.environment import environment
+from onnxcp.finetuning import Finetuned
+from onnxcp.report.json import plain
+from onnxcp.report.words import accuracy, plural
+
+
+def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
+    """The run as plain JSON values."""
+    asked, proof = found.asked, found.proof
+    return {
+        "tool": {"name": "onnxcp", "version": __version__},
+        "command": command,
+        "reference": str(asked.reference),
+        "candidate": str(asked.candidate),
+        "output": str(asked.output) if found.ok else None,
+        "ok": found.ok,
+        "provider": asked.target.name,
+        "environment": environment(asked.target),
+        "recipe": asdict(found.recipe),
+        "samples": dict(found.counts),
+        "parity": found.parity,
+        "epochs": [asdict(epoch) for epoch in found.trained.epochs],
+        "best_epoch": found.trained.best,
+        "stopped": found.trained.stopped,
+        "accuracy_before": asdict(proof.before),
+        "accuracy": asdict(proof.after),
+        "surgery_relative_l2": proof.surgery_l2,
+        "speedup": _ratio(proof.over_reference),
+        "speedup_over_candidate": _ratio(proof.over_candidate),
+        "seconds": found.seconds,
+    }
+
+
+def _ratio(found: Speedup) -> dict[str, Any]:
+    return {"ratio": found.ratio, "ci": [found.low, found.high]}
+
+
+def to_json(found: Finetuned, command: str = "") -> str:
+    return json.dumps(plain(to_document(found, command)), indent=2, allow_nan=False) + "\n"
+
+
+def to_text(found: Finetuned) -> str:
+    """The epochs, then what they were worth."""
+    proof, trained = found.proof, found.trained
+    lines = [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
+    for epoch in trained.epochs:
+        loss = "" if epoch.number == 0 else f"{epoch.loss:.5f}"
+        same = "" if epoch.agreement is None else f"{epoch.agreement:.4f}"
+        mark = "  best" if epoch.number == trained.best else ""
+        lines.append(f"{epoch.number:>5}{loss:>12}{epoch.held_out:>12.5f}{same:>12}{mark}")
+    if trained.stopped is not None:
+        lines += ["", f"stopped: {trained.stopped}; epoch {trained.best} is kept"]
+    counts = found.counts
+    over = proof.over_candidate
+    changed = over.verdict() if over.is_clear else "as fast as it was"
+    lines += [
+        "",
+        f"trained on    {plural(counts['train'], 'sample')}, {counts['held_out']} others watched",
+        f"before        {accuracy(proof.before)}",
+        f"after         {accuracy(proof.after)}",
+        f"speed-up      {proof.over_reference.ratio:.2f}× over the reference (95 % "
+        f"{proof.over_reference.low:.2f} to {proof.over_reference.high:.2f}), {changed}",
+        "",
+        f"{found.asked.output} written" if found.ok else "over budget: nothing was written",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""What training without labels brings back: chains at one ratio of the channels, then
+`onnxcp finetune` with unlabelled images.
+
+CIFAR-10: 1,024 images calibrate the fits, 30,000 others train without their labels, and 5,000
+others judge and are used for nothing else. Prints JSON.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from networks import DATA, MODELS, run, sources
+
+
+def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One network: rewritten, then trained."""
+    original, data = options.data / MODELS[name], options.data / "cifar10"
+    chained, tuned = folder / f"{name}.chained.onnx", folder / f"{name}.tuned.onnx"
+    onnxcp = [sys.executable, "-m", "onnxcp"]
+    command = [*onnxcp, "optimize", str(original), "-o", str(chained), "--quiet"]
+    command += ["--form", options.form, "--rank", f"*={options.ratio}c", "--exclude", "conv1"]
+    command += [*sources(name, options.data, folder), "--threads", "1"]
+    command += ["--report", str(folder / "chained.json"), "--overwrite"]
+    fitting, _ = run(command)
+    report = folder / "tuned.json"
+    command = [*onnxcp, "finetune", str(original), str(chained), "-o", str(tuned), "--overwrite"]
+    command += ["--train", f"{data}/train.npz", "--data", f"{data}/test.npz"]
+    command += ["--preprocess", "cifar10", "--threads", "1", "--report", str(report), *options.more]
+    seconds, peak = run(command)
+    model = json.loads((folder / "chained.json").read_text(encoding="utf-8"))["model"]
+    found = json.loads(report.read_text(encoding="utf-8"))
+    return {
+        "model": name,
+        "form": options.form,
+        "ratio": options.ratio,
+        "macs_ratio": model["macs_before"] / model["macs_after"],
+        "accuracy_before": found["accuracy_before"],
+        "accuracy": found["accuracy"],
+        "speedup": found["speedup"],
+        "epochs": found["epochs"],
+        "recipe": found["recipe"],
+        "fit_seconds": fitting,
+        "train_seconds": seconds,
+        "peak_bytes": peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", choices=["resnet20", "resnet56"])
+    parser.add_argument("--form", default="cp3")
+    parser.add_argument("--ratio", type=float, default=1.0, help="rank over output channels")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("more", nargs="*", help="options of finetune, after --")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure(name, options, Path(folder)) for name in options.model or ["resnet20"]]
+    print(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
