@@ -4,7 +4,7 @@ Knows neither torch nor forms: names, arrays, and the metadata that tell what wa
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -20,6 +20,8 @@ from onnxcp.structure import is_chain_node
 
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 PRODUCTS = ("Conv", "MatMul", "Gemm")
+NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
+TRAINED = (*PRODUCTS, *NORMS, "ConvTranspose", "PRelu")
 STATISTICS = slice(3, 5)  # of a BatchNormalization's inputs: mean and variance
 
 
@@ -51,9 +53,7 @@ def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
     }
     read = dict[str, None]()
     for node in proto.graph.node:
-        if which == "all" or (
-            is_chain_node(node, sites) if which == "chains" else fnmatchcase(node.name, which)
-        ):
+        if node.op_type in (*TRAINED, "Add") and _is_meant(node, which, sites):
             read |= dict.fromkeys(name for name in node.input[1:] if name in stored - measured)
     if not read:
         raise UsageError(
@@ -61,6 +61,12 @@ def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
             "node names that `onnxcp inspect` lists"
         )
     return list(read)
+
+
+def _is_meant(node: onnx.NodeProto, which: str, sites: Sequence[str]) -> bool:
+    if which == "chains":
+        return is_chain_node(node, sites)
+    return node.op_type in TRAINED and (which == "all" or fnmatchcase(node.name, which))
 
 
 def with_weights(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
