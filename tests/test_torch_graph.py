@@ -346,3 +346,16 @@ def test_every_factor_of_a_chain_is_a_weight_with_a_gradient():
         if tensor.requires_grad:
             assert torch.isfinite(tensor.grad).all(), name
             assert tensor.grad.abs().sum() > 0, name
+
+
+def test_numbers_stay_on_the_cpu_when_the_weights_move(tmp_path):
+    """The device `meta` has no values, so that one read or mixed with the CPU's fails."""
+    nodes = """
+        s = Shape (x)  n = Gather <axis = 0> (s, zero)  one = Unsqueeze <axes = [0]> (n)
+        t = Concat <axis = 0> (one, rest)  flat = Reshape (x, t)  f = Cast <to = 1> (n)
+        y = Mul (flat, f)
+    """
+    tensors = {"zero": np.array(0), "rest": np.array([-1])}
+    proto = loaded(tmp_path, nodes, tensors, "float[N,4,9,8] x) => (float[N,288] y", opset=11)
+    (y,) = Network(proto).to("meta")({"x": torch.zeros(2, 4, 9, 8, device="meta")})
+    assert (y.device.type, tuple(y.shape)) == ("meta", (2, 288))
