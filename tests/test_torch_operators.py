@@ -371,7 +371,26 @@ def elementwise():
     yield Case("Crop", 7, (X2,), {"border": [1, 2, 3, 0], "scale": [4, 3]})
 
 
-FAMILIES = (convolutions, pools, resizes, shapes, reductions, normalizations, elementwise)
+def recurrences():
+    """Inputs: time, batch, features; a hidden size of 3."""
+    for direction, n in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+        given = {"hidden_size": 3, "direction": direction}
+        for opset in (7, 14, 22):
+            yield Case("LSTM", opset, ((5, 2, 4), (n, 12, 4), (n, 12, 3)), given, 3)
+        more = (n, 24), None, (n, 2, 3), (n, 2, 3)
+        yield Case("LSTM", 14, ((5, 2, 4), (n, 12, 4), (n, 12, 3), *more), given, 3)
+
+
+FAMILIES = (
+    convolutions,
+    pools,
+    resizes,
+    shapes,
+    reductions,
+    normalizations,
+    elementwise,
+    recurrences,
+)
 
 
 def model(case, dtype=np.float32):

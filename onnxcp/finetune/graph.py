@@ -16,7 +16,7 @@ from torch import Tensor
 from onnxcp.errors import DataError, UsageError
 from onnxcp.finetune.node import Body, Node, Reader, opsets
 from onnxcp.finetune.operators import compute, numbers, together
-from onnxcp.finetune.statistics import normalized, statistics
+from onnxcp.finetune.statistics import moments, normalized, statistics
 from onnxcp.finetune.support import refuse
 
 MOMENTUM = 0.1  # torch's default: the share of a new batch in a running average
@@ -57,11 +57,11 @@ class Network(torch.nn.Module):
             if key in counted or not tensor.dtype.is_floating_point:
                 self._on_cpu[key] = tensor
         floats = [name for name, key in keys.items() if key not in self._on_cpu]
-        moments = {name for pair in self._statistics.values() for name in pair}
-        weights = [name for name in floats if name not in moments]
+        fixed = moments(self._body)
+        weights = [name for name in floats if name not in fixed]
         listed = {t.name for t in self.proto.graph.initializer}
         chosen = listed.intersection(weights) if trainable is None else set(trainable)
-        _refuse_no_weights(chosen, weights, moments)
+        _refuse_no_weights(chosen, weights, fixed)
         self._names = {n: keys[n] for n in floats if n in listed or n in chosen}
         parameters = {keys[n]: n for n in weights if n in self._names}
         for key, tensor in tensors.items():
@@ -165,9 +165,9 @@ class Network(torch.nn.Module):
         return done
 
 
-def _refuse_no_weights(chosen: Collection[str], weights: list[str], moments: set[str]) -> None:
+def _refuse_no_weights(chosen: Collection[str], weights: list[str], fixed: set[str]) -> None:
     for name in sorted(set(chosen).difference(weights)):
-        if name in moments:
+        if name in fixed:
             raise UsageError(
                 f"weight {name!r} is a statistic of a batch normalization, which is not trained; "
                 "recalibrate it"

@@ -12,6 +12,16 @@ from onnxcp.finetune.node import Body, Node
 from onnxcp.finetune.normalization import EPSILON
 
 
+def moments(body: Body) -> set[str]:
+    """Names of all tensors that are a mean or a variance, those behind Identity included."""
+    behind = {n.outputs[0]: n.inputs[0] for n in body.all_nodes() if n.op == "Identity"}
+    normalizations = (n for n in body.all_nodes() if n.op == "BatchNormalization")
+    found = {name for node in normalizations for name in node.inputs[3:5]}
+    while more := {behind[name] for name in found if name in behind} - found:
+        found |= more
+    return found
+
+
 def statistics(body: Body) -> dict[str, tuple[str, str]]:
     """Names of the mean and variance of batch normalizations, by output: of those whose
     statistics are stored in the main graph and belong to them alone."""

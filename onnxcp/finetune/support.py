@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import onnx
 
 from onnxcp.errors import UnsupportedError
+from onnxcp.finetune import recurrent
 from onnxcp.finetune.node import TYPES, Body, Node, Reader, opsets
 from onnxcp.finetune.operators import OPERATORS
 
@@ -93,6 +94,7 @@ REFUSALS: Mapping[str, Refusal] = {
     "ConstantOfShape": _value,
     "Conv": _axes,
     "ConvTranspose": _axes,
+    "LSTM": recurrent.refusal,
     "LpPool": _axes,
     "MaxPool": _positions,
 }
