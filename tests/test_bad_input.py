@@ -4,6 +4,7 @@ A row is a claim: what is wrong, and the words the line must hold: the name of t
 and what to try. `refused` checks the rest for all of them.
 """
 
+import importlib.util
 import json
 import tempfile
 import zipfile
@@ -746,3 +747,13 @@ def test_without_arguments_the_help_is_shown():
     assert result.exit_code == WRONG_USE
     assert "Usage:" in result.output
     assert "error" not in result.output
+
+
+def test_fine_tuning_without_torch_says_how_to_install_it(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "torch" else real(name)
+    )
+    write_model()
+    line = refused("finetune", "m.onnx", "m.onnx", "-o", "o.onnx", code=MISSING)
+    check(line, ["PyTorch", "pip install 'onnxcp[finetune]'"])

@@ -88,4 +88,4 @@ def test_it_claims_no_option_the_commands_lack():
     assert not {option for option in options if not any(option in text for text in texts)}
 
 
-COMMANDS_HELP = ("optimize", "inspect", "verify", "benchmark", "profile", "doctor")
+COMMANDS_HELP = ("optimize", "inspect", "verify", "benchmark", "profile", "finetune", "doctor")
