@@ -19,7 +19,7 @@ import onnx
 
 from onnxcp import files, provenance, surgery
 from onnxcp.benchmark import Speedup, speedup, take_turns
-from onnxcp.errors import DataError, MissingPackage, SurgeryError, UsageError
+from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits, Referee, unjudged
 from onnxcp.progress import Progress, silent
@@ -99,6 +99,7 @@ def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Fin
             here; outputs that differ from the runtime's.
     """
     refuse_without_torch()
+    _refuse_without(recipe.device)
     begun = time.perf_counter()
     model, other = files.load(asked.reference), files.load(asked.candidate)
     _refuse_strangers(model, other)
@@ -144,6 +145,17 @@ def refuse_without_torch() -> None:
     """Raises MissingPackage with the command that installs it."""
     if importlib.util.find_spec("torch") is None:
         raise MissingPackage("fine-tuning needs PyTorch: pip install 'onnxcp[finetune]'")
+
+
+def _refuse_without(device: str) -> None:
+    """Raises ProviderError where PyTorch has no such device."""
+    from onnxcp.finetune import has_device
+
+    if not has_device(device):
+        raise ProviderError(
+            f"--device {device}: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
+            "that torch is a CUDA build, or leave it out to train on the CPU"
+        )
 
 
 def _refuse_strangers(model: files.Model, other: files.Model) -> None:

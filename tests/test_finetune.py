@@ -8,12 +8,12 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from onnxcp import provenance
-from onnxcp.cli import app
-from onnxcp.errors import UsageError
-from onnxcp.weights import chains, trainable, with_weights
+from onnxcp import provenance  # noqa: E402
+from onnxcp.cli import app  # noqa: E402
+from onnxcp.errors import UsageError  # noqa: E402
+from onnxcp.weights import chains, trainable, with_weights  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
@@ -127,6 +127,55 @@ def test_it_refuses(row, chained, tmp_path, monkeypatch):
     (line,) = ended.stderr.splitlines()
     assert words in line
     assert not (tmp_path / "o.onnx").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(chained, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    ended = finetune(chained, tmp_path / "o.onnx", "--device", "cuda")
+    assert ended.exit_code == 3
+    assert "no CUDA device" in ended.stderr
+
+
+def squared(outputs, labels):
+    """A loss of one's own."""
+    assert labels is not None
+    return outputs[0].square().mean()
+
+
+def test_everything_that_can_be_trained_for_at_once_and_verified(chained, tmp_path):
+    weighed = ("--label-weight", 0.5, "--feature-weight", 0.1, "--stability", 1e-6)
+    asked = ("--weights", "all", "--batch-norm", "trained", "--loss", "tests.test_finetune:squared")
+    out = tmp_path / "o.onnx"
+    ended = finetune(chained, out, *weighed, *asked, "--optimizer", "sgd", "--json")
+    assert ended.exit_code == 0, ended.output
+    assert json.loads(ended.stdout)["ok"]
+    assert onnxcp("verify", MODEL, out).exit_code == 0
+
+
+def test_a_weight_flipped_after_training_is_found(tuned, tmp_path):
+    model = onnx.load(str(tuned[0]))
+    trained = json.loads({p.key: p.value for p in model.metadata_props}[provenance.TRAINED])
+    for name in (next(iter(trained)), next(iter(chains(model).values()))[0]):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        before = tensor.raw_data
+        tensor.raw_data = before[:-4] + np.float32(3).tobytes()
+        path = tmp_path / "flipped.onnx"
+        onnx.save(model, path)
+        ended = onnxcp("verify", MODEL, path)
+        assert ended.exit_code == 1, name
+        tensor.raw_data = before
+
+
+def test_a_killed_run_goes_on(chained, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "o.onnx"
+    assert finetune(chained, out, "--work-dir", work).exit_code == 0
+    again = finetune(chained, tmp_path / "p.onnx", "--work-dir", work, "--resume")
+    assert again.exit_code == 0
+    assert out.read_bytes() == (tmp_path / "p.onnx").read_bytes()
+    other = finetune(chained, tmp_path / "q.onnx", "--work-dir", work)
+    assert other.exit_code == 2
+    assert "--resume" in other.stderr
 
 
 def test_weights_go_by_name():

@@ -7,6 +7,15 @@ from onnxcp.finetune.graph import Network
 from onnxcp.finetune.parity import check_parity
 from onnxcp.finetune.recipe import Recipe
 from onnxcp.finetune.support import unsupported
-from onnxcp.finetune.training import Lesson, Trained, train
+from onnxcp.finetune.training import Lesson, Trained, has_device, train
 
-__all__ = ["Lesson", "Network", "Recipe", "Trained", "check_parity", "train", "unsupported"]
+__all__ = [
+    "Lesson",
+    "Network",
+    "Recipe",
+    "Trained",
+    "check_parity",
+    "has_device",
+    "train",
+    "unsupported",
+]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from onnxcp.errors import UsageError
 
 OPTIMIZERS = ("adamw", "sgd")
+DEVICES = ("cpu", "cuda")
 BATCH_NORMS = ("frozen", "recalibrated", "trained")
 AUGMENTATIONS = ("flip", "crop")
 CHAINS, ALL = "chains", "all"
@@ -59,6 +60,7 @@ class Recipe:
         for name, choice, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("batch-norm", self.batch_norm, BATCH_NORMS),
+            ("device", self.device, DEVICES),
             *(("augment", one, AUGMENTATIONS) for one in self.augment),
         ):
             if choice not in choices:

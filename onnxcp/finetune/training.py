@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
-from onnxcp.errors import WorkError
+from onnxcp.errors import ProviderError, WorkError
 from onnxcp.finetune.augment import augmented
 from onnxcp.finetune.graph import Network
 from onnxcp.finetune.losses import are_scores, distance, divergence, sensitivity
@@ -91,6 +91,16 @@ def train(lesson: Lesson, *, resume: bool = False) -> Trained:
     torch.set_num_threads(
         max(1, int(cores()) // 2)
     )  # more wait for each other: seen 20 times slower
+    try:
+        return _trained(lesson, resume=resume)
+    except torch.OutOfMemoryError as error:
+        raise ProviderError(
+            f"training: the device is out of memory; try a smaller --batch-size than "
+            f"{lesson.recipe.batch}, or --device cpu"
+        ) from error
+
+
+def _trained(lesson: Lesson, *, resume: bool) -> Trained:
     parameters = trained(lesson.network)
     state = _start(lesson, parameters)
     if not (resume and _load(lesson, state)):
@@ -105,6 +115,11 @@ def train(lesson: Lesson, *, resume: bool = False) -> Trained:
         _save(lesson, state)
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
     return Trained(weights, tuple(state.epochs), state.best_epoch, state.stopped)
+
+
+def has_device(name: str) -> bool:
+    """Whether torch can train there."""
+    return name == "cpu" or torch.cuda.is_available()
 
 
 def trained(network: Network) -> dict[str, Tensor]:
