@@ -28,7 +28,7 @@ from onnxcp.report.record import AccuracyRecord
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
 from onnxcp.structure import changes
-from onnxcp.weights import chains, trainable, with_weights
+from onnxcp.weights import rank_one, trainable, with_weights
 from onnxcp.workdir import open_folder
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Fin
         held=held,
         recipe=recipe,
         soft=_gives_probabilities(model),
-        chains=tuple(chains(other.proto).values()),
+        chains=rank_one(other.proto),
         watched=watched,
         user_loss=_user_loss(recipe.loss),
         folder=asked.work_dir,

@@ -36,6 +36,19 @@ def chains(proto: onnx.ModelProto) -> dict[str, list[str]]:
     }
 
 
+def rank_one(proto: onnx.ModelProto) -> tuple[tuple[str, ...], ...]:
+    """Weights of the convolution chains that are sums of rank-one terms, of which sensitivity is
+    known: every stage between the first and the last is depthwise, and there are no groups."""
+    dims = {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    found = []
+    for names in chains(proto).values():
+        first, *between, last = (dims[name] for name in names)
+        terms = first[0]
+        if len(first) > 2 and last[1] == terms and all(d[:2] == (terms, 1) for d in between):
+            found.append(tuple(names))
+    return tuple(found)
+
+
 def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
     """Names of float initializers: of chains with their biases, of all nodes, or of those whose
     names match a glob. Statistics of BatchNormalization are measured, not trained.
@@ -57,7 +70,7 @@ def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
             read |= dict.fromkeys(name for name in node.input[1:] if name in stored - measured)
     if not read:
         raise UsageError(
-            f"--train {which}: names no weights of the model; give chains, all, or a glob of "
+            f"--weights {which}: names no weights of the model; give chains, all, or a glob of "
             "node names that `onnxcp inspect` lists"
         )
     return list(read)

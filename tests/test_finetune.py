@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from onnxcp import provenance  # noqa: E402
 from onnxcp.cli import app  # noqa: E402
 from onnxcp.errors import UsageError  # noqa: E402
-from onnxcp.weights import chains, trainable, with_weights  # noqa: E402
+from onnxcp.weights import chains, rank_one, trainable, with_weights  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
@@ -187,6 +187,16 @@ def test_weights_go_by_name():
     assert list(made.graph.initializer)[1:] == list(model.graph.initializer)[1:]
     with pytest.raises(ValueError, match="of shape"):
         with_weights(model, {name: values[..., None]})
+
+
+def test_sensitivity_is_taken_of_sums_of_rank_one_terms_alone(chained, tmp_path):
+    model = onnx.load(str(chained))
+    sites = {names[0].split("/cp/")[0] for names in rank_one(model)}
+    assert sites == set(chains(model)) - {"head/gemm"}
+    dense = tmp_path / "tucker.onnx"
+    made = onnxcp("optimize", MODEL, "-o", dense, "--form", "tucker2", "--rank", "*conv*=0.25c")
+    assert made.exit_code == 0, made.output
+    assert rank_one(onnx.load(str(dense))) == ()
 
 
 def test_statistics_are_never_trained():

@@ -48,8 +48,8 @@ def distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 def sensitivity(stages: Sequence[Tensor]) -> Tensor:
     """Expected squared change of a chain's kernel per unit variance of noise on its weights,
-    Σ_n I_n Σ_r Π_{m≠n} ‖u_r^(m)‖², relative to the size of its terms (Phan et al. 2020,
-    arXiv:2008.05441). The last stage of a chain stores its terms as columns, others as rows."""
+    Σ_n I_n Σ_r Π_{m≠n} ‖u_r^(m)‖² (Phan et al. 2020, arXiv:2008.05441). The last stage of a
+    chain stores its terms as columns, the others as rows."""
     *others, last = (stage.float().flatten(1) for stage in stages)
     energy = [part.square().sum(1) for part in others] + [last.square().sum(0)]
     sizes = [part.shape[1] for part in others] + [last.shape[0]]

@@ -54,7 +54,11 @@ class Recipe:
         ):
             if not 0 < number <= most:
                 raise UsageError(f"--{name} {number}: give a number above 0, at most {most:g}")
-        for name, number in (("labels", self.labels), ("features", self.features)):
+        for name, number in (
+            ("label-weight", self.labels),
+            ("feature-weight", self.features),
+            ("stability", self.stability),
+        ):
             if not 0 <= number < float("inf"):
                 raise UsageError(f"--{name} {number}: give 0 or more")
         for name, choice, choices in (
