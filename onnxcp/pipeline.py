@@ -27,6 +27,7 @@ from onnxcp.plan import Budget, Plan, plan_file, to_json
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
 from onnxcp.report.record import Report, VerificationRecord
+from onnxcp.saturation import bounded
 from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
 from onnxcp.sessions import open_runner
@@ -202,7 +203,10 @@ def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
     target = job.settings.target.unhurried.exact
     dense, chained = (open_runner(path, target) for path in job.build_watched(plan))
     feeds = job.inputs.checked
-    verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance)
+    saturating = bounded(job.model.proto.graph)
+    verdict = compare(
+        dense, chained, dense.outputs, feeds, most_l2=tolerance, bounded=saturating
+    )
     if not verdict.ok:
         failed = next(o for o in verdict.outputs if not o.ok)
         raise SurgeryError(

@@ -22,6 +22,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.readback import Reader
 from onnxcp.rewrite import add_outputs, rewrite, with_outputs
+from onnxcp.saturation import bounded
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site, Skip, node_names
 from onnxcp.structure import Changes, changes, is_chain_node, named
@@ -224,7 +225,14 @@ class _Numbers:
         with tempfile.TemporaryDirectory() as folder:
             dense = open_runner(self._dense(Path(folder), list(outputs.values())), self.target)
             chained = open_runner(self._chained(Path(folder), list(outputs.values())), self.target)
-            verdict = compare(dense, chained, dense.outputs, inputs.checked, most_l2=tolerance)
+            verdict = compare(
+                dense,
+                chained,
+                dense.outputs,
+                inputs.checked,
+                most_l2=tolerance,
+                bounded=bounded(self.reference.proto.graph),
+            )
         seen = {o.output: o for o in verdict.outputs}
         sites = tuple(
             replace(s, relative_l2=seen[outputs[s.name]].relative_l2) for s in found.sites

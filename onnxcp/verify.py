@@ -6,7 +6,7 @@ approximation is (judged by a budget on data).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +82,16 @@ def compare(
     *,
     tolerance: Tolerance | Mapping[str, Tolerance] | None = None,
     most_l2: float | None = None,
+    bounded: Collection[str] = (),
     top_k: int = TOP_K,
     numbers: Sequence[int] | None = None,
 ) -> Verdict:
     """Run both models on the same feeds and compare every output.
 
     NaN, infinity, unequal shapes and dtypes always fail. `tolerance` is judged elementwise or
-    by a statistic, for all outputs or by output name; `most_l2` bounds the relative L2 error.
+    by a statistic, for all outputs or by output name; `most_l2` bounds the relative L2 error,
+    which for outputs named in `bounded`, whose values never leave [−1, 1], is relative to a norm
+    of at least 1.
     `numbers` are those of the samples in their source, counted from 0 where not given.
     """
     rules = [tolerance.get(n) if isinstance(tolerance, Mapping) else tolerance for n in names]
@@ -101,7 +104,8 @@ def compare(
         for position, output in enumerate(outputs):
             output.add(np.asarray(old[position]), np.asarray(new[position]), Batch(these))
         done += count
-    return Verdict(tuple(output.difference(most_l2) for output in outputs), done)
+    found = (o.difference(most_l2, 1.0 if o.name in bounded else 0.0) for o in outputs)
+    return Verdict(tuple(found), done)
 
 
 def batch_of(feeds: Feeds) -> int:
@@ -114,7 +118,7 @@ class _Output:
     """One output: tallied until its shapes or dtypes differ."""
 
     def __init__(self, name: str, rule: Tolerance | None, top_k: int) -> None:
-        self._name, self._rule, self._top_k = name, rule, top_k
+        self.name, self._rule, self._top_k = name, rule, top_k
         self._tally = Tally(rule.rtol, rule.atol, top_k) if rule else Tally(top_k=top_k)
         self._shape: tuple[int, ...] | None = None
         self._unlike: str | None = None
@@ -127,12 +131,12 @@ class _Output:
             with np.errstate(invalid="ignore", over="ignore"):
                 self._tally.add(a, b, batch)
 
-    def difference(self, most_l2: float | None) -> Difference:
+    def difference(self, most_l2: float | None, least_norm: float) -> Difference:
         shape, tally = self._shape or (), self._tally
         if self._unlike is not None or not tally.held:
             nan = float("nan") if self._unlike else 0.0
             return Difference(
-                self._name, shape, nan, nan, nan, nan, nan, nan, None, None, None, self._unlike
+                self.name, shape, nan, nan, nan, nan, nan, nan, None, None, None, self._unlike
             )
         median, relative = tally.medians()
         most = 0.0 if tally.worst is None else abs(tally.worst.reference - tally.worst.candidate)
@@ -142,9 +146,9 @@ class _Output:
             "mean": (tally.absolute / values, tally.relative / values),
             "median": (median, relative),
         }
-        l2 = _relative_l2(tally)
+        l2 = _relative_l2(tally, least_norm)
         return Difference(
-            output=self._name,
+            output=self.name,
             shape=shape,
             relative_l2=l2,
             snr_db=math.inf if l2 == 0 else -20 * math.log10(l2),
@@ -167,9 +171,10 @@ def _unlike(a: np.ndarray, b: np.ndarray) -> str | None:
     return None if a.shape == b.shape else f"shapes differ: {a.shape} and {b.shape}"
 
 
-def _relative_l2(tally: Tally) -> float:
-    if tally.reference > 0:
-        return math.sqrt(tally.error / tally.reference)
+def _relative_l2(tally: Tally, least_norm: float) -> float:
+    norm = max(math.sqrt(tally.reference), least_norm)
+    if norm > 0:
+        return math.sqrt(tally.error) / norm
     return 0.0 if tally.error == 0 else math.inf
 
 

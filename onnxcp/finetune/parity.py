@@ -8,6 +8,7 @@ import torch
 from onnxcp.errors import ParityError
 from onnxcp.finetune.graph import Network
 from onnxcp.rewrite import with_outputs
+from onnxcp.saturation import bounded
 from onnxcp.sessions import Runner, open_runner
 from onnxcp.tensors import Feeds
 from onnxcp.verify import Difference, Verdict, compare
@@ -55,6 +56,7 @@ def _compared(
         runner.outputs,
         [feeds],
         most_l2=tolerance,
+        bounded=bounded(network.proto.graph),
     )
 
 
