@@ -204,9 +204,7 @@ def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
     dense, chained = (open_runner(path, target) for path in job.build_watched(plan))
     feeds = job.inputs.checked
     saturating = bounded(job.model.proto.graph)
-    verdict = compare(
-        dense, chained, dense.outputs, feeds, most_l2=tolerance, bounded=saturating
-    )
+    verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance, bounded=saturating)
     if not verdict.ok:
         failed = next(o for o in verdict.outputs if not o.ok)
         raise SurgeryError(

@@ -1,12 +1,17 @@
 """Processes that fit, and that are gone when a run ends, however it ends."""
 
 import os
+import pickle
 import signal
+import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
 
@@ -25,11 +30,51 @@ def processes(jobs: int) -> Iterator[Executor | None]:
     with _interrupts_ignored(), _left_alone():
         executor = ProcessPoolExecutor(jobs)
         started = [executor.submit(int) for _ in range(jobs)]
+    with tempfile.TemporaryDirectory(prefix="onnxcp-") as folder:
+        try:
+            wait(started)  # so that nothing starts up while something is timed
+            yield _ByFile(executor, folder)
+        finally:
+            executor.shutdown(wait=True, kill_workers=True)
+
+
+class _ByFile(Executor):
+    """An executor whose results come back as files, and only their names through its pipe: a
+    process killed halfway through a large message would leave its reader waiting for ever."""
+
+    def __init__(self, executor: Executor, folder: str) -> None:
+        self._executor, self._folder = executor, folder
+
+    def submit(self, fn: Callable[..., B], /, *args: object, **kwargs: object) -> Future[B]:
+        asked = self._executor.submit(_filed, self._folder, partial(fn, *args, **kwargs))
+        given: Future[B] = Future()
+        asked.add_done_callback(lambda done: _pass_on(done, given))
+        return given
+
+
+def _filed(folder: str, work: Callable[[], B]) -> Path | B:
+    """The file that holds what `work` makes; without room for one, what it makes itself."""
+    made = work()
+    path = Path(folder, f"{uuid.uuid4().hex}.pickle")
     try:
-        wait(started)  # so that nothing starts up while something is timed
-        yield executor
-    finally:
-        executor.shutdown(wait=True, kill_workers=True)
+        path.write_bytes(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
+    except OSError:
+        return made
+    return path
+
+
+def _pass_on(done: Future[Path | B], given: Future[B]) -> None:
+    try:
+        found = done.result()
+        given.set_result(_unfiled(found) if isinstance(found, Path) else found)
+    except BaseException as error:  # whatever it is belongs to who asked
+        given.set_exception(error)
+
+
+def _unfiled(path: Path) -> Any:
+    made = pickle.loads(path.read_bytes())
+    path.unlink()
+    return made
 
 
 def in_threads(work: Callable[[A], B], given: Iterable[A], count: int) -> Iterator[B]:
