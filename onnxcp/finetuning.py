@@ -5,40 +5,33 @@ load both → torch module, equal to the runtime's outputs → train → weights
 → accuracy → benchmark → write. Nothing reaches the output path before the last step.
 """
 
-import importlib
-import importlib.util
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from onnxcp import files, provenance, surgery
 from onnxcp.benchmark import Speedup, speedup, take_turns
-from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
+from onnxcp.errors import SurgeryError, UsageError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Limits, Referee, unjudged
+from onnxcp.lessons import Taught, refuse_without_device, refuse_without_torch, teach
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
-from onnxcp.structure import changes
-from onnxcp.weights import rank_one, trainable, with_weights
+from onnxcp.weights import with_weights
 from onnxcp.workdir import open_folder
 
 if TYPE_CHECKING:
-    from onnxcp.finetune import Network, Recipe, Trained
-    from onnxcp.finetune.training import UserLoss
+    from onnxcp.finetune import Recipe
 
-HELD_STEP, MOST_HELD, FEWEST = 10, 1024, 32
 JUDGED_STEP = 5  # without --train every fifth sample of --data judges, and the others train
 SECONDS, TURNS = 10.0, 2000  # of the models in turns, at most
-ON_CPU = Target.named("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +65,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finetuned:
-    """One run. `parity` is how far torch's outputs are from the runtime's, relative L2."""
+    """One run."""
 
     asked: Round
-    recipe: "Recipe"
-    trained: "Trained"
-    counts: Mapping[str, int]
-    parity: float
+    taught: Taught
     proof: Proof
     seconds: float
 
@@ -99,63 +89,31 @@ def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Fin
             here; outputs that differ from the runtime's.
     """
     refuse_without_torch()
-    _refuse_without(recipe.device)
+    refuse_without_device(recipe.device)
     begun = time.perf_counter()
     model, other = files.load(asked.reference), files.load(asked.candidate)
     _refuse_strangers(model, other)
     inputs, samples = _inputs(model, asked)
     if asked.work_dir is not None:
         open_folder(asked.work_dir, other.sha256, resume=asked.resume)
-    from onnxcp.finetune import Lesson, Network, train
-
-    training, held = _held_out(samples, recipe.batch)
-    network, parity = _student(other, asked, inputs, recipe)
-    watched = _watched(model, other) if recipe.features else ()
-    if recipe.labels and training.labels is None:
-        raise UsageError(
-            f"--label-weight {recipe.labels:g}: {training.source} has no labels; leave it out"
-        )
-    lesson = Lesson(
-        network=network,
-        teacher=Network(model.proto, ()).to(recipe.device),
-        training=training,
-        held=held,
-        recipe=recipe,
-        soft=_gives_probabilities(model),
-        chains=rank_one(other.proto),
-        watched=watched,
-        user_loss=_user_loss(recipe.loss),
+    taught = teach(
+        model,
+        other,
+        inputs,
+        samples,
+        recipe,
         folder=asked.work_dir,
+        resume=asked.resume,
         progress=progress,
     )
-    trained = train(lesson, resume=asked.resume)
     with tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=asked.output.parent) as folder:
         staged = Path(folder) / asked.output.name
-        files.save(with_weights(other.proto, trained.weights), staged, other.external)
+        files.save(with_weights(other.proto, taught.trained.weights), staged, other.external)
         proof = _proof(model, asked, inputs, staged, progress)
-        counts = {"train": len(training), "held_out": len(held), "judge": proof.after.samples}
-        seconds = time.perf_counter() - begun
-        made = Finetuned(asked, recipe, trained, counts, parity, proof, seconds)
+        made = Finetuned(asked, taught, proof, time.perf_counter() - begun)
         if made.ok:
             files.move(staged, asked.output)
     return made
-
-
-def refuse_without_torch() -> None:
-    """Raises MissingPackage with the command that installs it."""
-    if importlib.util.find_spec("torch") is None:
-        raise MissingPackage("fine-tuning needs PyTorch: pip install 'onnxcp[finetune]'")
-
-
-def _refuse_without(device: str) -> None:
-    """Raises ProviderError where PyTorch has no such device."""
-    from onnxcp.finetune import has_device
-
-    if not has_device(device):
-        raise ProviderError(
-            f"--device {device}: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
-            "that torch is a CUDA build, or leave it out to train on the CPU"
-        )
 
 
 def _refuse_strangers(model: files.Model, other: files.Model) -> None:
@@ -174,10 +132,9 @@ def _inputs(model: files.Model, asked: Round) -> tuple[Inputs, Samples]:
         raise UsageError(
             "fine-tuning needs --data: samples to judge by, and without --train also to train on"
         )
-    inputs = prepare(model.inputs, replace(sources, calibration=asked.train))
-    if asked.train:
-        assert inputs.calibration is not None
-        return inputs, inputs.calibration
+    inputs = prepare(model.inputs, replace(sources, train=asked.train))
+    if inputs.training is not None:
+        return inputs, inputs.training
     judged, training = _whole(inputs).split(JUDGED_STEP)
     return replace(inputs, samples=judged, searched=judged), training
 
@@ -193,65 +150,6 @@ def _whole(inputs: Inputs) -> Samples:
     return replace(
         inputs.samples, numbers=numbers, labels=np.concatenate(labels) if labels else None
     )
-
-
-def _held_out(samples: Samples, batch: int) -> tuple[Samples, Samples]:
-    """Samples to train on, and every tenth or fewer to look at after each epoch."""
-    if len(samples) < max(FEWEST, batch):
-        raise DataError(
-            f"{samples.source}: {len(samples)} samples are too few to train on; give at least "
-            f"{max(FEWEST, batch)}, or a smaller --batch-size"
-        )
-    held, training = samples.split(max(HELD_STEP, -(-len(samples) // MOST_HELD)))
-    return training, held
-
-
-def _student(
-    other: files.Model, asked: Round, inputs: Inputs, recipe: "Recipe"
-) -> tuple["Network", float]:
-    """The candidate as a torch module, and how far its outputs are from the runtime's.
-
-    Raises:
-        ParityError: too far.
-    """
-    from onnxcp.finetune import Network, check_parity
-
-    network = Network(other.proto, trainable(other.proto, recipe.train))
-    half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in other.proto.graph.initializer)
-    tolerance = ON_CPU.tolerance(np.dtype(np.float16 if half else np.float32))
-    parity = check_parity(
-        network, open_runner(asked.candidate, ON_CPU), inputs.checked[0], tolerance
-    )
-    return network.to(recipe.device), parity
-
-
-def _watched(model: files.Model, other: files.Model) -> tuple[str, ...]:
-    """What the replaced layers gave, which the chains give now under the same names."""
-    made = provenance.read(other.proto)
-    return tuple(node.output[0] for node in changes(model.proto, other.proto, made.sites).replaced)
-
-
-def _user_loss(name: str | None) -> "UserLoss | None":
-    """The function of `module:function`.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name is None:
-        return None
-    module, _, function = name.partition(":")
-    try:
-        found: UserLoss = getattr(importlib.import_module(module), function)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"--loss {name}: {error}; write it as module:function, in a module that Python finds"
-        ) from error
-    return found
-
-
-def _gives_probabilities(model: files.Model) -> bool:
-    first = model.proto.graph.output[0].name
-    return any(n.op_type == "Softmax" and first in n.output for n in model.proto.graph.node)
 
 
 def _proof(

@@ -32,6 +32,7 @@ class Sources:
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     seed: int = 0
     hold_out: bool = False  # keep samples for the end that a search may not use
+    train: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for option, number in (("--samples", self.samples), ("--batch", self.batch)):
@@ -52,6 +53,7 @@ class Inputs:
     calibration: Samples | None
     batching: Batching
     timed: Feeds
+    training: Samples | None = None  # those of --train
 
     @property
     def is_held_out(self) -> bool:
@@ -83,8 +85,11 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     recipe = preprocess.named(sources.preprocess)
     _refuse_reuse(sources)
     samples = _load(sources.data, specs, recipe, sources.samples)
+    training = _load(sources.train, specs, recipe, None)
     calibration = _load(sources.calibration, specs, recipe, None)
-    if calibration is None and samples is not None:
+    if calibration is None and training is not None:
+        calibration, _ = training.split(-(-len(training) // MOST_CALIBRATION))
+    elif calibration is None and samples is not None:
         calibration, samples = _split(samples)
     searched = samples
     if sources.hold_out and samples is not None and len(samples) >= FEWEST_TO_HOLD_OUT:
@@ -99,7 +104,8 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     fixed = not all(s.has_free_batch for s in specs if s.dims != ())
     size = next((shape[0] for shape in shapes.values() if shape), 1) if fixed else EVALUATION_BATCH
     timed = synthetic.read(0, 1) if samples is None else _timed(samples, shapes)
-    return Inputs(shapes, samples, searched, synthetic, calibration, Batching(size, fixed), timed)
+    batching = Batching(size, fixed)
+    return Inputs(shapes, samples, searched, synthetic, calibration, batching, timed, training)
 
 
 def _load(
@@ -124,12 +130,16 @@ def _split(samples: Samples) -> tuple[Samples | None, Samples]:
 
 def _refuse_reuse(sources: Sources) -> None:
     for judged in sources.data:
-        for source in sources.calibration:
-            if share_samples(judged, source):
-                raise UsageError(
-                    f"--data {judged} and --calibration {source} share samples; those that "
-                    "calibrate must not judge: give others, or parts as PATH[:400] and PATH[400:]"
-                )
+        for option, does, others in (
+            ("--calibration", "calibrate", sources.calibration),
+            ("--train", "train", sources.train),
+        ):
+            for source in others:
+                if share_samples(judged, source):
+                    raise UsageError(
+                        f"--data {judged} and {option} {source} share samples; those that {does} "
+                        "must not judge: give others, or parts as PATH[:400] and PATH[400:]"
+                    )
 
 
 def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:

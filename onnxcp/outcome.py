@@ -1,11 +1,12 @@
 """What a run found, before it is decided what becomes of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxcp.benchmark import Timing
 from onnxcp.latency import Latency
+from onnxcp.lessons import Taught
 from onnxcp.plan import Budget, Plan
 from onnxcp.report.record import (
     AccuracyRecord,
@@ -28,6 +29,32 @@ class Trail:
     predicted: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training of a search: how many layers its plan replaces, seconds of the whole model
+    by the table, and what was left on the samples of the search."""
+
+    layers: int
+    seconds: float
+    epochs: int
+    loss: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recovered:
+    """What training was worth. `before` is the same plan's accuracy without it, `errors` are of
+    the kernels that its chains stand for now, by site; `without` is what a search without
+    training came to. All are empty where no training led to a model."""
+
+    taught: Taught | None = None
+    before: AccuracyRecord | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    without: "Outcome | None" = None
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What a run found. `timings` are of the original and the rewritten model; the fields
@@ -43,3 +70,4 @@ class Outcome:
     timings: tuple[Timing, Timing] | None = None
     staged: Path | None = None
     front: tuple[ParetoRecord, ...] = ()
+    recovered: Recovered | None = None

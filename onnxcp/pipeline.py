@@ -26,8 +26,10 @@ from onnxcp.pareto import write_front, write_list
 from onnxcp.plan import Budget, Plan, plan_file, to_json
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
+from onnxcp.recovery import Recovery
 from onnxcp.report.record import Report, VerificationRecord
 from onnxcp.saturation import bounded
+from onnxcp.school import school
 from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
 from onnxcp.sessions import open_runner
@@ -85,6 +87,7 @@ def run(job: Job) -> Outcome:
     """
     if not (job.sites if job.settings.is_forced else job.chosen):  # the model need not even run
         return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
+    school(job)  # what it refuses is said now
     return _forced(job) if job.settings.is_forced else _searched(job)
 
 
@@ -111,7 +114,7 @@ def _forced(job: Job) -> Outcome:
     job.calibrate(list(asked))
     best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in times.items()}
     plan = Plan({name: measured.choice for name, measured in best.items()})
-    return _timed(job, _fitted(job, Outcome(plan, times, referee.budget), referee))
+    return _timed(job, _taught(job, Outcome(plan, times, referee.budget), referee))
 
 
 def _searched(job: Job) -> Outcome:
@@ -139,6 +142,8 @@ def _searched(job: Job) -> Outcome:
     is_rough = effort != FULL or job.recipe.sequential
     asked = Search(menu, job.settings.strategy, court, effort, is_rough, final)
     outcome, folder = _proven(job, asked, outcome), job.settings.pareto
+    if job.settings.training is not None:
+        outcome = _recovered(job, asked, outcome, deadline)
     if folder is None:
         return outcome
     front = write_front(job, menu, outcome, lambda plan: _timed(job, final(plan)), folder)
@@ -186,6 +191,30 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     if asked and not settings.limits.is_given:
         accuracy = unjudged(accuracy)
     return replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
+
+
+def _taught(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
+    """The outcome of a plan fitted in full, and trained where that was asked for."""
+    fitted, teacher = _fitted(job, outcome, referee), school(job)
+    return fitted if teacher is None else teacher.finished(fitted, referee)
+
+
+def _recovered(job: Job, asked: Search, without: Outcome, deadline: float) -> Outcome:
+    """What training makes of a search's outcome: for a budget of time of the same plan, else
+    of the fastest one that it brings within the budget."""
+    teacher, referee = school(job), asked.court.referee
+    assert teacher is not None
+    if without.budget.seconds is not None:
+        if without.staged is None:
+            return without
+        return _timed(job, teacher.finished(without, referee))
+
+    def timed(outcome: Outcome) -> Outcome:
+        return _timed(job, outcome)
+
+    limit = without.budget.limit
+    search_on = Recovery(teacher, asked, referee, asked.final, timed, limit, deadline)
+    return search_on.best(without)
 
 
 def _timed(job: Job, outcome: Outcome) -> Outcome:

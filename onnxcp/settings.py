@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxcp.activations import MEMORY
 from onnxcp.errors import UsageError
@@ -12,6 +13,9 @@ from onnxcp.judging import Limits
 from onnxcp.plan import Recipe, from_json
 from onnxcp.providers import Target
 from onnxcp.search import STRATEGIES
+
+if TYPE_CHECKING:
+    from onnxcp.finetune import Recipe as Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Settings:
     correct_bias: bool = True
     sequential: bool = False
     calibration_memory: int = MEMORY  # bytes
+    training: "Training | None" = None  # how plans are trained; None: they are not
 
     def __post_init__(self) -> None:
         if self.form not in ("auto", *FORMS):
@@ -73,6 +78,7 @@ class Settings:
             )
         if not self.sources.data:
             self.limits.refuse_without_data()
+        self._refuse_training()
 
     def _refuse_forced(self) -> None:
         """Raises UsageError for options of a search where there is none."""
@@ -86,6 +92,21 @@ class Settings:
             if self.is_forced and value is not None:
                 forced = "--rank" if self.ranks else "--plan"
                 raise UsageError(f"{option}: ranks are given by {forced}, so nothing is searched")
+
+    def _refuse_training(self) -> None:
+        """Raises UsageError for what training excludes or needs."""
+        if self.training is None:
+            if self.sources.train:
+                raise UsageError(f"--train {self.sources.train[0]}: goes with --finetune")
+            return
+        if not (self.sources.data or self.sources.train or self.sources.calibration):
+            raise UsageError("--finetune needs samples: give --data, and --train to train on")
+        if self.pareto is not None:
+            raise UsageError("--pareto and --finetune exclude each other: run them one by one")
+        if self.strategy != "knapsack" and not self.is_forced:
+            raise UsageError(
+                f"--strategy {self.strategy}: with --finetune plans are those of knapsack"
+            )
 
     @property
     def forms(self) -> tuple[str, ...]:

@@ -15,16 +15,19 @@ from onnxcp.forms import FORMS
 from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
 from onnxcp.latency import Latency
-from onnxcp.outcome import Outcome
+from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Choice, Plan
 from onnxcp.report.record import (
     KEPT,
     CheckRecord,
+    EpochRecord,
+    FinetuneRecord,
     LatencyRecord,
     ModelRecord,
     Report,
     SearchRecord,
     SiteRecord,
+    TrialRecord,
 )
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.sites import Layer, Site
@@ -51,6 +54,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         search=_search(job, outcome),
         pareto=outcome.front,
         verification=outcome.verification,
+        finetune=_finetune(job, outcome),
         warnings=tuple(_warnings(job, outcome)),
     )
 
@@ -90,7 +94,7 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         macs_before=site.layer.macs,
         macs_after=cost(chain, site.image).macs if site.image is not None else None,
         rank=choice.rank,
-        error=job.fits.stored_error(site.name, choice),
+        error=_error(job, outcome, site, choice),
         outcome=fitted.outcome.value,
         sensitivity_before=fitted.sensitivity_before,
         sensitivity_after=fitted.sensitivity_after,
@@ -98,6 +102,12 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         ms_after=1e3 * measured.seconds if measured else None,
         fit_seconds=fitted.seconds,
     )
+
+
+def _error(job: Job, outcome: Outcome, site: Site, choice: Choice) -> float:
+    """Of the kernel that is written: as trained, or as fitted."""
+    trained = {} if outcome.recovered is None else outcome.recovered.errors
+    return trained.get(site.name) or job.fits.stored_error(site.name, choice)
 
 
 def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> str:
@@ -175,6 +185,7 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "exclude": list(settings.exclude),
         "data": list(sources.data),
         "calibration": list(sources.calibration),
+        "train": list(sources.train),
         "calibration_samples": _calibrating(job),
         "bias_correction": job.recipe.correct_bias,
         "sequential": job.recipe.sequential,
@@ -277,6 +288,30 @@ def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
         checks=tuple(CheckRecord(1e3 * c.predicted, 1e3 * c.measured) for c in table.checks),
         foreign=tuple(foreign(job)),
         judged=trail.judged,
+    )
+
+
+def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
+    recipe, found = job.settings.training, outcome.recovered or Recovered()
+    if recipe is None:
+        return None
+    taught, without = found.taught, found.without
+    trained = None if taught is None else taught.trained
+    timings = None if without is None else without.timings
+    return FinetuneRecord(
+        epochs=tuple(EpochRecord(**asdict(e)) for e in trained.epochs) if trained else (),
+        best_epoch=None if trained is None else trained.best,
+        stopped=None if trained is None else trained.stopped,
+        parity=None if taught is None else taught.parity,
+        recipe=asdict(recipe),
+        samples={} if taught is None else taught.samples,
+        before=found.before,
+        without_accuracy=None if without is None else without.accuracy,
+        without_speedup=None if timings is None else speedup(*timings).ratio,
+        trials=tuple(
+            TrialRecord(t.layers, 1e3 * t.seconds, t.epochs, t.loss, t.change) for t in found.trials
+        ),
+        seconds=found.seconds,
     )
 
 

@@ -14,7 +14,7 @@ from onnxcp.report.words import accuracy, plural
 
 def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
     """The run as plain JSON values."""
-    asked, proof = found.asked, found.proof
+    asked, taught, proof = found.asked, found.taught, found.proof
     return {
         "tool": {"name": "onnxcp", "version": __version__},
         "command": command,
@@ -24,12 +24,12 @@ def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
         "ok": found.ok,
         "provider": asked.target.name,
         "environment": environment(asked.target),
-        "recipe": asdict(found.recipe),
-        "samples": dict(found.counts),
-        "parity": found.parity,
-        "epochs": [asdict(epoch) for epoch in found.trained.epochs],
-        "best_epoch": found.trained.best,
-        "stopped": found.trained.stopped,
+        "recipe": asdict(taught.recipe),
+        "samples": {**taught.samples, "judge": proof.after.samples},
+        "parity": taught.parity,
+        "epochs": [asdict(epoch) for epoch in taught.trained.epochs],
+        "best_epoch": taught.trained.best,
+        "stopped": taught.trained.stopped,
         "accuracy_before": asdict(proof.before),
         "accuracy": asdict(proof.after),
         "surgery_relative_l2": proof.surgery_l2,
@@ -49,7 +49,7 @@ def to_json(found: Finetuned, command: str = "") -> str:
 
 def to_text(found: Finetuned) -> str:
     """The epochs, then what they were worth."""
-    proof, trained = found.proof, found.trained
+    proof, trained = found.proof, found.taught.trained
     lines = [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
     for epoch in trained.epochs:
         loss = "" if epoch.number == 0 else f"{epoch.loss:.5f}"
@@ -58,7 +58,7 @@ def to_text(found: Finetuned) -> str:
         lines.append(f"{epoch.number:>5}{loss:>12}{epoch.held_out:>12.5f}{same:>12}{mark}")
     if trained.stopped is not None:
         lines += ["", f"stopped: {trained.stopped}; epoch {trained.best} is kept"]
-    counts = found.counts
+    counts = found.taught.samples
     over = proof.over_candidate
     changed = over.verdict() if over.is_clear else "as fast as it was"
     lines += [

@@ -17,7 +17,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
-    "tally provenance proof",
+    "tally provenance proof saturation",
     "activations accuracy rewrite verify search inputs quantize",
     "structure recompose tolerances interface finetune",
     "weights readback",
@@ -32,7 +32,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "surgery",
     "profiling calibration",
     "report",
-    "judging",
+    "judging lessons",
     "settings",
     "doctor",
     "diagnosis",
@@ -42,13 +42,14 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "court decision findings finetuning",
     "tuned",
     "menus sequential summary pareto",
-    "searching",
+    "searching school",
+    "recovery",
     "pipeline",
     "cli",
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof provenance structure readback surgery finetune weights finetuning",
+    "proof provenance structure readback surgery finetune weights lessons saturation",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

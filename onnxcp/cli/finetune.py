@@ -10,8 +10,11 @@ import typer
 from onnxcp.cli import options
 from onnxcp.cli.console import errors_as_lines, progress_shown
 
+OPTIONS = {"batch": "batch_size", "train": "trained"}  # parameters not named as the fields
+
 
 def finetune(
+    context: typer.Context,
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The original.")],
     candidate: Annotated[
         Path, typer.Argument(metavar="CANDIDATE", help="What optimize made of it.")
@@ -20,15 +23,7 @@ def finetune(
         Path, typer.Option("--output", "-o", metavar="OUT", help="The model to write.")
     ],
     data: options.Data = [],  # noqa: B006
-    train: Annotated[
-        list[str],
-        typer.Option(
-            "--train",
-            metavar="SPEC",
-            help="Samples to train on, which never judge; default: four fifths of --data. "
-            "Repeatable.",
-        ),
-    ] = [],  # noqa: B006
+    train: options.Train = [],  # noqa: B006
     preprocess: options.Preprocess = "none",
     samples: options.Samples = None,
     metric: options.Metric = None,
@@ -84,6 +79,7 @@ def finetune(
     patience: Annotated[
         int, typer.Option("--patience", metavar="N", help="Epochs without gain that end it.")
     ] = 0,
+    recipe: options.RecipeFile = None,
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="To train on: cpu or cuda.")
     ] = "cpu",
@@ -106,31 +102,33 @@ def finetune(
     Needs PyTorch. Only weights change: the graph, its names and its speed stay.
     """
     with errors_as_lines(verbose):
-        from onnxcp import finetuning, tuned
+        from onnxcp import finetuning, lessons, tuned
         from onnxcp.files import reserve, write_text
         from onnxcp.judging import Limits
 
-        finetuning.refuse_without_torch()
-        from onnxcp.finetune.recipe import Recipe
+        lessons.refuse_without_torch()
+        from onnxcp.finetune.recipe import from_file, names
 
-        recipe = Recipe(
-            epochs=epochs,
-            batch=batch_size,
-            learning_rate=learning_rate,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            temperature=temperature,
-            labels=labels,
-            features=features,
-            stability=stability,
-            loss=loss,
-            train=trained,
-            batch_norm=batch_norm,
-            augment=tuple(name.strip() for name in augment.split(",") if name.strip()),
-            patience=patience,
-            seed=seed,
-            device=device,
-        )
+        given = {
+            "epochs": epochs,
+            "batch": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "weight_decay": weight_decay,
+            "temperature": temperature,
+            "labels": labels,
+            "features": features,
+            "stability": stability,
+            "loss": loss,
+            "train": trained,
+            "batch_norm": batch_norm,
+            "augment": names(augment),
+            "patience": patience,
+            "seed": seed,
+            "device": device,
+        }
+        said = {k: v for k, v in given.items() if recipe is None or _is_said(context, k)}
+        made_as = from_file(recipe, said)
         asked = finetuning.Round(
             reference,
             candidate,
@@ -149,10 +147,16 @@ def finetune(
             if path is not None:
                 reserve(path, overwrite=overwrite, keep=keep)
         with progress_shown(quiet, verbose) as progress:
-            made = finetuning.finetune(asked, recipe, progress)
+            made = finetuning.finetune(asked, made_as, progress)
         document = tuned.to_json(made, shlex.join(["onnxcp", *sys.argv[1:]]))
         if report is not None:
             write_text(report, document)
         typer.echo(document if json else tuned.to_text(made))
         if not made.ok:
             raise typer.Exit(1)
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line: then it counts instead of the recipe's."""
+    source = context.get_parameter_source(OPTIONS.get(name, name))
+    return source is not None and source.name == "COMMANDLINE"

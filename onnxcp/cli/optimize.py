@@ -11,7 +11,10 @@ from onnxcp.cli import options
 from onnxcp.cli.console import errors_as_lines, progress_shown, width
 
 if TYPE_CHECKING:
+    from onnxcp.finetune import Recipe
     from onnxcp.report import Report
+
+EPOCHS = 20
 
 
 def optimize(
@@ -106,6 +109,24 @@ def optimize(
             "--calibration-memory", metavar="GB", min=0, help="Most that covariances may take."
         ),
     ] = 2.0,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune",
+            help="Train what is rewritten to give what MODEL gives, and find the fastest plan "
+            "within the budget after that. Needs PyTorch.",
+        ),
+    ] = False,
+    train: options.Train = [],  # noqa: B006
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", metavar="N", help="Passes of --finetune over the data: 20."),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option("--augment", metavar="LIST", help="For --finetune: of flip and crop."),
+    ] = None,
+    recipe: options.RecipeFile = None,
     include: Annotated[
         list[str], typer.Option("--include", metavar="GLOB", help="Only these nodes. Repeatable.")
     ] = [],  # noqa: B006
@@ -162,7 +183,12 @@ def optimize(
         from onnxcp.settings import Settings
 
         written = output or existing(model).with_suffix(".cp.onnx")
-        _reserve([model, *(place(s)[0] for s in (*data, *calibration))], written, report, overwrite)
+        _reserve(
+            [model, *(place(s)[0] for s in (*data, *calibration, *train))],
+            written,
+            report,
+            overwrite,
+        )
         if pareto is not None:
             reserve_folder(pareto, overwrite=overwrite)
         settings = Settings(
@@ -175,6 +201,7 @@ def optimize(
                 batch,
                 input_shape,
                 calibration=calibration,
+                train=train,
                 samples=samples,
                 seed=seed,
             ),
@@ -201,6 +228,7 @@ def optimize(
             calibration_memory=int(calibration_memory * 2**30),
             jobs=options.jobs(jobs, cluster),
             cluster=cluster,
+            training=_training(finetune, epochs, augment, recipe, seed),
         )
         from onnxcp.pipeline import optimize as run
 
@@ -208,6 +236,31 @@ def optimize(
             found = run(settings, shlex.join(["onnxcp", *sys.argv[1:]]), progress)
         _publish(found, report, quiet)
         raise typer.Exit(found.exit_code)
+
+
+def _training(
+    wanted: bool, epochs: int | None, augment: str | None, recipe: Path | None, seed: int
+) -> "Recipe | None":
+    """How --finetune trains; None without it.
+
+    Raises:
+        MissingPackage: PyTorch is not installed.
+        UsageError: a value that a recipe can not have, or one given without --finetune.
+    """
+    from onnxcp.errors import UsageError
+    from onnxcp.lessons import refuse_without_torch
+
+    if not wanted:
+        for option, value in (("epochs", epochs), ("augment", augment), ("recipe", recipe)):
+            if value is not None:
+                raise UsageError(f"--{option} {value}: goes with --finetune")
+        return None
+    refuse_without_torch()
+    from onnxcp.finetune.recipe import from_file, names
+
+    given = {"epochs": epochs, "augment": names(augment)}
+    base = {"epochs": EPOCHS, "seed": seed} if recipe is None else {}
+    return from_file(recipe, {**base, **{k: v for k, v in given.items() if v is not None}})
 
 
 def _reserve(read: list[Path], output: Path, reports: list[Path], overwrite: bool) -> None:

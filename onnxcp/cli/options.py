@@ -25,6 +25,23 @@ Calibration = Annotated[
         "--calibration", metavar="SPEC", help="Samples that calibrate and never judge. Repeatable."
     ),
 ]
+Train = Annotated[
+    list[str],
+    typer.Option(
+        "--train",
+        metavar="SPEC",
+        help="Samples to train on, which never judge; without them those of --data, or that "
+        "calibrate. Labels are not needed. Repeatable.",
+    ),
+]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE.json",
+        help="More choices of the training, as a report of finetune gives them.",
+    ),
+]
 Preprocess = Annotated[
     str,
     typer.Option(
@@ -158,6 +175,7 @@ def sources(
     input_shape: list[str],
     *,
     calibration: list[str] | None = None,
+    train: list[str] | None = None,
     samples: int | None = None,
     seed: int = 0,
 ) -> "Sources":
@@ -166,7 +184,16 @@ def sources(
     from onnxcp.tensors import parse_shape
 
     shapes = dict(parse_shape(text) for text in input_shape)
-    return Sources(tuple(data), tuple(calibration or ()), preprocess, samples, batch, shapes, seed)
+    return Sources(
+        tuple(data),
+        tuple(calibration or ()),
+        preprocess,
+        samples,
+        batch,
+        shapes,
+        seed,
+        train=tuple(train or ()),
+    )
 
 
 def seconds(text: str | None) -> float | None:

@@ -1,6 +1,10 @@
 """How a rewritten model is trained: every choice in one place, with the values to start from."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from onnxcp.errors import UsageError
 
@@ -69,3 +73,37 @@ class Recipe:
         ):
             if choice not in choices:
                 raise UsageError(f"--{name} {choice}: choose one of {', '.join(choices)}")
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """A list as `flip,crop`."""
+    if text is None:
+        return None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def from_file(path: Path | None, given: Mapping[str, Any]) -> Recipe:
+    """The recipe of a JSON file with any of its fields, as a report of `finetune` gives them;
+    what is `given` counts instead of what the file says.
+
+    Raises:
+        UsageError: no such file, no such fields, or values that they can not have.
+    """
+    found = {} if path is None else _fields(path)
+    try:
+        return Recipe(**{**found, **given})
+    except TypeError as error:  # a comparison with what is no number
+        raise UsageError(f"--recipe {path}: {error}; give numbers where there are some") from error
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--recipe {path}: no JSON file that can be read ({error})") from error
+    names = [field.name for field in fields(Recipe)]
+    if not isinstance(found, dict) or not set(found) <= set(names):
+        raise UsageError(f"--recipe {path}: give an object with some of {', '.join(names)}")
+    if isinstance(found.get("augment"), list):
+        found["augment"] = tuple(found["augment"])
+    return found

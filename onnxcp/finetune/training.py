@@ -6,12 +6,10 @@ also where a killed run goes on.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +17,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
-from onnxcp.errors import ProviderError, WorkError
-from onnxcp.finetune.augment import augmented
+from onnxcp.errors import ProviderError
+from onnxcp.finetune.batches import in_order, shuffled, steps
+from onnxcp.finetune.checkpoint import Epoch, State, copies, load, save
 from onnxcp.finetune.graph import Network
 from onnxcp.finetune.losses import are_scores, distance, divergence, sensitivity
 from onnxcp.finetune.recipe import Recipe
@@ -31,19 +30,7 @@ from onnxcp.samples import Samples
 Tensors = Mapping[str, Tensor]
 Teacher = Callable[[Tensors, Sequence[str]], Sequence[Tensor]]
 UserLoss = Callable[[Sequence[Tensor], "Tensor | None"], Tensor]
-CHECKPOINT = "training.pt"
 MEASURED = 64  # batches that statistics are measured on
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """Means over its steps and over the held-out samples; `agreement` with the original's
-    strongest class there, None where outputs are no class scores."""
-
-    number: int
-    loss: float
-    held_out: float
-    agreement: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,18 +61,6 @@ class Lesson:
     progress: Progress = silent
 
 
-@dataclass(slots=True, eq=False)
-class _State:
-    """All that a run needs to go on."""
-
-    optimizer: torch.optim.Optimizer
-    average: dict[str, Tensor]
-    best: dict[str, Tensor]
-    epochs: list[Epoch] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped: str | None = None
-
-
 def train(lesson: Lesson, *, resume: bool = False) -> Trained:
     """Train; a loss that is no number ends it, with the best weights till then."""
     torch.set_num_threads(
@@ -103,7 +78,7 @@ def train(lesson: Lesson, *, resume: bool = False) -> Trained:
 def _trained(lesson: Lesson, *, resume: bool) -> Trained:
     parameters = trained(lesson.network)
     state = _start(lesson, parameters)
-    if not (resume and _load(lesson, state)):
+    if not (resume and _goes_on(lesson, state)):
         state.epochs.append(_look(lesson, 0, 0.0))
         if lesson.recipe.batch_norm != "frozen":
             _recalibrate(lesson, state)
@@ -112,9 +87,23 @@ def _trained(lesson: Lesson, *, resume: bool) -> Trained:
         if state.stopped is not None:
             break
         _epoch(lesson, state, parameters, number)
-        _save(lesson, state)
+        if lesson.folder is not None:
+            save(lesson.folder, state, _changing(lesson), lesson.recipe)
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
     return Trained(weights, tuple(state.epochs), state.best_epoch, state.stopped)
+
+
+def _changing(lesson: Lesson) -> dict[str, Tensor]:
+    """All that training may change, by initializer."""
+    return {**trained(lesson.network), **measured(lesson)}
+
+
+def _goes_on(lesson: Lesson, state: State) -> bool:
+    """Take up what an earlier run left; False if it left nothing."""
+    weights = None if lesson.folder is None else load(lesson.folder, state, lesson.recipe)
+    if weights is not None:
+        lesson.network.load(weights)
+    return weights is not None
 
 
 def has_device(name: str) -> bool:
@@ -134,22 +123,22 @@ def measured(lesson: Lesson) -> dict[str, Tensor]:
     return {n: t for n, t in lesson.network.weights().items() if not isinstance(t, Parameter)}
 
 
-def _recalibrate(lesson: Lesson, state: _State) -> None:
+def _recalibrate(lesson: Lesson, state: State) -> None:
     """Measure the statistics of batch normalizations anew; keep them if that is closer to the
     original on held-out samples: on an exact network few images make it worse."""
     moments = measured(lesson)
-    before = _copies(moments)
-    batches = islice(_batches(lesson, 0), MEASURED)
+    before = copies(moments)
+    batches = islice(shuffled(lesson.training, lesson.recipe, 0), MEASURED)
     lesson.network.recalibrate(feeds for feeds, _ in batches)
     found = _look(lesson, 0, 0.0)
     if found.held_out < state.epochs[0].held_out:
         state.epochs[0] = found
-        state.best |= _copies(moments)
+        state.best |= copies(moments)
     else:
         _put(moments, before)
 
 
-def _start(lesson: Lesson, parameters: Tensors) -> _State:
+def _start(lesson: Lesson, parameters: Tensors) -> State:
     recipe = lesson.recipe
     if recipe.optimizer == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -163,11 +152,7 @@ def _start(lesson: Lesson, parameters: Tensors) -> _State:
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-    return _State(optimizer, _copies(parameters), _copies({**parameters, **measured(lesson)}))
-
-
-def _copies(parameters: Tensors) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    return State(optimizer, copies(parameters), copies({**parameters, **measured(lesson)}))
 
 
 def rate(step: int, total: int, recipe: Recipe) -> float:
@@ -179,16 +164,16 @@ def rate(step: int, total: int, recipe: Recipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _epoch(lesson: Lesson, state: _State, parameters: Tensors, number: int) -> None:
+def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int) -> None:
     """One pass over the training samples, and a look at the others."""
     recipe, losses = lesson.recipe, list[float]()
     if recipe.batch_norm == "trained":
         lesson.network.use_batch_statistics()
-    steps = _steps(lesson)
-    for step, (feeds, labels) in enumerate(_batches(lesson, number)):
-        at = (number - 1) * steps + step
+    count = steps(lesson.training, recipe)
+    for step, (feeds, labels) in enumerate(shuffled(lesson.training, recipe, number)):
+        at = (number - 1) * count + step
         for group in state.optimizer.param_groups:
-            group["lr"] = rate(at, recipe.epochs * steps, recipe)
+            group["lr"] = rate(at, recipe.epochs * count, recipe)
         loss = _loss(lesson, feeds, labels)
         if not math.isfinite(loss.item()):
             state.stopped = f"the loss became {loss.item()} in epoch {number}, step {step + 1}"
@@ -199,27 +184,27 @@ def _epoch(lesson: Lesson, state: _State, parameters: Tensors, number: int) -> N
         state.optimizer.step()
         _average(state, parameters, recipe.ema, at)
         losses.append(loss.item())
-        lesson.progress(f"train, epoch {number} of {recipe.epochs}", step + 1, steps)
+        lesson.progress(f"train, epoch {number} of {recipe.epochs}", step + 1, count)
     _judge(lesson, state, parameters, number, float(np.mean(losses)))
 
 
-def _judge(lesson: Lesson, state: _State, parameters: Tensors, number: int, loss: float) -> None:
+def _judge(lesson: Lesson, state: State, parameters: Tensors, number: int, loss: float) -> None:
     """Look at held-out samples with the averaged weights, and keep them if they are the best."""
     lesson.network.use_stored_statistics()
-    live = _copies(parameters)
+    live = copies(parameters)
     _put(parameters, state.average)
     found = _look(lesson, number, loss)
     _put(parameters, live)
     state.epochs.append(found)
     if found.held_out < state.epochs[state.best_epoch].held_out:
-        state.best = _copies({**state.average, **measured(lesson)})
+        state.best = copies({**state.average, **measured(lesson)})
         state.best_epoch = number
     patience = lesson.recipe.patience
     if patience and number - state.best_epoch >= patience:
         state.stopped = f"no gain on held-out samples since epoch {state.best_epoch}"
 
 
-def _average(state: _State, parameters: Tensors, stays: float, step: int) -> None:
+def _average(state: State, parameters: Tensors, stays: float, step: int) -> None:
     """Move the average towards the weights; faster at first, when it has seen few."""
     share = 1 - min(stays, (1 + step) / (10 + step)) if stays else 1.0
     with torch.no_grad():
@@ -231,43 +216,6 @@ def _put(parameters: Tensors, values: Tensors) -> None:
     with torch.no_grad():
         for name, tensor in parameters.items():
             tensor.copy_(values[name])
-
-
-def _steps(lesson: Lesson) -> int:
-    return max(1, len(lesson.training) // lesson.recipe.batch)
-
-
-def _batches(lesson: Lesson, number: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
-    """Whole batches in an order of the epoch's own, read while others are computed on."""
-    recipe, samples = lesson.recipe, lesson.training
-    order = np.random.default_rng((recipe.seed, number)).permutation(len(samples))
-    generator = torch.Generator().manual_seed(recipe.seed * 100_003 + number)
-    size = min(recipe.batch, len(samples))
-    picks = [order[i * size : (i + 1) * size].tolist() for i in range(_steps(lesson))]
-    with ThreadPoolExecutor(1) as reader:
-        waiting = [reader.submit(_read, samples, pick) for pick in picks[:2]]
-        for place in range(len(picks)):
-            feeds, labels = waiting.pop(0).result()
-            if place + 2 < len(picks):
-                waiting.append(reader.submit(_read, samples, picks[place + 2]))
-            yield _on(feeds, recipe, generator), labels
-
-
-def _read(samples: Samples, places: Sequence[int]) -> tuple[dict[str, Tensor], Tensor | None]:
-    feeds = samples.pick([samples.numbers[place] for place in places])
-    labels = None if samples.labels is None else torch.from_numpy(samples.labels[list(places)])
-    return {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in feeds.items()}, labels
-
-
-def _on(feeds: Tensors, recipe: Recipe, generator: torch.Generator) -> dict[str, Tensor]:
-    """Feeds on the device, images among them augmented."""
-    made = {}
-    for name, values in feeds.items():
-        if values.ndim == 4 and values.is_floating_point():
-            values = augmented(values, recipe.augment, generator)
-            values = values.contiguous(memory_format=torch.channels_last)
-        made[name] = values.to(recipe.device)
-    return made
 
 
 def _loss(lesson: Lesson, feeds: Tensors, labels: Tensor | None) -> Tensor:
@@ -307,12 +255,9 @@ def _sensitivity(lesson: Lesson) -> Tensor:
 
 def _look(lesson: Lesson, number: int, loss: float) -> Epoch:
     """The distance from the original on held-out samples, and how often both choose alike."""
-    size, total, seen, same = lesson.recipe.batch, 0.0, 0, 0.0
-    scores = True
+    total, seen, same, scores = 0.0, 0, 0.0, True
     with torch.no_grad():
-        for start in range(0, len(lesson.held), size):
-            feeds, _ = _read(lesson.held, range(start, min(start + size, len(lesson.held))))
-            feeds = _on(feeds, _plain(lesson.recipe), torch.Generator())
+        for feeds, _ in in_order(lesson.held, lesson.recipe):
             given, wanted = lesson.network(feeds), lesson.teacher(feeds, ())
             wanted = wanted[: len(given)]
             count = len(wanted[0])
@@ -320,60 +265,7 @@ def _look(lesson: Lesson, number: int, loss: float) -> Epoch:
             total, seen = total + count * found.item(), seen + count
             scores = are_scores(wanted[0])
             if scores:
-                alike = given[0].reshape(count, -1).argmax(1) == wanted[0].reshape(
-                    count, -1
-                ).argmax(1)
-                same += alike.sum().item()
+                strongest = [y[0].reshape(count, -1).argmax(1) for y in (given, wanted)]
+                same += (strongest[0] == strongest[1]).sum().item()
     held = total / seen if math.isfinite(total) else math.inf
     return Epoch(number, loss, held, same / seen if scores else None)
-
-
-def _plain(recipe: Recipe) -> Recipe:
-    return replace(recipe, augment=())
-
-
-def _save(lesson: Lesson, state: _State) -> None:
-    """Write the checkpoint, which at every moment is the old one or the new one."""
-    if lesson.folder is None:
-        return
-    path = lesson.folder / CHECKPOINT
-    document = {
-        "weights": _copies({**trained(lesson.network), **measured(lesson)}),
-        "optimizer": state.optimizer.state_dict(),
-        "average": state.average,
-        "best": state.best,
-        "epochs": [asdict(epoch) for epoch in state.epochs],
-        "best_epoch": state.best_epoch,
-        "stopped": state.stopped,
-        "recipe": repr(lesson.recipe),
-    }
-    torch.save(document, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
-
-
-def _load(lesson: Lesson, state: _State) -> bool:
-    """Take up what a run left; False if it left nothing.
-
-    Raises:
-        WorkError: it was another training, or the checkpoint is damaged.
-    """
-    path = None if lesson.folder is None else lesson.folder / CHECKPOINT
-    if path is None or not path.is_file():
-        return False
-    try:
-        found: dict[str, Any] = torch.load(path, weights_only=True)
-        if found["recipe"] == repr(lesson.recipe):
-            lesson.network.load(found["weights"])
-            state.optimizer.load_state_dict(found["optimizer"])
-            state.average, state.best = found["average"], found["best"]
-            state.epochs = [Epoch(**epoch) for epoch in found["epochs"]]
-            state.best_epoch, state.stopped = found["best_epoch"], found["stopped"]
-            return True
-    except Exception as error:  # a pickle that is none fails in any way it likes
-        raise WorkError(
-            f"{path}: damaged, or of another model ({type(error).__name__}); remove it to train "
-            "from the start"
-        ) from error
-    raise WorkError(
-        f"{path}: holds a training with other settings; give the same, or another --work-dir"
-    )

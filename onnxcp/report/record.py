@@ -137,6 +137,51 @@ class ParetoRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """Means over an epoch's steps and over the samples held out from training; `agreement`
+    with the original's strongest class there, None where outputs are no class scores."""
+
+    number: int
+    loss: float
+    held_out: float
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One training of a search: how many layers its plan replaces, its time by the latency
+    table, and what was left on the samples of the search: the loss in the budget's unit, and
+    the squared relative change of the output."""
+
+    layers: int
+    ms: float
+    epochs: int
+    loss: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRecord:
+    """What training was worth. `before` is the same plan's accuracy without it, None where no
+    training led to the result; then `epochs` is empty. `without_accuracy` and
+    `without_speedup` are of the plan that a search without training came to, None where there
+    was none. `parity` is how far PyTorch's outputs were from the runtime's before the first
+    step, relative L2."""
+
+    epochs: tuple[EpochRecord, ...]
+    best_epoch: int | None
+    stopped: str | None
+    parity: float | None
+    recipe: Mapping[str, Any]
+    samples: Mapping[str, int]
+    before: AccuracyRecord | None
+    without_accuracy: AccuracyRecord | None
+    without_speedup: float | None
+    trials: tuple[TrialRecord, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run of `optimize`."""
 
@@ -156,7 +201,7 @@ class Report:
     search: SearchRecord | None = None  # None where ranks were given
     pareto: tuple[ParetoRecord, ...] = ()
     precision: str = "float32"
-    finetune: None = None
+    finetune: FinetuneRecord | None = None  # None where it was not asked for
     warnings: tuple[str, ...] = field(default_factory=tuple)
     schema_version: int = SCHEMA_VERSION
 

@@ -1,6 +1,13 @@
 """The numbers of a report as people read them."""
 
-from onnxcp.report.record import AccuracyRecord, LatencyRecord, Report, SearchRecord, SiteRecord
+from onnxcp.report.record import (
+    AccuracyRecord,
+    FinetuneRecord,
+    LatencyRecord,
+    Report,
+    SearchRecord,
+    SiteRecord,
+)
 
 
 def count(number: int | None) -> str:
@@ -33,6 +40,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         )
     if report.search is not None:
         lines += search(report.search)
+    if report.finetune is not None:
+        lines += finetune(report.finetune)
     if report.replaced:
         lines.append(("fitted to", fitted_to(report)))
     for point in report.pareto:
@@ -79,6 +88,38 @@ def search(found: SearchRecord) -> list[tuple[str, str]]:
             )
         )
     return lines
+
+
+def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
+    """What training was worth, and what there would be without it."""
+    lines = []
+    if found.before is not None:
+        count = f"{found.samples['train']:,} samples"
+        passes = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, the best {found.best_epoch}"
+        lines.append(("trained", f"{passes}; as fitted: {_loss(found.before)}"))
+    elif found.trials:
+        lines.append(("trained", "no training brought a faster plan within the budget"))
+    short = sum(t.epochs < found.recipe["epochs"] for t in found.trials)
+    if found.trials:
+        text = f"{short} short and {len(found.trials) - short} long trainings"
+        lines.append(("trainings", f"{text} in {found.seconds:.0f} s"))
+        if found.before is not None:
+            lines.append(("without", _without(found)))
+    return lines
+
+
+def _without(found: FinetuneRecord) -> str:
+    """What the search came to before any training."""
+    known = found.without_accuracy
+    if known is None or found.without_speedup is None:
+        return "no plan was within the budget"
+    return f"{found.without_speedup:.2f}×, {_loss(known)}"
+
+
+def _loss(found: AccuracyRecord) -> str:
+    if found.before is None or found.after is None:
+        return f"changed by {found.drop:.4f}"
+    return f"{found.metric} {found.before:.4f} → {found.after:.4f} (drop {found.drop:+.4f})"
 
 
 def plural(number: int, word: str) -> str:

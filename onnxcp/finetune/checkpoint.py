@@ -1,0 +1,89 @@
+"""All that a training needs to go on, in memory and in a file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxcp.errors import WorkError
+from onnxcp.finetune.recipe import Recipe
+
+Tensors = Mapping[str, Tensor]
+NAME = "training.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Means over its steps and over the held-out samples; `agreement` with the original's
+    strongest class there, None where outputs are no class scores."""
+
+    number: int
+    loss: float
+    held_out: float
+    agreement: float | None
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """Between two epochs. `average` is of what is trained, `best` all that may change, as it was
+    in the epoch that held-out samples liked best."""
+
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    best: dict[str, Tensor]
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped: str | None = None
+
+
+def copies(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def save(folder: Path, state: State, weights: Tensors, recipe: Recipe) -> None:
+    """Write the checkpoint, which at every moment is the old one or the new one."""
+    document = {
+        "weights": copies(weights),
+        "optimizer": state.optimizer.state_dict(),
+        "average": state.average,
+        "best": state.best,
+        "epochs": [asdict(epoch) for epoch in state.epochs],
+        "best_epoch": state.best_epoch,
+        "stopped": state.stopped,
+        "recipe": repr(recipe),
+    }
+    path = folder / NAME
+    torch.save(document, path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def load(folder: Path, state: State, recipe: Recipe) -> Tensors | None:
+    """Put a state back as a training left it, and give the weights it had then; None if it left
+    nothing.
+
+    Raises:
+        WorkError: it was another training, or the checkpoint is damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True)
+        if found["recipe"] == repr(recipe):
+            state.optimizer.load_state_dict(found["optimizer"])
+            state.average, state.best = found["average"], found["best"]
+            state.epochs = [Epoch(**epoch) for epoch in found["epochs"]]
+            state.best_epoch, state.stopped = found["best_epoch"], found["stopped"]
+            weights: Tensors = found["weights"]
+            return weights
+    except Exception as error:  # a pickle that is none fails in any way it likes
+        raise WorkError(
+            f"{path}: damaged, or of another model ({type(error).__name__}); remove it to train "
+            "from the start"
+        ) from error
+    raise WorkError(
+        f"{path}: holds a training with other settings; give the same, or another --work-dir"
+    )

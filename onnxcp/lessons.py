@@ -1,0 +1,173 @@
+"""A rewritten model taught by the original: all that a training needs, made of two models.
+
+Nothing here but what is imported inside functions needs PyTorch.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxcp import files, provenance
+from onnxcp.errors import DataError, MissingPackage, ProviderError, UsageError
+from onnxcp.inputs import Inputs
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target
+from onnxcp.samples import Samples
+from onnxcp.sessions import open_runner
+from onnxcp.structure import changes
+from onnxcp.weights import rank_one, trainable
+
+if TYPE_CHECKING:
+    from onnxcp.finetune import Network, Recipe, Trained
+    from onnxcp.finetune.training import UserLoss
+
+HELD_STEP, MOST_HELD, FEWEST = 10, 1024, 32
+ON_CPU = Target.named("cpu")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """What a training came to. `samples` counts those that trained and those held out to choose
+    weights by; `parity` is how far torch's outputs were from the runtime's before the first
+    step, relative L2."""
+
+    trained: "Trained"
+    recipe: "Recipe"
+    samples: Mapping[str, int]
+    parity: float
+
+
+def teach(
+    model: files.Model,
+    other: files.Model,
+    inputs: Inputs,
+    samples: Samples,
+    recipe: "Recipe",
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Taught:
+    """Train a rewritten model, `other`, to give what `model` gives. With a `folder` a killed
+    training leaves there what another one goes on from.
+
+    Raises:
+        DataError: too few samples, or none with labels where the loss needs them.
+        OnnxcpError: an operator that torch can not compute here; outputs that differ from the
+            runtime's; too little memory.
+        UsageError: options that name nothing.
+        WorkError: the folder is of another training.
+    """
+    from onnxcp.finetune import Lesson, Network, train
+
+    training, held = held_out(samples, recipe)
+    network, parity = _student(other, inputs, recipe)
+    lesson = Lesson(
+        network=network,
+        teacher=Network(model.proto, ()).to(recipe.device),
+        training=training,
+        held=held,
+        recipe=recipe,
+        soft=_gives_probabilities(model),
+        chains=rank_one(other.proto),
+        watched=_watched(model, other) if recipe.features else (),
+        user_loss=_user_loss(recipe.loss),
+        folder=folder,
+        progress=progress,
+    )
+    counts = {"train": len(training), "held_out": len(held)}
+    return Taught(train(lesson, resume=resume), recipe, counts, parity)
+
+
+def refuse_without_torch() -> None:
+    """Raises MissingPackage with the command that installs it."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingPackage("fine-tuning needs PyTorch: pip install 'onnxcp[finetune]'")
+
+
+def refuse_without_device(device: str) -> None:
+    """Raises ProviderError where PyTorch has no such device."""
+    from onnxcp.finetune import has_device
+
+    if not has_device(device):
+        raise ProviderError(
+            f"--device {device}: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
+            "that torch is a CUDA build, or leave it out to train on the CPU"
+        )
+
+
+def refuse(model: files.Model, samples: Samples, recipe: "Recipe") -> None:
+    """What `teach` would raise for any rewritten form of a model, before anything is spent."""
+    from onnxcp.finetune import Network
+
+    refuse_without_device(recipe.device)
+    held_out(samples, recipe)
+    _user_loss(recipe.loss)
+    Network(model.proto, ())
+
+
+def held_out(samples: Samples, recipe: "Recipe") -> tuple[Samples, Samples]:
+    """Samples to train on, and every tenth or fewer to look at after each epoch."""
+    fewest = max(FEWEST, recipe.batch)
+    if len(samples) < fewest:
+        raise DataError(
+            f"{samples.source}: {len(samples)} samples are too few to train on; give at least "
+            f"{fewest}, or a smaller --batch-size"
+        )
+    if recipe.labels and samples.labels is None:
+        raise UsageError(
+            f"--label-weight {recipe.labels:g}: {samples.source} has no labels; leave it out"
+        )
+    held, training = samples.split(max(HELD_STEP, -(-len(samples) // MOST_HELD)))
+    return training, held
+
+
+def _student(other: files.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Network", float]:
+    """The candidate as a torch module, and how far its outputs are from the runtime's.
+
+    Raises:
+        ParityError: too far.
+    """
+    from onnxcp.finetune import Network, check_parity
+
+    network = Network(other.proto, trainable(other.proto, recipe.train))
+    half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in other.proto.graph.initializer)
+    tolerance = ON_CPU.tolerance(np.dtype(np.float16 if half else np.float32))
+    runner = open_runner(other.path, ON_CPU)
+    parity = check_parity(network, runner, inputs.checked[0], tolerance)
+    return network.to(recipe.device), parity
+
+
+def _watched(model: files.Model, other: files.Model) -> tuple[str, ...]:
+    """What the replaced layers gave, which the chains give now under the same names."""
+    made = provenance.read(other.proto)
+    return tuple(node.output[0] for node in changes(model.proto, other.proto, made.sites).replaced)
+
+
+def _user_loss(name: str | None) -> "UserLoss | None":
+    """The function of `module:function`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name is None:
+        return None
+    module, _, function = name.partition(":")
+    try:
+        found: UserLoss = getattr(importlib.import_module(module), function)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"--loss {name}: {error}; write it as module:function, in a module that Python finds"
+        ) from error
+    return found
+
+
+def _gives_probabilities(model: files.Model) -> bool:
+    first = model.proto.graph.output[0].name
+    return any(n.op_type == "Softmax" and first in n.output for n in model.proto.graph.node)

@@ -1,0 +1,143 @@
+"""The fastest plan that meets the budget after training.
+
+Short trainings steer: a curve goes through what they leave of plans on the knapsack's frontier,
+on the samples of the search. What a long training will leave is a share of that, at first by
+experience, then by what long ones of this run left. Where that meets the budget a plan gets a
+long training, and is judged on the samples held out.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from onnxcp.benchmark import speedup
+from onnxcp.judging import Referee
+from onnxcp.outcome import Outcome, Recovered, Trial
+from onnxcp.plan import Plan, Score
+from onnxcp.school import School
+from onnxcp.search.curve import Curve, Point, fit
+from onnxcp.search.frontier import Frontier, frontier
+from onnxcp.searching import Search, predicted
+
+SHORT = 8  # a short training has this part of a long one's epochs
+GAIN = 0.6  # of what a short training leaves, what a long one does
+AIMS = (2.5, 1.0, 1.0)  # limits that short trainings aim at, after the first
+FIRST = 4.0  # predicted loss of the first plan, over that of the plan without training
+FACTOR = 8.0  # in predicted loss, at most, from what is measured to what is tried
+LONGS = 3  # long trainings, at most
+WORTH = 0.04  # of the time: what a long training must promise to save
+
+
+@dataclass(slots=True, eq=False)
+class Recovery:
+    """One search with trainings. `final` fits a plan in full and judges it as it is, `timed`
+    times an outcome; `deadline` is on the clock of `time.monotonic`. Scores are by position of
+    the frontier."""
+
+    school: School
+    asked: Search
+    referee: Referee
+    final: Callable[[Plan], Outcome]
+    timed: Callable[[Outcome], Outcome]
+    limit: float
+    deadline: float = math.inf
+    gain: float = GAIN
+    trials: list[Trial] = field(default_factory=list)
+    _shorts: dict[int, Score] = field(default_factory=dict)
+    _longs: dict[int, Score] = field(default_factory=dict)
+
+    def best(self, without: Outcome) -> Outcome:
+        """The fastest outcome that is within the budget after training; where none is faster,
+        the one without training."""
+        begun, plans = time.perf_counter(), frontier(self.asked.menu)
+        start = plans.position(predicted(self.asked.menu, without.plan))
+        if start + 1 < len(plans):
+            self._steer(plans, start)
+        held = self._finish(plans, start, without)
+        known = held.recovered or Recovered()
+        seconds = time.perf_counter() - begun
+        recovered = replace(known, trials=tuple(self.trials), without=without, seconds=seconds)
+        return replace(held, recovered=recovered)
+
+    def _steer(self, plans: Frontier, start: int) -> None:
+        """Short trainings, the last of them of plans that should just meet the budget."""
+        least = float(plans.loss[max(start, 1)])
+        position: int = max(start + 1, plans.position(FIRST * least))
+        for aim in (*AIMS, None):
+            if position in self._shorts or time.monotonic() > self.deadline:
+                return
+            self._short(plans, position)
+            if aim is not None:
+                wanted = self._curve(plans).predicted(aim * self.limit)
+                known = [float(plans.loss[at]) for at in self._shorts]
+                wanted = min(max(wanted, min(known) / FACTOR), max(known) * FACTOR)
+                position = max(start + 1, plans.position(wanted))
+
+    def _finish(self, plans: Frontier, start: int, without: Outcome) -> Outcome:
+        """Long trainings, until the curve through all of them promises nothing faster."""
+        held, low, high = without, start, len(plans)
+        for _ in range(LONGS):
+            position = self._following(plans, low, high)
+            if position is None or (self._longs and time.monotonic() > self.deadline):
+                break
+            found = self._long(plans, position)
+            assert found.accuracy is not None
+            if found.accuracy.drop > self.limit:
+                high = position
+            else:
+                low, held = position, found if _is_faster(found, held) else held
+        return held
+
+    def _following(self, plans: Frontier, low: int, high: int) -> int | None:
+        """The position between two that should just meet the budget; None where that would not
+        be worth a training."""
+        if not self._shorts:
+            return None
+        position = plans.position(self._curve(plans).predicted(self.limit))
+        if position >= high:  # the curve is too hopeful
+            middle = math.sqrt(float(plans.loss[high]) * max(float(plans.loss[low]), 1e-12))
+            position = plans.position(middle)
+        total = self.asked.menu.total
+        saves = low < position and bool(
+            total - plans.saved[position] < (1 - WORTH) * (total - plans.saved[low])
+        )
+        return position if saves else None
+
+    def _curve(self, plans: Frontier) -> Curve:
+        """What long trainings leave, by what is predicted without."""
+        points = [
+            Point(float(plans.loss[at]), share * max(score.loss, 0.0), share * score.spread)
+            for share, known in ((self.gain, self._shorts), (1.0, self._longs))
+            for at, score in known.items()
+        ]
+        return fit(points, self.limit)
+
+    def _short(self, plans: Frontier, position: int) -> None:
+        plan, job = plans.plan(position), self.school.job
+        epochs = -(-self.school.recipe.epochs // SHORT)
+        path, _ = self.school.trained(plan, job.build(plan, self.asked.effort), epochs)
+        self._shorts[position] = self._noted(plan, epochs, self.asked.court.of_model(path))
+
+    def _long(self, plans: Frontier, position: int) -> Outcome:
+        plan = plans.plan(position)
+        found = self.school.finished(self.final(plan), self.referee)
+        assert found.staged is not None
+        score = self.asked.court.of_model(found.staged)
+        self._longs[position] = self._noted(plan, self.school.recipe.epochs, score)
+        if position in self._shorts and self._shorts[position].change > 0:
+            self.gain = min(1.0, score.change / self._shorts[position].change)
+        return self.timed(found)
+
+    def _noted(self, plan: Plan, epochs: int, score: Score) -> Score:
+        seconds = self.asked.menu.seconds(plan)
+        trial = Trial(len(plan.choices), seconds, epochs, score.loss, score.change)
+        self.trials.append(trial)
+        return score
+
+
+def _is_faster(found: Outcome, held: Outcome) -> bool:
+    """By measurement, where both were timed."""
+    if found.timings is None or held.timings is None:
+        return True
+    return speedup(*found.timings).ratio > speedup(*held.timings).ratio

@@ -1,0 +1,105 @@
+"""Training of the models that one run of `optimize` makes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxcp import files, surgery
+from onnxcp.errors import SurgeryError, UsageError
+from onnxcp.job import Job
+from onnxcp.judging import Referee, unjudged
+from onnxcp.lessons import Taught, refuse, teach
+from onnxcp.outcome import Outcome, Recovered
+from onnxcp.plan import Plan
+from onnxcp.report.record import VerificationRecord
+from onnxcp.samples import Samples
+from onnxcp.weights import with_weights
+
+if TYPE_CHECKING:
+    from onnxcp.finetune import Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class School:
+    """How models of a run are trained, and on what."""
+
+    job: Job
+    samples: Samples
+    recipe: "Recipe"
+
+    def trained(self, plan: Plan, staged: Path, epochs: int) -> tuple[Path, Taught]:
+        """The model that training makes of one that is staged. A folder for work keeps what a
+        killed run goes on from."""
+        job, name = self.job, f"{plan.sha256[:16]}-{epochs}"
+        folder = None if job.settings.work_dir is None else job.settings.work_dir / "trained" / name
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        other = files.load(staged)
+        taught = teach(
+            job.model,
+            other,
+            job.inputs,
+            self.samples,
+            replace(self.recipe, epochs=epochs),
+            folder=folder,
+            resume=folder is not None,
+            progress=job.progress,
+        )
+        path = job.folder / f"trained-{name}" / staged.name
+        path.parent.mkdir(exist_ok=True)
+        files.save(with_weights(other.proto, taught.trained.weights), path, other.external)
+        return path, taught
+
+    def finished(self, fitted: Outcome, referee: Referee) -> Outcome:
+        """The outcome of a plan that is fitted in full, after all epochs.
+
+        Raises:
+            SurgeryError: its chains do not compute what they stand for.
+        """
+        assert fitted.staged is not None and fitted.accuracy is not None
+        path, taught = self.trained(fitted.plan, fitted.staged, self.recipe.epochs)
+        verification, errors = self._verified(path)
+        accuracy = referee.judge(self.job.judged(path))
+        if fitted.accuracy.budget is None:
+            accuracy = unjudged(accuracy)
+        return replace(
+            fitted,
+            accuracy=accuracy,
+            verification=verification,
+            staged=path,
+            recovered=Recovered(taught, fitted.accuracy, errors),
+        )
+
+    def _verified(self, path: Path) -> tuple[VerificationRecord, dict[str, float]]:
+        """The surgery of a trained model, and by site how far its kernel is from the original's."""
+        job = self.job
+        target = job.settings.target.unhurried.exact
+        found = surgery.check(job.model, files.load(path), job.inputs, target)
+        if not found.ok or found.relative_l2 is None or found.tolerance is None:
+            raise SurgeryError(
+                f"{job.model.path}: after training {found.failures[0]}; nothing was written; this "
+                "is a bug in onnxcp: please report it with the model"
+            )
+        samples = sum(len(next(iter(fed.values()))) for fed in job.inputs.checked)
+        errors = {site.name: site.kernel_error for site in found.sites}
+        return VerificationRecord(True, found.relative_l2, found.tolerance, samples), errors
+
+
+def school(job: Job) -> School | None:
+    """How the run's models are trained, where that was asked for.
+
+    Raises:
+        DataError: too few samples to train on.
+        OnnxcpError: a device or an operator that PyTorch does not have here.
+        UsageError: there is nothing to train on.
+    """
+    recipe = job.settings.training
+    if recipe is None:
+        return None
+    samples = job.inputs.training or job.inputs.calibration
+    if samples is None:
+        raise UsageError(
+            "--finetune needs samples to train on: give --train, or --calibration, or more --data"
+        )
+    refuse(job.model, samples, recipe)
+    return School(job, samples, recipe)
