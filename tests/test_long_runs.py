@@ -72,8 +72,21 @@ KILLED_IN = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A latency table, and what a run that nobody kills makes with it: model, number of fits."""
+    folder = tmp_path_factory.mktemp("whole")
+    table, fresh = folder / "latency.json", folder / "fresh.onnx"
+    assert onnxcp("profile", MODEL, "-o", table, "--threads", 1).exit_code == 0
+    with pytest.MonkeyPatch.context() as patched:
+        counts = counted(patched)
+        given = ["--latency", table, "--no-cache", *QUICK]
+        assert onnxcp("optimize", MODEL, "-o", fresh, *given).exit_code == 0
+    return table, fresh.read_bytes(), counts["fits"]
+
+
 @pytest.mark.parametrize("row", KILLED_IN.values(), ids=KILLED_IN)
-def test_a_run_that_is_killed_goes_on_to_the_same_bytes(row, model, tmp_path, monkeypatch):
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(row, model, whole, tmp_path, monkeypatch):
     module, name, after = row
     owner = importlib.import_module(f"onnxcp.{module}")
     *path, leaf = name.split(".")
@@ -87,13 +100,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(row, model, tmp_path, mo
             raise KeyboardInterrupt
         return real(*given)
 
-    table, fresh, out = (tmp_path / n for n in ("latency.json", "fresh.onnx", "out.onnx"))
-    assert onnxcp("profile", model, "-o", table, "--threads", 1).exit_code == 0
-    given = ["--latency", table, *QUICK]
-    with monkeypatch.context() as patched:
-        whole = counted(patched)
-        assert onnxcp("optimize", model, "-o", fresh, "--no-cache", *given).exit_code == 0
-    given += ["--work-dir", tmp_path / "work"]
+    table, fresh, fits = whole
+    out = tmp_path / "out.onnx"
+    given = ["--latency", table, *QUICK, "--work-dir", tmp_path / "work"]
     with monkeypatch.context() as patched:
         patched.setattr(owner, leaf, killed)
         ended = onnxcp("optimize", model, "-o", out, *given)
@@ -102,8 +111,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(row, model, tmp_path, mo
     counts = counted(monkeypatch)
     assert onnxcp("optimize", model, "-o", out, *given, "--resume").exit_code == 0
     assert counts["calibrations"] == 0
-    assert counts["fits"] < whole["fits"]
-    assert fresh.read_bytes() == out.read_bytes()
+    assert counts["fits"] < fits
+    assert out.read_bytes() == fresh
 
 
 def begun(tmp_path, **changes):

@@ -116,7 +116,11 @@ REFUSED = {
     "a front": ([*TRAIN, "--pareto", "front"], 2, "--pareto and --finetune"),
     "an unknown device": ([*TRAIN, "--recipe", "device.json"], 2, "cpu, cuda"),
     "a recipe with what none has": ([*TRAIN, "--recipe", "other.json"], 2, "give an object with"),
-    "a recipe with a word for a number": ([*TRAIN, "--recipe", "word.json"], 2, "give numbers"),
+    "a recipe with a word for a number": (
+        [*TRAIN, "--recipe", "word.json"],
+        2,
+        "epochs can not be",
+    ),
     "a recipe that is none": ([*TRAIN, "--recipe", "none.json"], 2, "none.json"),
 }
 

@@ -63,6 +63,12 @@ def test_training_comes_closer_to_the_original():
     assert found.stopped is None
 
 
+def test_mixed_precision_comes_closer_too():
+    found = train(lesson(dataclasses.replace(RECIPE, mixed_precision=True)))
+    assert found.epochs[found.best].held_out < 0.5 * found.epochs[0].held_out
+    assert found.weights["w"].dtype == np.float32
+
+
 def test_the_same_seed_makes_the_same_weights():
     one, two, other = (train(lesson(dataclasses.replace(RECIPE, seed=s))) for s in (0, 0, 1))
     np.testing.assert_array_equal(one.weights["w"], two.weights["w"])

@@ -83,6 +83,10 @@ def finetune(
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="To train on: cpu or cuda.")
     ] = "cpu",
+    mixed_precision: Annotated[
+        bool,
+        typer.Option("--mixed-precision", help="Train in bfloat16 where that is safe: on a GPU."),
+    ] = False,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     threads: options.Threads = 0,
@@ -126,6 +130,7 @@ def finetune(
             "patience": patience,
             "seed": seed,
             "device": device,
+            "mixed_precision": mixed_precision,
         }
         said = {k: v for k, v in given.items() if recipe is None or _is_said(context, k)}
         made_as = from_file(recipe, said)

@@ -32,6 +32,7 @@ class State:
     in the epoch that held-out samples liked best."""
 
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     average: dict[str, Tensor]
     best: dict[str, Tensor]
     epochs: list[Epoch] = field(default_factory=list)
@@ -48,6 +49,7 @@ def save(folder: Path, state: State, weights: Tensors, recipe: Recipe) -> None:
     document = {
         "weights": copies(weights),
         "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "average": state.average,
         "best": state.best,
         "epochs": [asdict(epoch) for epoch in state.epochs],
@@ -74,6 +76,7 @@ def load(folder: Path, state: State, recipe: Recipe) -> Tensors | None:
         found: dict[str, Any] = torch.load(path, weights_only=True)
         if found["recipe"] == repr(recipe):
             state.optimizer.load_state_dict(found["optimizer"])
+            state.scaler.load_state_dict(found["scaler"])
             state.average, state.best = found["average"], found["best"]
             state.epochs = [Epoch(**epoch) for epoch in found["epochs"]]
             state.best_epoch, state.stopped = found["best_epoch"], found["stopped"]

@@ -21,7 +21,8 @@ class Recipe:
     (cross-entropy), `features` (what replaced layers gave) and `stability` (sensitivity of the
     chains) beside 1 for what the original gives. `warmup` is a share of all steps, `ema` the
     share of an average that stays at a step, 0 without one. `patience` is the number of epochs
-    without gain that end the training."""
+    without gain that end the training. `mixed_precision` computes layers in bfloat16, or where a
+    GPU has none in float16, and keeps weights in float32."""
 
     epochs: int = 10
     batch: int = 128
@@ -42,6 +43,7 @@ class Recipe:
     patience: int = 0
     seed: int = 0
     device: str = "cpu"
+    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low in (
@@ -65,6 +67,9 @@ class Recipe:
         ):
             if not 0 <= number < float("inf"):
                 raise UsageError(f"--{name} {number}: give 0 or more")
+        for name, number in (("warmup", self.warmup), ("ema", self.ema)):
+            if not 0 <= number < 1:
+                raise UsageError(f"{name} {number}: give a number from 0 up, below 1")
         for name, choice, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("batch-norm", self.batch_norm, BATCH_NORMS),
@@ -89,11 +94,7 @@ def from_file(path: Path | None, given: Mapping[str, Any]) -> Recipe:
     Raises:
         UsageError: no such file, no such fields, or values that they can not have.
     """
-    found = {} if path is None else _fields(path)
-    try:
-        return Recipe(**{**found, **given})
-    except TypeError as error:  # a comparison with what is no number
-        raise UsageError(f"--recipe {path}: {error}; give numbers where there are some") from error
+    return Recipe(**{**({} if path is None else _fields(path)), **given})
 
 
 def _fields(path: Path) -> dict[str, Any]:
@@ -101,9 +102,14 @@ def _fields(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--recipe {path}: no JSON file that can be read ({error})") from error
-    names = [field.name for field in fields(Recipe)]
-    if not isinstance(found, dict) or not set(found) <= set(names):
-        raise UsageError(f"--recipe {path}: give an object with some of {', '.join(names)}")
+    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    if not isinstance(found, dict) or not set(found) <= set(kinds):
+        raise UsageError(f"--recipe {path}: give an object with some of {', '.join(kinds)}")
     if isinstance(found.get("augment"), list):
-        found["augment"] = tuple(found["augment"])
+        found["augment"] = tuple(map(str, found["augment"]))
+    for name, value in found.items():
+        accepted = {float: (float, int), type(None): (str, type(None))}.get(kinds[name])
+        is_odd = isinstance(value, bool) and kinds[name] is not bool
+        if is_odd or not isinstance(value, accepted or kinds[name]):
+            raise UsageError(f"--recipe {path}: {name} can not be {value!r}")
     return found

@@ -152,7 +152,16 @@ def _start(lesson: Lesson, parameters: Tensors) -> State:
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-    return State(optimizer, copies(parameters), copies({**parameters, **measured(lesson)}))
+    scaled = torch.amp.GradScaler(recipe.device, enabled=_half(recipe) == torch.float16)
+    return State(optimizer, scaled, copies(parameters), copies({**parameters, **measured(lesson)}))
+
+
+def _half(recipe: Recipe) -> torch.dtype | None:
+    """What mixed precision computes in: bfloat16 wherever it is to be had, for its range."""
+    if not recipe.mixed_precision:
+        return None
+    is_old = recipe.device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if is_old else torch.bfloat16
 
 
 def rate(step: int, total: int, recipe: Recipe) -> float:
@@ -178,14 +187,21 @@ def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int) -> No
         if not math.isfinite(loss.item()):
             state.stopped = f"the loss became {loss.item()} in epoch {number}, step {step + 1}"
             return
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_grad_norm_(parameters.values(), recipe.clip)
-        state.optimizer.step()
+        _step(state, loss, parameters, recipe)
         _average(state, parameters, recipe.ema, at)
         losses.append(loss.item())
         lesson.progress(f"train, epoch {number} of {recipe.epochs}", step + 1, count)
     _judge(lesson, state, parameters, number, float(np.mean(losses)))
+
+
+def _step(state: State, loss: Tensor, parameters: Tensors, recipe: Recipe) -> None:
+    """One step down the loss. Scaled gradients that overflow float16 make none."""
+    state.optimizer.zero_grad(set_to_none=True)
+    state.scaler.scale(loss).backward()
+    state.scaler.unscale_(state.optimizer)
+    clip_grad_norm_(parameters.values(), recipe.clip)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
 
 
 def _judge(lesson: Lesson, state: State, parameters: Tensors, number: int, loss: float) -> None:
@@ -220,10 +236,11 @@ def _put(parameters: Tensors, values: Tensors) -> None:
 
 def _loss(lesson: Lesson, feeds: Tensors, labels: Tensor | None) -> Tensor:
     """All that training brings down, on one batch."""
-    recipe = lesson.recipe
-    with torch.no_grad():
-        wanted = lesson.teacher(feeds, lesson.watched)
-    given = lesson.network(feeds, lesson.watched)
+    recipe, half = lesson.recipe, _half(lesson.recipe)
+    with torch.autocast(recipe.device, half, enabled=half is not None):
+        with torch.no_grad():
+            wanted = lesson.teacher(feeds, lesson.watched)
+        given = lesson.network(feeds, lesson.watched)
     count = len(given) - len(lesson.watched)
     loss = _from_the_original(given[:count], wanted[:count], recipe.temperature, lesson.soft)
     if lesson.watched:
