@@ -51,7 +51,7 @@ def test_a_forced_plan_is_trained(forced):
     assert len(found["epochs"]) == 1 + 3
     assert found["recipe"]["warmup"] == 0.1
     assert found["samples"] == {"train": 360, "held_out": 40}
-    assert f"3 epochs on 360 samples, the best {found['best_epoch']}; as fitted: top1" in text
+    assert f"3 epochs on 360 samples, weights of number {found['best_epoch']}; before" in text
 
 
 def test_errors_are_those_of_the_trained_kernels(forced):

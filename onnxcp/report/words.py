@@ -95,16 +95,17 @@ def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
     lines = []
     if found.before is not None:
         count = f"{found.samples['train']:,} samples"
-        passes = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, the best {found.best_epoch}"
-        lines.append(("trained", f"{passes}; as fitted: {_loss(found.before)}"))
+        passes = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, weights of number"
+        text = f"{passes} {found.best_epoch}; before: {_loss(found.before)}"
+        lines.append(("trained", text))
     elif found.trials:
         lines.append(("trained", "no training brought a faster plan within the budget"))
     short = sum(t.epochs < found.recipe["epochs"] for t in found.trials)
     if found.trials:
-        text = f"{short} short and {len(found.trials) - short} long trainings"
-        lines.append(("trainings", f"{text} in {found.seconds:.0f} s"))
+        text = f"{plural(len(found.trials), 'training')}, {short} of them short"
+        lines.append(("trainings", f"{text}, in {found.seconds:.0f} s"))
         if found.before is not None:
-            lines.append(("without", _without(found)))
+            lines.append(("untrained", _without(found)))
     return lines
 
 
@@ -112,8 +113,8 @@ def _without(found: FinetuneRecord) -> str:
     """What the search came to before any training."""
     known = found.without_accuracy
     if known is None or found.without_speedup is None:
-        return "no plan was within the budget"
-    return f"{found.without_speedup:.2f}×, {_loss(known)}"
+        return "no plan would be within the budget"
+    return f"another plan would be found, {found.without_speedup:.2f}×, {_loss(known)}"
 
 
 def _loss(found: AccuracyRecord) -> str:
