@@ -66,6 +66,11 @@ def teach(
     """
     from onnxcp.finetune import Lesson, Network, train
 
+    if inputs.batching.fixed and recipe.batch_norm != "frozen":
+        raise UsageError(
+            f"--batch-norm {recipe.batch_norm}: the model takes {inputs.batching.size} samples at "
+            "once, too few to measure statistics on; leave it out"
+        )
     training, held = held_out(samples, recipe)
     network, parity = _student(other, inputs, recipe)
     lesson = Lesson(
@@ -75,6 +80,7 @@ def teach(
         held=held,
         recipe=recipe,
         soft=_gives_probabilities(model),
+        fixed=inputs.batching.size if inputs.batching.fixed else None,
         chains=rank_one(other.proto),
         watched=_watched(model, other) if recipe.features else (),
         user_loss=_user_loss(recipe.loss),

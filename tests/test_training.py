@@ -63,6 +63,14 @@ def test_training_comes_closer_to_the_original():
     assert found.stopped is None
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_models_of_a_fixed_batch_learn_the_same(size):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    free, fixed = train(lesson(recipe)), train(lesson(recipe, fixed=size))
+    np.testing.assert_allclose(fixed.weights["w"], free.weights["w"], rtol=1e-3, atol=1e-5)
+    assert fixed.epochs[1].held_out == pytest.approx(free.epochs[1].held_out, rel=1e-3)
+
+
 def test_mixed_precision_comes_closer_too():
     found = train(lesson(dataclasses.replace(RECIPE, mixed_precision=True)))
     assert found.epochs[found.best].held_out < 0.5 * found.epochs[0].held_out

@@ -1,6 +1,6 @@
 """Batches of samples as tensors on a device, read while others are computed on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnxcp.finetune.augment import augmented
 from onnxcp.finetune.recipe import Recipe
 from onnxcp.samples import Samples
 
+Tensors = Mapping[str, Tensor]
 Batch = tuple[dict[str, Tensor], Tensor | None]  # feeds, labels
 
 
@@ -39,6 +40,21 @@ def in_order(samples: Samples, recipe: Recipe) -> Iterator[Batch]:
     for start in range(0, len(samples), recipe.batch):
         feeds, labels = _read(samples, range(start, min(start + recipe.batch, len(samples))))
         yield _placed(feeds, recipe.device, (), torch.Generator()), labels
+
+
+def in_parts(
+    model: Callable[[Tensors, Sequence[str]], Sequence[Tensor]],
+    feeds: Tensors,
+    also: Sequence[str],
+    size: int,
+) -> list[Tensor]:
+    """Outputs of a model that takes `size` samples at once, no more and no fewer."""
+    count, parts = len(next(iter(feeds.values()))), list[Sequence[Tensor]]()
+    for start in range(0, count, size):
+        rows = [min(row, count - 1) for row in range(start, start + size)]
+        left = min(size, count - start)
+        parts.append([y[:left] for y in model({n: x[rows] for n, x in feeds.items()}, also)])
+    return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
 
 
 def _read(samples: Samples, places: Sequence[int]) -> Batch:

@@ -1,6 +1,5 @@
 """All that a training needs to go on, in memory and in a file."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 
 from onnxcp.errors import WorkError
+from onnxcp.finetune.batches import Tensors
 from onnxcp.finetune.recipe import Recipe
 
-Tensors = Mapping[str, Tensor]
 NAME = "training.pt"
 
 

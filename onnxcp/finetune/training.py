@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
 
 from onnxcp.errors import ProviderError
-from onnxcp.finetune.batches import in_order, shuffled, steps
+from onnxcp.finetune.batches import Tensors, in_order, in_parts, shuffled, steps
 from onnxcp.finetune.checkpoint import Epoch, State, copies, load, save
 from onnxcp.finetune.graph import Network
 from onnxcp.finetune.losses import are_scores, distance, divergence, sensitivity
@@ -27,7 +27,6 @@ from onnxcp.machine import cores
 from onnxcp.progress import Progress, silent
 from onnxcp.samples import Samples
 
-Tensors = Mapping[str, Tensor]
 Teacher = Callable[[Tensors, Sequence[str]], Sequence[Tensor]]
 UserLoss = Callable[[Sequence[Tensor], "Tensor | None"], Tensor]
 MEASURED = 64  # batches that statistics are measured on
@@ -46,7 +45,8 @@ class Trained:
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
     """What is trained to do what. `chains` are the stages' weights of each chain, by name;
-    `watched` are tensors that both models have. `soft`: the outputs are probabilities."""
+    `watched` are tensors that both models have. `soft`: the outputs are probabilities.
+    `fixed` is the batch that the models take, where they take no other."""
 
     network: Network
     teacher: Teacher
@@ -54,11 +54,18 @@ class Lesson:
     held: Samples
     recipe: Recipe
     soft: bool = False
+    fixed: int | None = None
     chains: Sequence[Sequence[str]] = ()
     watched: tuple[str, ...] = ()
     user_loss: UserLoss | None = None
     folder: Path | None = None
     progress: Progress = silent
+
+    def run(self, model: Teacher, feeds: Tensors, also: Sequence[str] = ()) -> Sequence[Tensor]:
+        """Outputs of one batch of any size, and the tensors in `also`."""
+        return (
+            model(feeds, also) if self.fixed is None else in_parts(model, feeds, also, self.fixed)
+        )
 
 
 def train(lesson: Lesson, *, resume: bool = False) -> Trained:
@@ -239,8 +246,8 @@ def _loss(lesson: Lesson, feeds: Tensors, labels: Tensor | None) -> Tensor:
     recipe, half = lesson.recipe, _half(lesson.recipe)
     with torch.autocast(recipe.device, half, enabled=half is not None):
         with torch.no_grad():
-            wanted = lesson.teacher(feeds, lesson.watched)
-        given = lesson.network(feeds, lesson.watched)
+            wanted = lesson.run(lesson.teacher, feeds, lesson.watched)
+        given = lesson.run(lesson.network, feeds, lesson.watched)
     count = len(given) - len(lesson.watched)
     loss = _from_the_original(given[:count], wanted[:count], recipe.temperature, lesson.soft)
     if lesson.watched:
@@ -275,7 +282,8 @@ def _look(lesson: Lesson, number: int, loss: float) -> Epoch:
     total, seen, same, scores = 0.0, 0, 0.0, True
     with torch.no_grad():
         for feeds, _ in in_order(lesson.held, lesson.recipe):
-            given, wanted = lesson.network(feeds), lesson.teacher(feeds, ())
+            given = lesson.run(lesson.network, feeds)
+            wanted = lesson.run(lesson.teacher, feeds)
             wanted = wanted[: len(given)]
             count = len(wanted[0])
             found = _from_the_original(given, wanted, lesson.recipe.temperature, lesson.soft)
