@@ -30,7 +30,7 @@ DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.Toke
 
 def load(source: str, specs: Sequence[TensorSpec], recipe: Preprocess) -> Samples:
     """Samples for a model's inputs from an .npz file or a folder of images; `PATH[a:b]` are
-    some of them, counted as Python does.
+    some of them, from number a on, the first being 0, up to b, which is not one of them.
 
     Raises:
         DataError: unreadable, empty, or names, shapes, dtypes or counts that do not fit.

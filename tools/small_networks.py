@@ -32,8 +32,7 @@ WARMING = 0.2  # share of the steps in which the rate rises
 class Small:
     """A network, its data and how it is trained. `convs` are output channels of 5×5 convolutions,
     each with ReLU and a 2×2 max pool; `hidden` are the fully connected layers before the last.
-    The first `trained` images of
-    train.npz train, the others are held out."""
+    The first `trained` images of train.npz train, the others are held out."""
 
     folder: str
     preprocess: str
