@@ -13,7 +13,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "runtime",
     "providers",
     "conv tensors progress places seeds ladder",
-    "chains constants nested shapes preprocess",
+    "chains constants nested shapes preprocess saturation",
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
@@ -48,7 +48,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof provenance structure readback surgery finetune weights finetuning",
+    "proof provenance structure readback surgery finetune weights finetuning saturation",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
