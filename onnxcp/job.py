@@ -116,16 +116,19 @@ class Job:
         path = self.built(plan, effort)
         if not path.exists():
             path.parent.mkdir()
-            chains = self.fits.chains(plan, effort)
-            made = rewrite(
-                self.model.proto,
-                chains,
-                self.sites,
-                metadata=self._metadata(plan, chains),
-                external=self.model.external,
-            )
-            files.save(made.proto, path, made.external)
+            self.write(path, plan, self.fits.chains(plan, effort))
         return path
+
+    def write(self, path: Path, plan: Plan, chains: Mapping[str, Chain]) -> None:
+        """Write the model that some chains of a plan make, with what is noted of them."""
+        made = rewrite(
+            self.model.proto,
+            chains,
+            self.sites,
+            metadata=self._metadata(plan, chains),
+            external=self.model.external,
+        )
+        files.save(made.proto, path, made.external)
 
     def build_watched(self, plan: Plan) -> tuple[Path, Path]:
         """Write, for the surgery check, the original with the kernels that the plan's chains

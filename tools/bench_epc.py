@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from factors import alternating
 from threadpoolctl import threadpool_limits
 
 from onnxcp import files, forms, shapes, sites
 from onnxcp.forms import Effort
-from onnxcp.forms.algebra import Factors, Target, balance, sensitivity
-from onnxcp.forms.als import least_squares, sweep
+from onnxcp.forms.algebra import Target, sensitivity
 from onnxcp.forms.stable import correct, error_of
 from onnxcp.plan import round_up
 from onnxcp.sites import Site
@@ -31,23 +31,14 @@ FORMS = ("cp3", "cp4")
 FEWEST_INPUTS = 16  # below, a kernel has no use for many terms
 
 
-def plain(target: Target, rank: int, sweeps: int) -> tuple[Factors, float]:
-    """Alternating least squares from random factors; squared error of the last sweep."""
-    rng = np.random.default_rng(0)
-    factors = balance([rng.standard_normal((size, rank)) for size in target.shape])
-    error = target.energy
-    for _ in range(sweeps):
-        factors, error = sweep(target, factors, least_squares)
-    return factors, error
-
-
 def compare(site: Site, form: str, ratio: float, sweeps: int) -> dict[str, object]:
     """One kernel: error and sensitivity before and after the correction."""
     outputs, _, height, width = site.shape
     spatial = (height, width) if form == "cp4" else (height * width,)
     target, effort = Target.of(site.kernel, spatial), Effort()
     rank = round_up(ratio * outputs, 16)
-    factors, error = plain(target, rank, sweeps)
+    found = alternating(target, rank, np.random.default_rng(0), sweeps)
+    factors, error = found.factors, found.objective
     calm = correct(
         target,
         factors,

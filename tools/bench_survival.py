@@ -11,46 +11,32 @@ model as it is. Prints JSON; `spread` is the widest channel's range over the med
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from factors import alternating, forced_plan, kernel_error, uniform_job
 from narrow import CALIBRATING, Chains, built, equalised, quantized, ranges, rounded
+from networks import DATA
 from tensorly.decomposition import parafac
 from threadpoolctl import threadpool_limits
 
 from onnxcp import accuracy, files
 from onnxcp.accuracy import Evaluation
 from onnxcp.forms import FORMS, Effort
-from onnxcp.forms.algebra import Factors, balance, sensitivity
+from onnxcp.forms.algebra import Factors, sensitivity
 from onnxcp.forms.algebra import Target as Tensor
-from onnxcp.forms.als import least_squares, sweep
-from onnxcp.forms.norm import relative_error
-from onnxcp.inputs import Sources
-from onnxcp.job import Job, open_job
-from onnxcp.plan import Plan
-from onnxcp.progress import silent
-from onnxcp.providers import Target
-from onnxcp.settings import Settings
+from onnxcp.job import Job
 from onnxcp.sites import Site
 
-DATA = Path(os.environ.get("ONNXCP_DATA", "../shared/data"))
 FORM = FORMS["cp3"]
 
 
 def by_als(site: Site, rank: int, goal: float, sweeps: int) -> Factors:
     """Plain alternating least squares from random factors, until the relative error `goal`."""
-    tensor = Tensor.of(site.kernel, (site.kernel[0, 0].size,))
-    rng = np.random.default_rng(0)
-    factors = balance([rng.standard_normal((size, rank)) for size in tensor.shape])
-    for _ in range(sweeps):
-        factors, error = sweep(tensor, factors, least_squares)
-        if error <= goal**2 * tensor.energy:
-            break
-    return factors
+    tensor, rng = Tensor.of(site.kernel, (site.kernel[0, 0].size,)), np.random.default_rng(0)
+    return alternating(tensor, rank, rng, sweeps, goal=goal).factors
 
 
 def by_parafac(site: Site, rank: int, iterations: int) -> Factors:
@@ -60,17 +46,13 @@ def by_parafac(site: Site, rank: int, iterations: int) -> Factors:
     return tuple(found.factors)
 
 
-def plain_error(site: Site, factors: Factors) -> float:
-    return relative_error(site.kernel, FORM.reconstruct(factors, site.shape), None)
-
-
 class Bench:
     """One model and ratio."""
 
     def __init__(self, job: Job, slacks: list[float], sweeps: int, iterations: int) -> None:
         self.job, self.slacks = job, slacks
         self.sweeps, self.iterations = sweeps, iterations
-        self.plan = Plan({name: made[0] for name, made in job.forced().items()})
+        self.plan = forced_plan(job)
         self.sites = {s.name: s for s in job.sites if s.name in self.plan.choices}
         original = job.judged_runner(job.model.path)
         assert job.inputs.samples is not None
@@ -100,7 +82,7 @@ class Bench:
         """A row for every fit; the library's own under its norm of activations comes last,
         because it can not forget what it learned of them."""
         calm = self.fitted(self.slacks[0])
-        goals = {n: plain_error(s, calm[n]) for n, s in self.sites.items()}
+        goals = {n: kernel_error(s, calm[n]) for n, s in self.sites.items()}
         yield {"fit": "original", "float32": float(self.judge.before.mean())} | {
             "int8": self.int8_top1({})
         }
@@ -125,7 +107,7 @@ class Bench:
         }
         found = ranges(self.job, chains)
         even = {n: equalised(c, found[n]) for n, c in chains.items()}
-        errors = [plain_error(site, factors[n]) for n, site in sites.items()]
+        errors = [kernel_error(site, factors[n]) for n, site in sites.items()]
         top1 = {
             "float32": self.float_top1(chains),
             "float16": self.float_top1({n: rounded(c) for n, c in chains.items()}),
@@ -148,27 +130,11 @@ def _spread(found: np.ndarray) -> float:
 
 
 def run(model: str, ratio: float, options: argparse.Namespace) -> list[dict[str, object]]:
-    folder = options.data / "cifar10"
-    sources = Sources(
-        data=(str(folder / "test.npz"),),
-        calibration=(str(folder / "calibration.npz"),),
-        preprocess="cifar10",
-    )
     rows = []
-    with tempfile.TemporaryDirectory() as temporary:
-        settings = Settings(
-            model=folder / f"{model}.onnx",
-            output=Path(temporary) / "out.onnx",
-            target=Target.named("cpu", 1),
-            sources=sources,
-            form=FORM.name,
-            ranks=(f"*={ratio}c",),
-            exclude=("conv1",),
-        )
-        with open_job(settings, silent) as job, threadpool_limits(1):
-            for row in Bench(job, options.slack, options.sweeps, options.iterations).rows():
-                rows.append({"model": model, "ratio": ratio} | row)
-                print(json.dumps(rows[-1]), file=sys.stderr)
+    with uniform_job(model, FORM.name, ratio, options.data) as job, threadpool_limits(1):
+        for row in Bench(job, options.slack, options.sweeps, options.iterations).rows():
+            rows.append({"model": model, "ratio": ratio} | row)
+            print(json.dumps(rows[-1]), file=sys.stderr)
     return rows
 
 
