@@ -71,6 +71,13 @@ def test_models_of_a_fixed_batch_learn_the_same(size):
     assert fixed.epochs[1].held_out == pytest.approx(free.epochs[1].held_out, rel=1e-3)
 
 
+def test_a_training_that_only_makes_it_worse_keeps_what_there_was_and_says_so():
+    found = train(lesson(network=Network(model(KERNEL), ["w"])))
+    np.testing.assert_array_equal(found.weights["w"], KERNEL)
+    assert found.best == 0
+    assert "--learning-rate" in found.stopped
+
+
 def test_mixed_precision_comes_closer_too():
     found = train(lesson(dataclasses.replace(RECIPE, mixed_precision=True)))
     assert found.epochs[found.best].held_out < 0.5 * found.epochs[0].held_out

@@ -148,14 +148,14 @@ def trained(
 
 def told(rate: Rate, found: Finetuned) -> Row:
     """The figures of one training."""
-    best = found.trained.epochs[found.trained.best]
+    best = found.taught.trained.epochs[found.taught.trained.best]
     return {
         "optimizer": rate[0],
         "learning_rate": rate[1],
         "held_out": best.held_out,
         "best_epoch": best.number,
-        "stopped": found.trained.stopped,
-        "epochs": [asdict(epoch) for epoch in found.trained.epochs],
+        "stopped": found.taught.trained.stopped,
+        "epochs": [asdict(epoch) for epoch in found.taught.trained.epochs],
         "top1_untrained": found.proof.before.after,
         "top1": found.proof.after.after,
         "drop": found.proof.after.drop,

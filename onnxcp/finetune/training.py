@@ -96,6 +96,8 @@ def _trained(lesson: Lesson, *, resume: bool) -> Trained:
         _epoch(lesson, state, parameters, number)
         if lesson.folder is not None:
             save(lesson.folder, state, _changing(lesson), lesson.recipe)
+    if state.stopped is None and state.best_epoch == 0:
+        state.stopped = "no epoch came closer to the original; try a smaller --learning-rate"
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
     return Trained(weights, tuple(state.epochs), state.best_epoch, state.stopped)
 
