@@ -16,7 +16,7 @@ import numpy as np
 from onnxcp import files, provenance, surgery
 from onnxcp.benchmark import Speedup, speedup, take_turns
 from onnxcp.errors import SurgeryError, UsageError
-from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.inputs import Inputs, Sources, hold_out, prepare
 from onnxcp.judging import Limits, Referee, unjudged
 from onnxcp.lessons import Taught, refuse_without_device, refuse_without_torch, teach
 from onnxcp.progress import Progress, silent
@@ -93,14 +93,13 @@ def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Fin
     begun = time.perf_counter()
     model, other = files.load(asked.reference), files.load(asked.candidate)
     _refuse_strangers(model, other)
-    inputs, samples = _inputs(model, asked)
+    inputs = _inputs(model, asked)
     if asked.work_dir is not None:
         open_folder(asked.work_dir, other.sha256, resume=asked.resume)
     taught = teach(
         model,
         other,
         inputs,
-        samples,
         recipe,
         folder=asked.work_dir,
         resume=asked.resume,
@@ -125,8 +124,8 @@ def _refuse_strangers(model: files.Model, other: files.Model) -> None:
         )
 
 
-def _inputs(model: files.Model, asked: Round) -> tuple[Inputs, Samples]:
-    """Inputs whose samples judge, and the samples to train on, which do not."""
+def _inputs(model: files.Model, asked: Round) -> Inputs:
+    """Samples that judge, and others to train on."""
     sources = asked.sources
     if not sources.data:
         raise UsageError(
@@ -134,9 +133,10 @@ def _inputs(model: files.Model, asked: Round) -> tuple[Inputs, Samples]:
         )
     inputs = prepare(model.inputs, replace(sources, train=asked.train))
     if inputs.training is not None:
-        return inputs, inputs.training
-    judged, training = _whole(inputs).split(JUDGED_STEP)
-    return replace(inputs, samples=judged, searched=judged), training
+        return inputs
+    judged, others = _whole(inputs).split(JUDGED_STEP)
+    training, held = hold_out(others)
+    return replace(inputs, samples=judged, searched=judged, training=training, held=held)
 
 
 def _whole(inputs: Inputs) -> Samples:

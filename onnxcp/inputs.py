@@ -17,6 +17,7 @@ EVALUATION_BATCH = 32  # where the model leaves the batch free
 CALIBRATION_BATCH = 8
 CALIBRATION_STEP, MOST_CALIBRATION = 5, 1024  # of --data: every fifth sample, at most so many
 FEWEST_TO_SHARE = 50
+HELD_STEP, MOST_HELD = 10, 1024  # of what trains: every tenth sample, at most so many
 SEARCH_STEP, FEWEST_TO_HOLD_OUT = 3, 1000  # of what judges: every third sample searches
 
 
@@ -33,6 +34,7 @@ class Sources:
     seed: int = 0
     hold_out: bool = False  # keep samples for the end that a search may not use
     train: tuple[str, ...] = ()
+    trains: bool = False  # samples to train on are needed, also where `train` names none
 
     def __post_init__(self) -> None:
         for option, number in (("--samples", self.samples), ("--batch", self.batch)):
@@ -53,7 +55,8 @@ class Inputs:
     calibration: Samples | None
     batching: Batching
     timed: Feeds
-    training: Samples | None = None  # those of --train
+    training: Samples | None = None
+    held: Samples | None = None  # of those to train on: these choose the weights
 
     @property
     def is_held_out(self) -> bool:
@@ -85,12 +88,15 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     recipe = preprocess.named(sources.preprocess)
     _refuse_reuse(sources)
     samples = _load(sources.data, specs, recipe, sources.samples)
-    training = _load(sources.train, specs, recipe, None)
     calibration = _load(sources.calibration, specs, recipe, None)
-    if calibration is None and training is not None:
-        calibration, _ = training.split(-(-len(training) // MOST_CALIBRATION))
-    elif calibration is None and samples is not None:
+    training, held = _load(sources.train, specs, recipe, None), None
+    if calibration is None and training is None and samples is not None:
         calibration, samples = _split(samples)
+    if training is None and sources.trains:
+        training, calibration = calibration, None
+    if training is not None:
+        training, held = hold_out(training)
+        calibration = calibration or training.split(-(-len(training) // MOST_CALIBRATION))[0]
     searched = samples
     if sources.hold_out and samples is not None and len(samples) >= FEWEST_TO_HOLD_OUT:
         searched, samples = samples.split(SEARCH_STEP)
@@ -105,7 +111,16 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     size = next((shape[0] for shape in shapes.values() if shape), 1) if fixed else EVALUATION_BATCH
     timed = synthetic.read(0, 1) if samples is None else _timed(samples, shapes)
     batching = Batching(size, fixed)
-    return Inputs(shapes, samples, searched, synthetic, calibration, batching, timed, training)
+    return Inputs(
+        shapes, samples, searched, synthetic, calibration, batching, timed, training, held
+    )
+
+
+def hold_out(samples: Samples) -> tuple[Samples, Samples]:
+    """Samples to train on, and every tenth or fewer to choose the weights by: fits may not be
+    calibrated with these, or the weights as they came would look better than they are."""
+    held, training = samples.split(max(HELD_STEP, -(-len(samples) // MOST_HELD)))
+    return training, held
 
 
 def _load(

@@ -270,7 +270,8 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     if settings.work_dir is not None:
         open_folder(settings.work_dir, model.sha256, resume=settings.resume)
         settings = replace(settings, cache=settings.work_dir / "kept")
-    inputs = prepare(model.inputs, replace(settings.sources, hold_out=not settings.is_forced))
+    trains, hold_out = settings.training is not None, not settings.is_forced
+    inputs = prepare(model.inputs, replace(settings.sources, hold_out=hold_out, trains=trains))
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from onnxcp.finetune import Network, Recipe, Trained
     from onnxcp.finetune.training import UserLoss
 
-HELD_STEP, MOST_HELD, FEWEST = 10, 1024, 32
+FEWEST = 32
 ON_CPU = Target.named("cpu")
 
 
@@ -47,15 +47,14 @@ def teach(
     model: files.Model,
     other: files.Model,
     inputs: Inputs,
-    samples: Samples,
     recipe: "Recipe",
     *,
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> Taught:
-    """Train a rewritten model, `other`, to give what `model` gives. With a `folder` a killed
-    training leaves there what another one goes on from.
+    """Train a rewritten model, `other`, to give what `model` gives, on the inputs' samples to
+    train on. With a `folder` a killed training leaves there what another one goes on from.
 
     Raises:
         DataError: too few samples, or none with labels where the loss needs them.
@@ -66,12 +65,7 @@ def teach(
     """
     from onnxcp.finetune import Lesson, Network, train
 
-    if inputs.batching.fixed and recipe.batch_norm != "frozen":
-        raise UsageError(
-            f"--batch-norm {recipe.batch_norm}: the model takes {inputs.batching.size} samples at "
-            "once, too few to measure statistics on; leave it out"
-        )
-    training, held = held_out(samples, recipe)
+    training, held = _enough(inputs, recipe)
     network, parity = _student(other, inputs, recipe)
     lesson = Lesson(
         network=network,
@@ -108,29 +102,44 @@ def refuse_without_device(device: str) -> None:
         )
 
 
-def refuse(model: files.Model, samples: Samples, recipe: "Recipe") -> None:
+def refuse(model: files.Model, inputs: Inputs, recipe: "Recipe") -> None:
     """What `teach` would raise for any rewritten form of a model, before anything is spent."""
     from onnxcp.finetune import Network
 
     refuse_without_device(recipe.device)
-    held_out(samples, recipe)
+    _enough(inputs, recipe)
     _user_loss(recipe.loss)
     Network(model.proto, ())
 
 
-def held_out(samples: Samples, recipe: "Recipe") -> tuple[Samples, Samples]:
-    """Samples to train on, and every tenth or fewer to look at after each epoch."""
-    fewest = max(FEWEST, recipe.batch)
-    if len(samples) < fewest:
-        raise DataError(
-            f"{samples.source}: {len(samples)} samples are too few to train on; give at least "
-            f"{fewest}, or a smaller --batch-size"
-        )
-    if recipe.labels and samples.labels is None:
+def _enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
+    """The samples to train on, and those that choose the weights.
+
+    Raises:
+        DataError: too few.
+        UsageError: none, or none with labels where the loss needs them; or a model that takes
+            too few at once to measure statistics on.
+    """
+    training, held = inputs.training, inputs.held
+    if training is None or held is None:
         raise UsageError(
-            f"--label-weight {recipe.labels:g}: {samples.source} has no labels; leave it out"
+            "there are no samples to train on: give --train, or --calibration, or more --data"
         )
-    held, training = samples.split(max(HELD_STEP, -(-len(samples) // MOST_HELD)))
+    fewest = max(FEWEST, recipe.batch)
+    if len(training) + len(held) < fewest:
+        raise DataError(
+            f"{training.source}: {len(training) + len(held)} samples are too few to train on; "
+            f"give at least {fewest}, or a smaller --batch-size"
+        )
+    if recipe.labels and training.labels is None:
+        raise UsageError(
+            f"--label-weight {recipe.labels:g}: {training.source} has no labels; leave it out"
+        )
+    if inputs.batching.fixed and recipe.batch_norm != "frozen":
+        raise UsageError(
+            f"--batch-norm {recipe.batch_norm}: the model takes {inputs.batching.size} samples at "
+            "once, too few to measure statistics on; leave it out"
+        )
     return training, held
 
 

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcp import files, surgery
-from onnxcp.errors import SurgeryError, UsageError
+from onnxcp.errors import SurgeryError
 from onnxcp.job import Job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.lessons import Taught, refuse, teach
 from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Plan
 from onnxcp.report.record import VerificationRecord
-from onnxcp.samples import Samples
 from onnxcp.weights import with_weights
 
 if TYPE_CHECKING:
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class School:
-    """How models of a run are trained, and on what."""
+    """How models of a run are trained."""
 
     job: Job
-    samples: Samples
     recipe: "Recipe"
 
     def trained(self, plan: Plan, staged: Path, epochs: int) -> tuple[Path, Taught]:
@@ -39,7 +37,6 @@ class School:
             job.model,
             other,
             job.inputs,
-            self.samples,
             replace(self.recipe, epochs=epochs),
             folder=folder,
             resume=folder is not None,
@@ -96,10 +93,5 @@ def school(job: Job) -> School | None:
     recipe = job.settings.training
     if recipe is None:
         return None
-    samples = job.inputs.training or job.inputs.calibration
-    if samples is None:
-        raise UsageError(
-            "--finetune needs samples to train on: give --train, or --calibration, or more --data"
-        )
-    refuse(job.model, samples, recipe)
-    return School(job, samples, recipe)
+    refuse(job.model, job.inputs, recipe)
+    return School(job, recipe)
