@@ -29,63 +29,138 @@ def finetune(
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
     epochs: Annotated[
-        int, typer.Option("--epochs", metavar="N", help="Passes over the data.")
+        int,
+        typer.Option(
+            "--epochs", rich_help_panel=options.TRAINING, metavar="N", help="Passes over the data."
+        ),
     ] = 10,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", help="Samples of a step.")
+        int,
+        typer.Option(
+            "--batch-size", rich_help_panel=options.TRAINING, metavar="N", help="Samples of a step."
+        ),
     ] = 128,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="X", help="At its highest.")
-    ] = 1e-3,
+        float,
+        typer.Option(
+            "--learning-rate", rich_help_panel=options.TRAINING, metavar="X", help="At its highest."
+        ),
+    ] = 5e-4,
     optimizer: Annotated[
-        str, typer.Option("--optimizer", metavar="NAME", help="adamw or sgd.")
+        str,
+        typer.Option(
+            "--optimizer", rich_help_panel=options.TRAINING, metavar="NAME", help="adamw or sgd."
+        ),
     ] = "adamw",
     weight_decay: Annotated[
-        float, typer.Option("--weight-decay", metavar="X", min=0, help="Of the optimizer.")
+        float,
+        typer.Option(
+            "--weight-decay",
+            rich_help_panel=options.TRAINING,
+            metavar="X",
+            min=0,
+            help="Of the optimizer.",
+        ),
     ] = 0.0,
     temperature: Annotated[
-        float, typer.Option("--temperature", metavar="T", help="Of what the original teaches.")
+        float,
+        typer.Option(
+            "--temperature",
+            rich_help_panel=options.TRAINING,
+            metavar="T",
+            help="Of what the original teaches.",
+        ),
     ] = 2.0,
     labels: Annotated[
         float,
-        typer.Option("--label-weight", metavar="X", help="Of cross-entropy with the labels."),
+        typer.Option(
+            "--label-weight",
+            rich_help_panel=options.TRAINING,
+            metavar="X",
+            help="Of cross-entropy with the labels.",
+        ),
     ] = 0.0,
     features: Annotated[
         float,
-        typer.Option("--feature-weight", metavar="X", help="Of what replaced layers gave."),
+        typer.Option(
+            "--feature-weight",
+            rich_help_panel=options.TRAINING,
+            metavar="X",
+            help="Of what replaced layers gave.",
+        ),
     ] = 0.0,
     stability: Annotated[
         float,
-        typer.Option("--stability", metavar="X", min=0, help="Weight of the chains' sensitivity."),
+        typer.Option(
+            "--stability",
+            rich_help_panel=options.TRAINING,
+            metavar="X",
+            min=0,
+            help="Weight of the chains' sensitivity.",
+        ),
     ] = 0.0,
     loss: Annotated[
         str | None,
         typer.Option(
             "--loss",
+            rich_help_panel=options.TRAINING,
             metavar="MODULE:FUNCTION",
             help="A loss of your own, (outputs, labels) -> tensor, added to the others.",
         ),
     ] = None,
     trained: Annotated[
-        str, typer.Option("--weights", metavar="WHICH", help="chains, all, or a glob of nodes.")
+        str,
+        typer.Option(
+            "--weights",
+            rich_help_panel=options.TRAINING,
+            metavar="WHICH",
+            help="chains, all, or a glob of nodes.",
+        ),
     ] = "chains",
     batch_norm: Annotated[
         str,
-        typer.Option("--batch-norm", metavar="HOW", help="frozen, recalibrated or trained."),
+        typer.Option(
+            "--batch-norm",
+            rich_help_panel=options.TRAINING,
+            metavar="HOW",
+            help="frozen, recalibrated or trained.",
+        ),
     ] = "frozen",
     augment: Annotated[
-        str, typer.Option("--augment", metavar="LIST", help="Of flip and crop; images only.")
+        str,
+        typer.Option(
+            "--augment",
+            rich_help_panel=options.TRAINING,
+            metavar="LIST",
+            help="Of flip and crop; images only.",
+        ),
     ] = "",
     patience: Annotated[
-        int, typer.Option("--patience", metavar="N", help="Epochs without gain that end it.")
+        int,
+        typer.Option(
+            "--patience",
+            rich_help_panel=options.TRAINING,
+            metavar="N",
+            help="Epochs without gain that end it.",
+        ),
     ] = 0,
     recipe: options.RecipeFile = None,
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="To train on: cpu or cuda.")
+        str,
+        typer.Option(
+            "--device",
+            rich_help_panel=options.TRAINING,
+            metavar="NAME",
+            help="To train on: cpu or cuda.",
+        ),
     ] = "cpu",
     mixed_precision: Annotated[
         bool,
-        typer.Option("--mixed-precision", help="Train in bfloat16 where that is safe: on a GPU."),
+        typer.Option(
+            "--mixed-precision",
+            rich_help_panel=options.TRAINING,
+            help="Train in bfloat16 where that is safe: on a GPU.",
+        ),
     ] = False,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006

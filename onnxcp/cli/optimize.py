@@ -33,18 +33,25 @@ def optimize(
         float | None,
         typer.Option(
             "--max-error",
+            rich_help_panel=options.BUDGET,
             metavar="X",
             help="Largest relative L2 change of the outputs; the budget without data: 0.05.",
         ),
     ] = None,
     form: Annotated[
         str,
-        typer.Option("--form", metavar="NAME", help="auto, cp3, cp4, tkd, tucker2 or svd."),
+        typer.Option(
+            "--form",
+            rich_help_panel=options.PLAN,
+            metavar="NAME",
+            help="auto, cp3, cp4, tkd, tucker2 or svd.",
+        ),
     ] = "auto",
     strategy: Annotated[
         str,
         typer.Option(
             "--strategy",
+            rich_help_panel=options.PLAN,
             metavar="NAME",
             help="How ranks are chosen: knapsack, bisect, estimate, vbmf, genetic or uniform.",
         ),
@@ -53,6 +60,7 @@ def optimize(
         float | None,
         typer.Option(
             "--target-speedup",
+            rich_help_panel=options.BUDGET,
             metavar="X",
             help="Lose as little as possible at X times the speed, as 2.0.",
         ),
@@ -60,13 +68,17 @@ def optimize(
     latency: Annotated[
         Path | None,
         typer.Option(
-            "--latency", metavar="FILE", help="Choose ranks for the machine of this table."
+            "--latency",
+            rich_help_panel=options.TARGET,
+            metavar="FILE",
+            help="Choose ranks for the machine of this table.",
         ),
     ] = None,
     time_budget: Annotated[
         str | None,
         typer.Option(
             "--time-budget",
+            rich_help_panel=options.PLAN,
             metavar="T",
             help="End the search after T (90, 10m, 2h) with the best plan till then.",
         ),
@@ -76,13 +88,17 @@ def optimize(
     pareto: Annotated[
         Path | None,
         typer.Option(
-            "--pareto", metavar="DIR", help="Also write models along time against accuracy."
+            "--pareto",
+            rich_help_panel=options.PLAN,
+            metavar="DIR",
+            help="Also write models along time against accuracy.",
         ),
     ] = None,
     rank: Annotated[
         list[str],
         typer.Option(
             "--rank",
+            rich_help_panel=options.PLAN,
             metavar="'GLOB=R'",
             help="Force ranks by node name: 32, or 1.5c for 1.5 × output channels, or as many "
             "as the kernel has. Repeatable.",
@@ -92,6 +108,7 @@ def optimize(
         bool,
         typer.Option(
             "--bias-correction/--no-bias-correction",
+            rich_help_panel=options.FITS,
             help="Let biases make up for the mean of what chains change.",
         ),
     ] = True,
@@ -99,6 +116,7 @@ def optimize(
         bool,
         typer.Option(
             "--sequential",
+            rich_help_panel=options.FITS,
             help="Refit the plan's layers in order, each to the inputs that the chains before it "
             "give: more accurate, and two runs over the calibration data for every layer.",
         ),
@@ -106,13 +124,18 @@ def optimize(
     calibration_memory: Annotated[
         float,
         typer.Option(
-            "--calibration-memory", metavar="GB", min=0, help="Most that covariances may take."
+            "--calibration-memory",
+            rich_help_panel=options.FITS,
+            metavar="GB",
+            min=0,
+            help="Most that covariances may take.",
         ),
     ] = 2.0,
     finetune: Annotated[
         bool,
         typer.Option(
             "--finetune",
+            rich_help_panel=options.TRAINING,
             help="Train what is rewritten to give what MODEL gives, and find the fastest plan "
             "within the budget after that. Needs PyTorch.",
         ),
@@ -120,21 +143,46 @@ def optimize(
     train: options.Train = [],  # noqa: B006
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", metavar="N", help="Passes of --finetune over the data: 20."),
+        typer.Option(
+            "--epochs",
+            rich_help_panel=options.TRAINING,
+            metavar="N",
+            help="Passes of --finetune over the data: 20.",
+        ),
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option("--augment", metavar="LIST", help="For --finetune: of flip and crop."),
+        typer.Option(
+            "--augment",
+            rich_help_panel=options.TRAINING,
+            metavar="LIST",
+            help="For --finetune: of flip and crop.",
+        ),
     ] = None,
     recipe: options.RecipeFile = None,
     include: Annotated[
-        list[str], typer.Option("--include", metavar="GLOB", help="Only these nodes. Repeatable.")
+        list[str],
+        typer.Option(
+            "--include",
+            rich_help_panel=options.PLAN,
+            metavar="GLOB",
+            help="Only these nodes. Repeatable.",
+        ),
     ] = [],  # noqa: B006
     exclude: Annotated[
-        list[str], typer.Option("--exclude", metavar="GLOB", help="Not these nodes. Repeatable.")
+        list[str],
+        typer.Option(
+            "--exclude",
+            rich_help_panel=options.PLAN,
+            metavar="GLOB",
+            help="Not these nodes. Repeatable.",
+        ),
     ] = [],  # noqa: B006
     plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="Replay a plan exactly.")
+        Path | None,
+        typer.Option(
+            "--plan", rich_help_panel=options.PLAN, metavar="FILE", help="Replay a plan exactly."
+        ),
     ] = None,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
@@ -149,6 +197,7 @@ def optimize(
         str | None,
         typer.Option(
             "--cluster",
+            rich_help_panel=options.FITS,
             metavar="ADDRESS",
             help="Fit and evaluate on the workers of a Dask scheduler, tcp://host:8786; as many "
             "fits at once as they have threads, so without --jobs. Time is measured here.",
@@ -156,7 +205,12 @@ def optimize(
     ] = None,
     fit_device: Annotated[
         str,
-        typer.Option("--fit-device", metavar="NAME", help="Where fits run: cpu or cuda (torch)."),
+        typer.Option(
+            "--fit-device",
+            rich_help_panel=options.FITS,
+            metavar="NAME",
+            help="Where fits run: cpu or cuda (torch).",
+        ),
     ] = "cpu",
     cache: options.Cache = None,
     no_cache: options.NoCache = False,
@@ -166,7 +220,11 @@ def optimize(
     ] = [],  # noqa: B006
     allow_unchanged: Annotated[
         bool,
-        typer.Option("--allow-unchanged", help="If nothing is faster, copy MODEL and exit 0."),
+        typer.Option(
+            "--allow-unchanged",
+            rich_help_panel=options.BUDGET,
+            help="If nothing is faster, copy MODEL and exit 0.",
+        ),
     ] = False,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,

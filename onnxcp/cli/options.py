@@ -10,10 +10,15 @@ if TYPE_CHECKING:
     from onnxcp.inputs import Sources
     from onnxcp.providers import Target
 
+# groups of options, as help shows them
+DATA, BUDGET, TARGET = "Data", "Budget", "Target"
+PLAN, FITS, TRAINING = "Plan", "Fits", "Training"
+
 Data = Annotated[
     list[str],
     typer.Option(
         "--data",
+        rich_help_panel=DATA,
         metavar="SPEC",
         help="Evaluation samples: an .npz (arrays named as the inputs, 'label' optional) or a "
         "folder of images (labels.csv: file,label); PATH\\[a:b] for some of them. Repeatable.",
@@ -22,13 +27,17 @@ Data = Annotated[
 Calibration = Annotated[
     list[str],
     typer.Option(
-        "--calibration", metavar="SPEC", help="Samples that calibrate and never judge. Repeatable."
+        "--calibration",
+        rich_help_panel=DATA,
+        metavar="SPEC",
+        help="Samples that calibrate and never judge. Repeatable.",
     ),
 ]
 Train = Annotated[
     list[str],
     typer.Option(
         "--train",
+        rich_help_panel=DATA,
         metavar="SPEC",
         help="Samples to train on, which never judge; without them those of --data, or that "
         "calibrate. Labels are not needed. Repeatable.",
@@ -38,6 +47,7 @@ RecipeFile = Annotated[
     Path | None,
     typer.Option(
         "--recipe",
+        rich_help_panel=TRAINING,
         metavar="FILE.json",
         help="More choices of the training, as a report of finetune gives them.",
     ),
@@ -46,17 +56,22 @@ Preprocess = Annotated[
     str,
     typer.Option(
         "--preprocess",
+        rich_help_panel=DATA,
         metavar="NAME|FILE.json",
         help="none, unit (0..1), cifar10, imagenet, or a JSON recipe.",
     ),
 ]
 Samples = Annotated[
-    int | None, typer.Option("--samples", metavar="N", help="Use the first N samples of --data.")
+    int | None,
+    typer.Option(
+        "--samples", rich_help_panel=DATA, metavar="N", help="Use the first N samples of --data."
+    ),
 ]
 Provider = Annotated[
     str,
     typer.Option(
         "--provider",
+        rich_help_panel=TARGET,
         metavar="NAME",
         help="Where models run: cpu, cuda, or any other that ONNX Runtime offers (see doctor); "
         "NAME,cpu lets nodes run elsewhere.",
@@ -64,26 +79,44 @@ Provider = Annotated[
 ]
 ProviderOption = Annotated[
     list[str],
-    typer.Option("--provider-option", metavar="K=V", help="An option of the provider. Repeatable."),
+    typer.Option(
+        "--provider-option",
+        rich_help_panel=TARGET,
+        metavar="K=V",
+        help="An option of the provider. Repeatable.",
+    ),
 ]
 CudaGraph = Annotated[
     bool | None,
     typer.Option(
         "--cuda-graph/--no-cuda-graph",
+        rich_help_panel=TARGET,
         help="Time replays of a CUDA graph, without the launches of single kernels.",
         show_default=False,
     ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", metavar="N", help="Threads of the runtime; 0: its own choice.")
+    int,
+    typer.Option(
+        "--threads",
+        rich_help_panel=TARGET,
+        metavar="N",
+        help="Threads of the runtime; 0: its own choice.",
+    ),
 ]
 Batch = Annotated[
-    int | None, typer.Option("--batch", metavar="N", help="Size of a dynamic batch; default 1.")
+    int | None,
+    typer.Option(
+        "--batch", rich_help_panel=DATA, metavar="N", help="Size of a dynamic batch; default 1."
+    ),
 ]
 InputShape = Annotated[
     list[str],
     typer.Option(
-        "--input-shape", metavar="NAME:1x3x224x224", help="Shape of a dynamic input. Repeatable."
+        "--input-shape",
+        rich_help_panel=DATA,
+        metavar="NAME:1x3x224x224",
+        help="Shape of a dynamic input. Repeatable.",
     ),
 ]
 Seed = Annotated[
@@ -91,17 +124,22 @@ Seed = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", metavar="N", min=1, help="Fits at once; default: all cores."),
+    typer.Option(
+        "--jobs", rich_help_panel=FITS, metavar="N", min=1, help="Fits at once; default: all cores."
+    ),
 ]
 Cache = Annotated[
     Path | None,
     typer.Option(
         "--cache",
+        rich_help_panel=FITS,
         metavar="DIR",
         help="Where fits are kept between runs; default: $ONNXCP_CACHE or ~/.cache/onnxcp.",
     ),
 ]
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute every fit anew.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", rich_help_panel=FITS, help="Compute every fit anew.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print the verdict only.")]
 Verbose = Annotated[
@@ -109,7 +147,10 @@ Verbose = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout in place of text.")]
 Iterations = Annotated[
-    int, typer.Option("--iterations", metavar="N", min=8, help="Timed runs at most.")
+    int,
+    typer.Option(
+        "--iterations", rich_help_panel=TARGET, metavar="N", min=8, help="Timed runs at most."
+    ),
 ]
 WorkDir = Annotated[
     Path | None,
@@ -119,12 +160,20 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 MaxDrop = Annotated[
     str | None,
     typer.Option(
-        "--max-drop", metavar="X", help="Largest drop of the metric: 0.01 absolute, 1% relative."
+        "--max-drop",
+        rich_help_panel=BUDGET,
+        metavar="X",
+        help="Largest drop of the metric: 0.01 absolute, 1% relative.",
     ),
 ]
 Metric = Annotated[
     str | None,
-    typer.Option("--metric", metavar="NAME", help="top1, top5, agreement, cosine or psnr."),
+    typer.Option(
+        "--metric",
+        rich_help_panel=BUDGET,
+        metavar="NAME",
+        help="top1, top5, agreement, cosine or psnr.",
+    ),
 ]
 
 

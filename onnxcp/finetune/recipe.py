@@ -26,7 +26,7 @@ class Recipe:
 
     epochs: int = 10
     batch: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     optimizer: str = "adamw"
     weight_decay: float = 0.0
     temperature: float = 2.0
