@@ -7,6 +7,7 @@ long training, and is judged on the samples held out.
 """
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -116,8 +117,9 @@ class Recovery:
     def _short(self, plans: Frontier, position: int) -> None:
         plan, job = plans.plan(position), self.school.job
         epochs = -(-self.school.recipe.epochs // SHORT)
-        path, _ = self.school.trained(plan, job.build(plan, self.asked.effort), epochs)
+        path, _ = self.school.trained(job.build(plan, self.asked.effort), epochs)
         self._shorts[position] = self._noted(plan, epochs, self.asked.court.of_model(path))
+        shutil.rmtree(path.parent, ignore_errors=True)  # of several, and a model may be large
 
     def _long(self, plans: Frontier, position: int) -> Outcome:
         plan = plans.plan(position)

@@ -10,7 +10,6 @@ from onnxcp.job import Job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.lessons import Taught, refuse, teach
 from onnxcp.outcome import Outcome, Recovered
-from onnxcp.plan import Plan
 from onnxcp.report.record import VerificationRecord
 from onnxcp.weights import with_weights
 
@@ -25,10 +24,10 @@ class School:
     job: Job
     recipe: "Recipe"
 
-    def trained(self, plan: Plan, staged: Path, epochs: int) -> tuple[Path, Taught]:
+    def trained(self, staged: Path, epochs: int) -> tuple[Path, Taught]:
         """The model that training makes of one that is staged. A folder for work keeps what a
         killed run goes on from."""
-        job, name = self.job, f"{plan.sha256[:16]}-{epochs}"
+        job, name = self.job, f"{staged.parent.name}-{epochs}"
         folder = None if job.settings.work_dir is None else job.settings.work_dir / "trained" / name
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +53,7 @@ class School:
             SurgeryError: its chains do not compute what they stand for.
         """
         assert fitted.staged is not None and fitted.accuracy is not None
-        path, taught = self.trained(fitted.plan, fitted.staged, self.recipe.epochs)
+        path, taught = self.trained(fitted.staged, self.recipe.epochs)
         verification, errors = self._verified(path)
         accuracy = referee.judge(self.job.judged(path))
         if fitted.accuracy.budget is None:

@@ -22,6 +22,12 @@ MENU = small_menu(ERRORS, ranks=tuple(range(4, 64, 4)))
 EPOCHS, LIMIT = 16, 0.01
 
 
+class Made(tuple):
+    """A model that is a plan and how long it was trained; its folder can go."""
+
+    parent = "no such folder"
+
+
 @dataclass
 class Law:
     """Plans lose `fitted` times what is predicted as fitted, `short` and `long` times that
@@ -48,7 +54,7 @@ class Law:
         return SimpleNamespace(
             recipe=self.recipe,
             job=self.job,
-            trained=lambda plan, staged, epochs: (self.trained_as(plan, epochs), None),
+            trained=lambda staged, epochs: (Made(self.trained_as(staged, epochs)), None),
             finished=self.finished,
         )
 
