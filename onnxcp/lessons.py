@@ -79,6 +79,7 @@ def teach(
         watched=_watched(model, other) if recipe.features else (),
         user_loss=_user_loss(recipe.loss),
         folder=folder,
+        about=f"{other.sha256}|{training.source}|{len(training)}",
         progress=progress,
     )
     counts = {"train": len(training), "held_out": len(held)}

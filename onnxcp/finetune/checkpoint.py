@@ -9,7 +9,6 @@ from torch import Tensor
 
 from onnxcp.errors import WorkError
 from onnxcp.finetune.batches import Tensors
-from onnxcp.finetune.recipe import Recipe
 
 NAME = "training.pt"
 
@@ -43,8 +42,9 @@ def copies(tensors: Tensors) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def save(folder: Path, state: State, weights: Tensors, recipe: Recipe) -> None:
-    """Write the checkpoint, which at every moment is the old one or the new one."""
+def save(folder: Path, state: State, weights: Tensors, about: str) -> None:
+    """Write the checkpoint, which at every moment is the old one or the new one. `about` tells
+    one training from another."""
     document = {
         "weights": copies(weights),
         "optimizer": state.optimizer.state_dict(),
@@ -54,14 +54,14 @@ def save(folder: Path, state: State, weights: Tensors, recipe: Recipe) -> None:
         "epochs": [asdict(epoch) for epoch in state.epochs],
         "best_epoch": state.best_epoch,
         "stopped": state.stopped,
-        "recipe": repr(recipe),
+        "about": about,
     }
     path = folder / NAME
     torch.save(document, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 
 
-def load(folder: Path, state: State, recipe: Recipe) -> Tensors | None:
+def load(folder: Path, state: State, about: str) -> Tensors | None:
     """Put a state back as a training left it, and give the weights it had then; None if it left
     nothing.
 
@@ -73,7 +73,7 @@ def load(folder: Path, state: State, recipe: Recipe) -> Tensors | None:
         return None
     try:
         found: dict[str, Any] = torch.load(path, weights_only=True)
-        if found["recipe"] == repr(recipe):
+        if found["about"] == about:
             state.optimizer.load_state_dict(found["optimizer"])
             state.scaler.load_state_dict(found["scaler"])
             state.average, state.best = found["average"], found["best"]
@@ -87,5 +87,6 @@ def load(folder: Path, state: State, recipe: Recipe) -> Tensors | None:
             "from the start"
         ) from error
     raise WorkError(
-        f"{path}: holds a training with other settings; give the same, or another --work-dir"
+        f"{path}: holds a training with other settings or data; give the same, or another "
+        "--work-dir"
     )

@@ -46,7 +46,8 @@ class Trained:
 class Lesson:
     """What is trained to do what. `chains` are the stages' weights of each chain, by name;
     `watched` are tensors that both models have. `soft`: the outputs are probabilities.
-    `fixed` is the batch that the models take, where they take no other."""
+    `fixed` is the batch that the models take, where they take no other. `about` tells the
+    models and samples from others, for what a killed run leaves in `folder`."""
 
     network: Network
     teacher: Teacher
@@ -59,7 +60,13 @@ class Lesson:
     watched: tuple[str, ...] = ()
     user_loss: UserLoss | None = None
     folder: Path | None = None
+    about: str = ""
     progress: Progress = silent
+
+    @property
+    def identity(self) -> str:
+        """Of trainings: two with the same take the same steps."""
+        return f"{self.recipe!r}|{self.about}"
 
     def run(self, model: Teacher, feeds: Tensors, also: Sequence[str] = ()) -> Sequence[Tensor]:
         """Outputs of one batch of any size, and the tensors in `also`."""
@@ -95,7 +102,7 @@ def _trained(lesson: Lesson, *, resume: bool) -> Trained:
             break
         _epoch(lesson, state, parameters, number)
         if lesson.folder is not None:
-            save(lesson.folder, state, _changing(lesson), lesson.recipe)
+            save(lesson.folder, state, _changing(lesson), lesson.identity)
     if state.stopped is None and state.best_epoch == 0:
         state.stopped = "no epoch came closer to the original; try a smaller --learning-rate"
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
@@ -109,7 +116,7 @@ def _changing(lesson: Lesson) -> dict[str, Tensor]:
 
 def _goes_on(lesson: Lesson, state: State) -> bool:
     """Take up what an earlier run left; False if it left nothing."""
-    weights = None if lesson.folder is None else load(lesson.folder, state, lesson.recipe)
+    weights = None if lesson.folder is None else load(lesson.folder, state, lesson.identity)
     if weights is not None:
         lesson.network.load(weights)
     return weights is not None
