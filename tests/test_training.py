@@ -213,6 +213,19 @@ def test_a_crop_moves_what_is_there_and_brings_in_zeros():
     assert rows.max() == 16
 
 
+def test_a_mixed_image_keeps_at_least_half_of_itself():
+    images = torch.eye(64).reshape(64, 1, 8, 8)
+    made = augmented(images, ("mix",), torch.Generator().manual_seed(0)).flatten(1)
+    torch.testing.assert_close(made.sum(1), torch.ones(64))
+    assert made.diagonal().min() >= 0.5
+    assert made.diagonal().mean() < 0.9
+
+
+def test_mixed_images_have_no_labels():
+    with pytest.raises(UsageError, match="mix"):
+        Recipe(augment=("mix",), labels=1.0)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

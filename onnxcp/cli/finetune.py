@@ -132,7 +132,7 @@ def finetune(
             "--augment",
             rich_help_panel=options.TRAINING,
             metavar="LIST",
-            help="Of flip and crop; images only.",
+            help="Of flip, crop and mix; images only.",
         ),
     ] = "",
     patience: Annotated[

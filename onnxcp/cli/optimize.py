@@ -156,7 +156,7 @@ def optimize(
             "--augment",
             rich_help_panel=options.TRAINING,
             metavar="LIST",
-            help="For --finetune: of flip and crop.",
+            help="For --finetune: of flip, crop and mix.",
         ),
     ] = None,
     recipe: options.RecipeFile = None,

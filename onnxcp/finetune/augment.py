@@ -1,4 +1,8 @@
-"""Simple changes of images that leave what they show: mirrored, and moved by a few pixels."""
+"""Changes of images: mirrored, moved by a few pixels, and mixed with each other.
+
+Mixed images show nothing, but the original has an answer to them too, and one that says more than
+its certain answers to images it was trained on (Beyer et al. 2022, arXiv:2106.05237).
+"""
 
 import torch
 from torch import Tensor
@@ -14,7 +18,16 @@ def augmented(images: Tensor, names: tuple[str, ...], generator: torch.Generator
         images = torch.where(
             mirrored[:, None, None, None].to(images.device), images.flip(3), images
         )
-    return _moved(images, generator) if "crop" in names else images
+    if "crop" in names:
+        images = _moved(images, generator)
+    return _mixed(images, generator) if "mix" in names else images
+
+
+def _mixed(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each with a share of up to a half of another one (Zhang et al. 2018, arXiv:1710.09412)."""
+    others = images[torch.randperm(len(images), generator=generator).to(images.device)]
+    share = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) / 2
+    return torch.lerp(images, others, share.to(images.dtype))
 
 
 def _moved(images: Tensor, generator: torch.Generator) -> Tensor:

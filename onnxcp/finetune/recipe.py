@@ -11,7 +11,7 @@ from onnxcp.errors import UsageError
 OPTIMIZERS = ("adamw", "sgd")
 DEVICES = ("cpu", "cuda")
 BATCH_NORMS = ("frozen", "recalibrated", "trained")
-AUGMENTATIONS = ("flip", "crop")
+AUGMENTATIONS = ("flip", "crop", "mix")
 CHAINS, ALL = "chains", "all"
 
 
@@ -78,6 +78,8 @@ class Recipe:
         ):
             if choice not in choices:
                 raise UsageError(f"--{name} {choice}: choose one of {', '.join(choices)}")
+        if "mix" in self.augment and (self.labels or self.loss):
+            raise UsageError("--augment mix: mixed images have no labels; leave it or these out")
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
