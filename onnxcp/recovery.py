@@ -28,6 +28,8 @@ FIRST = 4.0  # predicted loss of the first plan, over that of the plan without t
 FACTOR = 8.0  # in predicted loss, at most, from what is measured to what is tried
 LONGS = 3  # long trainings, at most
 WORTH = 0.04  # of the time: what a long training must promise to save
+LEFT = 0.7  # of the budget: a plan that used less leads to one predicted to lose more, by up to
+STEP = 1.6  # this factor
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +81,7 @@ class Recovery:
         """Long trainings, until the curve through all of them promises nothing faster."""
         held, low, high = without, start, len(plans)
         for _ in range(LONGS):
-            position = self._following(plans, low, high)
+            position = self._following(plans, low, high, held if low > start else None)
             if position is None or (self._longs and time.monotonic() > self.deadline):
                 break
             found = self._long(plans, position)
@@ -90,13 +92,18 @@ class Recovery:
                 low, held = position, found if _is_faster(found, held) else held
         return held
 
-    def _following(self, plans: Frontier, low: int, high: int) -> int | None:
+    def _following(self, plans: Frontier, low: int, high: int, held: Outcome | None) -> int | None:
         """The position between two that should just meet the budget; None where that would not
-        be worth a training."""
+        be worth a training. The curve, through few samples, is cautious: where the plan at `low`
+        was trained and is `held`, what it left of the budget counts too."""
         if not self._shorts:
             return None
-        position = plans.position(self._curve(plans).predicted(self.limit))
-        if position >= high:  # the curve is too hopeful
+        wanted = self._curve(plans).predicted(self.limit)
+        if held is not None and held.accuracy is not None:
+            used = max(held.accuracy.drop / self.limit, 1 / STEP) if self.limit else 1.0
+            wanted = max(wanted, float(plans.loss[low]) / used) if used < LEFT else wanted
+        position = plans.position(wanted)
+        if position >= high:  # that is too hopeful
             middle = math.sqrt(float(plans.loss[high]) * max(float(plans.loss[low]), 1e-12))
             position = plans.position(middle)
         total = self.asked.menu.total
