@@ -11,6 +11,7 @@ The result is a model with its weights inside, whatever lay outside before.
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxcp import files, ranges
+from onnxcp import ranges
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.precision import OPSET, PRODUCTS, all_nodes, opset_of, refuse_unfit
 from onnxcp.progress import Progress, silent
@@ -98,17 +99,23 @@ def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     if opset_of(proto) < OPSET:
-        try:
-            made = onnx.version_converter.convert_version(made, OPSET)
-        except Exception as error:  # its own type in some versions, RuntimeError in others
-            cause = " ".join(str(error).split())
-            raise ModelError(
-                f"{where}: ONNX can not raise its opset to {OPSET}: {cause}; export it again"
-            ) from error
+        made = _converted(made, where)
     made.ir_version = max(made.ir_version, IR)
     stored = {t.name for t in made.graph.initializer}
     for place in [i for i, v in enumerate(made.graph.input) if v.name in stored][::-1]:
         del made.graph.input[place]
+    return made
+
+
+def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    unknown = next((n for n in proto.graph.node if not onnx.defs.has(n.op_type, n.domain)), None)
+    try:
+        made: onnx.ModelProto = onnx.version_converter.convert_version(proto, OPSET)
+    except Exception as error:  # its own type in some versions, RuntimeError in others
+        cause = f"it does not know {unknown.op_type}" if unknown else " ".join(str(error).split())
+        raise ModelError(
+            f"{where}: ONNX can not raise its opset to {OPSET}: {cause}; export the model anew"
+        ) from error
     return made
 
 
@@ -132,7 +139,19 @@ def _folded(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
         with as_our_error(f"loading {where}", target):
             serialized = made.SerializeToString()
             ort.InferenceSession(serialized, options, providers=[target.provider.ort_name])
-        return onnx.load(str(path))
+        return _with_row_biases(onnx.load(str(path)))
+
+
+def _with_row_biases(made: onnx.ModelProto) -> onnx.ModelProto:
+    """Biases of Gemm as [N] where they are stored as [1, N], which the quantizer fails at."""
+    readers = Counter(name for node in made.graph.node for name in node.input)
+    single = {n.input[2] for n in made.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
+    for tensor in made.graph.initializer:
+        if tensor.name in single and readers[tensor.name] == 1 and len(tensor.dims) == 2:
+            rows, columns = tensor.dims
+            if rows == 1:
+                tensor.dims[:] = [columns]
+    return made
 
 
 def _left_in_float(

@@ -49,7 +49,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof provenance structure readback surgery finetune weights lessons saturation precision quantize",
+    "proof provenance structure readback surgery finetune weights lessons saturation precision "
+    "quantize",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
