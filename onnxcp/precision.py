@@ -48,7 +48,7 @@ def quantized_already(proto: onnx.ModelProto) -> str | None:
     shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     written = {o for n in nodes if n.op_type == "DequantizeLinear" for o in n.output}
     products = [n for n in nodes if n.op_type in PRODUCTS]
-    plain = sum(not written & set(n.input) for n in products)
+    plain = sum(n.input[1] not in written for n in products)  # by what they multiply with
     if not plain:
         return f"quantized already ({shown})"
     return f"quantized in part ({shown}; {plain} Conv, Gemm and MatMul still in float)"

@@ -88,7 +88,7 @@ def least_error(counts: Histogram, found: Range) -> Range:
         return float(weights @ (moved**2 + ((high - low) / STEPS) ** 2 / 12))
 
     low, high = found
-    shares = np.linspace(1, 0, TRIED, endpoint=False)
+    shares = np.linspace(1, 0, TRIED, endpoint=False).tolist()
     for _ in range(ROUNDS):
         high = min((share * found[1] for share in shares), key=lambda end: error(low, end))
         low = min((share * found[0] for share in shares), key=lambda end: error(end, high))
