@@ -134,7 +134,7 @@ def _folded(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
         options, path = ort.SessionOptions(), Path(folder) / "folded.onnx"
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
-        options.log_severity_level = SILENT
+        options.log_severity_level, options.intra_op_num_threads = SILENT, 1
         target = Target.named("cpu", 1)
         with as_our_error(f"loading {where}", target):
             serialized = made.SerializeToString()
@@ -256,7 +256,7 @@ def _by_runtime(
         )
         try:
             quantizer.quantize_model()
-        except (ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # whatever it stumbles over
             raise ModelError(
                 f"{where}: ONNX Runtime's quantizer fails: {error}; leave the node it names in "
                 "float, or keep the model in float"

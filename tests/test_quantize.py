@@ -207,7 +207,16 @@ def written_chain(tmp_path):
 
 def test_what_optimize_writes_becomes_int8(tmp_path):
     output = tmp_path / "fast.onnx"
-    command = ["optimize", str(DIGITS), "-o", str(output), "--rank", "block/conv?=0.5c", "--form", "cp3"]
+    command = [
+        "optimize",
+        str(DIGITS),
+        "-o",
+        str(output),
+        "--rank",
+        "block/conv?=0.5c",
+        "--form",
+        "cp3",
+    ]
     command += ["--iterations", "8", "--threads", "1", "--jobs", "1", "--quiet"]
     assert CliRunner().invoke(app, command).exit_code == 0
     loaded = files.load(output)
