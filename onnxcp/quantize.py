@@ -283,7 +283,7 @@ def _silenced() -> Iterator[None]:
 
 
 def _is_not_the_quantizers(record: logging.LogRecord) -> bool:
-    return Path(record.pathname).parts[-3:-1] != ("onnxruntime", "quantization")
+    return not {"onnxruntime", "quantization"} <= set(Path(record.pathname).parts)
 
 
 def _finished(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from written import model, weight, write
 
 from onnxcp import data, files, precision
+from onnxcp import quantize as quantizing
 from onnxcp.accuracy import METRICS, Evaluation
 from onnxcp.cli import app
 from onnxcp.errors import DataError, ModelError, UsageError
@@ -263,14 +264,23 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path):
         assert ended.stdout.strip() == here, ended.stderr
 
 
-def test_nothing_is_printed_and_logging_is_left_as_it_was(tmp_path, capfd):
-    """A bias whose step would be too small makes the quantizer talk."""
-    proto = tiny(tmp_path, tensors={**TENSORS, "b2": np.full(4, 1e30)})
+def test_nothing_is_printed_and_logging_is_left_as_it_was(tmp_path, capfd, caplog):
+    """Of a bias that is computed the quantizer would talk."""
+    nodes = "b = ReduceMax <axes = [0], keepdims = 0> (x) y = Gemm (x, w, b)"
+    interface = "float[N,5] x) => (float[N,5] y"
+    proto = tiny(tmp_path, nodes, {"w": weight(5, 5)}, interface=interface)
     root = logging.getLogger()
     before = (list(root.handlers), list(root.filters), root.level)
-    int8(proto)
+    int8(proto, given=samples(shape=(5,)))
     assert (list(root.handlers), list(root.filters), root.level) == before
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+def test_only_the_quantizers_own_messages_are_dropped(caplog):
+    with quantizing._silenced():
+        logging.warning("ours")
+    assert caplog.messages == ["ours"]
 
 
 def test_the_package_and_this_module_load_no_runtime():
