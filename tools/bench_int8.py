@@ -128,7 +128,8 @@ def measure(
     name: str, scheme: Scheme, options: argparse.Namespace, folder: Path
 ) -> Iterator[dict[str, Any]]:
     """All rows of one network."""
-    given = dict(zip(*[iter(sources(name, options.data, folder))] * 2, strict=True))
+    words = sources(name, options.data, folder)
+    given = dict(zip(words[::2], words[1::2], strict=True))
     asked = Sources(
         data=(given["--data"],),
         calibration=(given["--calibration"],),
