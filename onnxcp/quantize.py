@@ -27,7 +27,7 @@ from onnxcp.precision import OPSET, PRODUCTS, all_nodes, opset_of, refuse_unfit
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.ranges import Range
-from onnxcp.rewrite import read_names, with_outputs
+from onnxcp.rewrite import with_outputs
 from onnxcp.runtime import SILENT, runtime
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme
@@ -147,10 +147,9 @@ def _with_row_biases(made: onnx.ModelProto) -> onnx.ModelProto:
     readers = Counter(name for node in made.graph.node for name in node.input)
     single = {n.input[2] for n in made.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
     for tensor in made.graph.initializer:
-        if tensor.name in single and readers[tensor.name] == 1 and len(tensor.dims) == 2:
-            rows, columns = tensor.dims
-            if rows == 1:
-                tensor.dims[:] = [columns]
+        is_row = len(tensor.dims) == 2 and tensor.dims[0] == 1
+        if is_row and tensor.name in single and readers[tensor.name] == 1:
+            del tensor.dims[0]
     return made
 
 
@@ -297,7 +296,4 @@ def _finished(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
     used = {n.domain for n in all_nodes(made)}
     for place in [i for i, o in enumerate(made.opset_import) if o.domain not in used][::-1]:
         del made.opset_import[place]
-    read = read_names(made.graph)
-    for place in [i for i, t in enumerate(made.graph.initializer) if t.name not in read][::-1]:
-        del made.graph.initializer[place]
     return made
