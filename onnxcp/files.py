@@ -236,7 +236,7 @@ def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozense
     Raises:
         OutputError: the disk is full or the folder is not writable.
     """
-    if _large(proto):
+    if is_large(proto):
         external |= {t.name for t in proto.graph.initializer if len(t.raw_data) >= 1024}
     try:
         if not external:
@@ -260,5 +260,6 @@ def move(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def _large(proto: onnx.ModelProto) -> bool:
+def is_large(proto: onnx.ModelProto) -> bool:
+    """Whether a model is too large to be one message."""
     return sum(len(t.raw_data) for t in proto.graph.initializer) > LARGEST_MESSAGE

@@ -51,7 +51,7 @@ class Runner:
     def __call__(self, feeds: Feeds) -> list[np.ndarray]:
         """Raises ModelError if the runtime refuses the feeds or fails, ProviderError if a
         device has no memory left."""
-        with _as_our_error(f"running {self._where}", self.target):
+        with as_our_error(f"running {self._where}", self.target):
             results: list[np.ndarray] = self.session.run(None, dict(feeds))
         return results
 
@@ -68,7 +68,7 @@ class Runner:
         """The same with inputs and outputs in a device's memory, at addresses that stay."""
         number = int(self.target.settings.get("device_id", "0"))
         results = self(feeds)
-        with _as_our_error(f"running {self._where}", self.target):
+        with as_our_error(f"running {self._where}", self.target):
             session = self.session if self._again is None else self._again()
             binding, value = session.io_binding(), runtime().OrtValue.ortvalue_from_numpy
             for name, array in feeds.items():
@@ -87,7 +87,7 @@ class Runner:
         try:
             run()
         except Exception as error:
-            with _as_our_error(f"running {self._where}", self.target):
+            with as_our_error(f"running {self._where}", self.target):
                 raise error
 
 
@@ -122,7 +122,7 @@ def _session(model: bytes | str, where: str, target: Target) -> Any:
         return ort.InferenceSession(model, options, providers=given, enable_fallback=False)
 
     try:
-        with _as_our_error(f"loading {where}", target):
+        with as_our_error(f"loading {where}", target):
             session = start()
     except ModelError as error:
         if row.name == "cpu" or not _blames_provider(error, target):
@@ -131,7 +131,7 @@ def _session(model: bytes | str, where: str, target: Target) -> Any:
         raise ProviderError(f"provider {row.name}: {cause}") from error
     for row in (target.provider, *target.others):
         if row.ort_name not in session.get_providers():
-            with _as_our_error(f"loading {where}", target):
+            with as_our_error(f"loading {where}", target):
                 cause = why_not(row) or _said_in_passing(lambda: start(severity=2))
             raise ProviderError(f"provider {row.name}: {row.ort_name} did not load: {cause}")
     return session
@@ -250,7 +250,7 @@ def _stderr_to(file: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_our_error(doing: str, target: Target) -> Iterator[None]:
+def as_our_error(doing: str, target: Target) -> Iterator[None]:
     """The runtime's exceptions share no base but RuntimeError; their texts hold the cause."""
     try:
         yield

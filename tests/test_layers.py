@@ -12,14 +12,14 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "errors arrays machine libraries",
     "runtime",
     "providers",
-    "conv tensors progress places seeds ladder",
+    "conv tensors progress places seeds ladder scheme",
     "chains constants nested shapes preprocess",
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
-    "tally provenance proof saturation",
-    "activations accuracy rewrite verify search inputs quantize",
-    "structure recompose tolerances interface finetune",
+    "tally provenance proof saturation ranges precision",
+    "activations accuracy rewrite verify search inputs",
+    "structure recompose tolerances interface finetune quantize",
     "weights readback",
     "context",
     "latency",
@@ -49,7 +49,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 ]
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
-    "proof provenance structure readback surgery finetune weights lessons saturation",
+    "proof provenance structure readback surgery finetune weights lessons saturation precision "
+    "quantize",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

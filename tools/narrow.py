@@ -1,50 +1,33 @@
-"""Chains in narrower numbers, for benchmarks: rounded to float16, or static int8 by ONNX
-Runtime's tool (QDQ, int8 weights per channel, uint8 activations, MinMax), with the ranges
-inside the chains equalised before or not.
+"""Chains in narrower numbers, for benchmarks: rounded to float16, or static int8, with the
+ranges inside the chains equalised before or not.
 
 A term of a `cp3` chain has two free scales: behind the first 1×1 and behind the window.
 Activations are quantized per tensor, so a channel of small range loses most of its bits.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from onnxcp import files
 from onnxcp.conv import Chain, Stage
 from onnxcp.job import Job
+from onnxcp.quantize import quantize
 from onnxcp.rewrite import rewrite, with_outputs
-from onnxcp.tensors import Feeds
+from onnxcp.samples import Batching, Samples
+from onnxcp.scheme import fastest
 
 CALIBRATING, BATCH = 512, 64  # images for ranges
 Chains = Mapping[str, Chain]
 Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # behind the first 1×1, behind the window
 
 
-@dataclass(slots=True)
-class Images:
-    """Calibration images as ONNX Runtime's tools ask for them."""
-
-    batches: Iterator[Feeds]
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        feeds = next(self.batches, None)
-        return None if feeds is None else dict(feeds)
-
-
-def images(job: Job) -> Iterator[Feeds]:
+def calibrating(job: Job) -> Samples:
     assert job.inputs.calibration is not None
-    return job.inputs.calibration.first(CALIBRATING).batches(BATCH)
+    return job.inputs.calibration.first(CALIBRATING)
 
 
 def built(job: Job, chains: Chains) -> onnx.ModelProto:
@@ -64,7 +47,7 @@ def ranges(job: Job, chains: Chains) -> Ranges:
     inside = [name for names in roles.values() for name in names]
     files.save(with_outputs(built(job, chains), inside), path)
     runner, most = job.judged_runner(path), dict[str, np.ndarray]()
-    for feeds in images(job):
+    for feeds in calibrating(job).batches(BATCH):
         for name, seen in zip(runner.outputs, runner(feeds), strict=True):
             if seen.ndim == 4:
                 found = np.abs(seen).max(axis=(0, 2, 3))
@@ -93,17 +76,7 @@ def _times(stage: Stage, scale: np.ndarray, axis: int) -> Stage:
 
 def quantized(job: Job, model: onnx.ModelProto) -> Path:
     """The static int8 model of a float one."""
-    plain, ready, path = (job.folder / f"{n}.onnx" for n in ("plain", "ready", "int8"))
-    files.save(model, plain)
-    quant_pre_process(plain, ready)
-    quantize_static(
-        ready,
-        path,
-        Images(images(job)),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
+    path = job.folder / "int8.onnx"
+    made = quantize(model, calibrating(job), Batching(BATCH, fixed=False), fastest())
+    files.save(made, path)
     return path

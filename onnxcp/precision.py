@@ -1,0 +1,71 @@
+"""In which numbers a model computes, and why some can not become int8."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx
+
+from onnxcp import files
+from onnxcp.errors import ModelError
+
+OPSET = 13  # QuantizeLinear knows channels from here on
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+INTEGERS = (  # what only a quantized model has, beside QLinear…
+    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear ConvInteger MatMulInteger QGemm "
+    "MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM QAttention MatMulNBits"
+)
+NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = False) -> None:
+    """Raises ModelError for a model that can not become int8, with the reason."""
+    reason = quantized_already(proto)
+    if reason is not None:
+        raise ModelError(f"{where}: {reason}; give the float model that it was made of")
+    narrow = next((t.name for t in files.tensors(proto) if t.data_type in NARROW), None)
+    if narrow is not None:
+        raise ModelError(
+            f"{where}: a float16 model (tensor {narrow!r}): int8 is made from float32; export it "
+            "in float32"
+        )
+    if files.is_large(proto):
+        raise ModelError(
+            f"{where}: over 2 GiB, which ONNX Runtime's quantizer can not take; quantize parts"
+        )
+    if not raise_opset and (opset := opset_of(proto)) < OPSET:
+        raise ModelError(
+            f"{where}: opset {opset} has no quantization by channel, {OPSET} does; consent to "
+            "raise it, or export the model again"
+        )
+
+
+def quantized_already(proto: onnx.ModelProto) -> str | None:
+    """Why a model counts as quantized, all of it or a part; None if it is not."""
+    nodes = list(all_nodes(proto))
+    kinds = Counter(n.op_type for n in nodes if _is_integer(n))
+    if not kinds:
+        return None
+    shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    written = {o for n in nodes if n.op_type == "DequantizeLinear" for o in n.output}
+    products = [n for n in nodes if n.op_type in PRODUCTS]
+    plain = sum(n.input[1] not in written for n in products)  # by what they multiply with
+    if not plain:
+        return f"quantized already ({shown})"
+    return f"quantized in part ({shown}; {plain} Conv, Gemm and MatMul still in float)"
+
+
+def _is_integer(node: onnx.NodeProto) -> bool:
+    return node.op_type in INTEGERS.split() or node.op_type.startswith("QLinear")
+
+
+def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of subgraphs and local functions included."""
+    waiting = [*proto.graph.node, *(n for f in proto.functions for n in f.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [n for a in node.attribute for g in (a.g, *a.graphs) for n in g.node]
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
