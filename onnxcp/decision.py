@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onnxcp.benchmark import speedup
 from onnxcp.job import Job
 from onnxcp.outcome import Outcome
-from onnxcp.report.record import AccuracyRecord
+from onnxcp.report.words import loss
 
 SLACK = 0.02  # of a speed-up that only a table tells
 
@@ -25,17 +25,17 @@ def decide(job: Job, outcome: Outcome) -> Decision:
     if found is None or not outcome.plan.choices:
         return _refused(job, _why_nothing(job, outcome))
     faster, words = _speed(job, outcome)
-    loss = _loss(found)
+    lost = loss(found)
     if found.budget is not None and found.drop > found.budget:
-        return _refused(job, f"over budget: {loss}, ≤ {found.budget:.4g} asked")
+        return _refused(job, f"over budget: {lost}, ≤ {found.budget:.4g} asked")
     if job.settings.is_forced:
-        return Decision(True, 0, f"ranks as given: {words}, {loss}")
+        return Decision(True, 0, f"ranks as given: {words}, {lost}")
     if not faster:
-        return _refused(job, f"not faster as a whole: {words}, {loss}")
+        return _refused(job, f"not faster as a whole: {words}, {lost}")
     wanted = job.settings.target_speedup
     if wanted is not None and not _reaches(job, outcome, wanted):
-        return _refused(job, f"{wanted:g}× faster is not reached: {words}, {loss}")
-    return Decision(True, 0, f"{words}, {loss}")
+        return _refused(job, f"{wanted:g}× faster is not reached: {words}, {lost}")
+    return Decision(True, 0, f"{words}, {lost}")
 
 
 def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
@@ -72,12 +72,6 @@ def _refused(job: Job, why: str) -> Decision:
     if job.settings.allow_unchanged:
         return Decision(False, 0, f"left unchanged, {why}")
     return Decision(False, 1, f"nothing written, {why}")
-
-
-def _loss(found: AccuracyRecord) -> str:
-    if not found.measured:
-        return f"outputs changed by {found.drop:.2%}"
-    return f"{found.metric} {found.before:.4f} → {found.after:.4f} (drop {found.drop:+.4f})"
 
 
 def _why_nothing(job: Job, outcome: Outcome) -> str:

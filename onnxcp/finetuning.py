@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxcp import files, provenance, surgery
+from onnxcp import files, provenance
 from onnxcp.benchmark import Speedup, speedup, take_turns
-from onnxcp.errors import SurgeryError, UsageError
+from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs, Sources, hold_out, prepare
 from onnxcp.judging import Limits, Referee, unjudged
-from onnxcp.lessons import Taught, refuse_without_device, refuse_without_torch, teach
+from onnxcp.lessons import (
+    Taught,
+    checked_surgery,
+    refuse_without_device,
+    refuse_without_torch,
+    teach,
+)
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.report.record import AccuracyRecord
@@ -160,12 +166,7 @@ def _proof(
     Raises:
         SurgeryError: its chains do not compute what they stand for.
     """
-    found = surgery.check(model, files.load(staged), inputs, asked.target.exact, progress=progress)
-    if not found.ok:
-        raise SurgeryError(
-            f"{asked.candidate}: after training {found.failures[0]}; nothing was written; this is "
-            "a bug in onnxcp: please report it with the model"
-        )
+    found = checked_surgery(model, staged, inputs, asked.target, progress)
     paths = (asked.reference, asked.candidate, staged)
     runners = [open_runner(path, asked.target.unhurried) for path in paths]
     referee = Referee(runners[0], inputs, asked.limits, progress)

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from onnxcp import files, provenance
-from onnxcp.errors import DataError, MissingPackage, ProviderError, UsageError
+from onnxcp import files, provenance, surgery
+from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
 from onnxcp.inputs import Inputs
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
 from onnxcp.structure import changes
+from onnxcp.surgery import Surgery
 from onnxcp.weights import rank_one, trainable
 
 if TYPE_CHECKING:
@@ -84,6 +85,23 @@ def teach(
     )
     counts = {"train": len(training), "held_out": len(held)}
     return Taught(train(lesson, resume=resume), recipe, counts, parity)
+
+
+def checked_surgery(
+    model: files.Model, trained: Path, inputs: Inputs, target: Target, progress: Progress = silent
+) -> Surgery:
+    """The surgery of a trained model, which training must have left as right as it was.
+
+    Raises:
+        SurgeryError: its chains do not compute what they stand for.
+    """
+    found = surgery.check(model, files.load(trained), inputs, target.exact, progress=progress)
+    if not found.ok:
+        raise SurgeryError(
+            f"{model.path}: after training {found.failures[0]}; nothing was written; this is a "
+            "bug in onnxcp: please report it with the model"
+        )
+    return found
 
 
 def refuse_without_torch() -> None:

@@ -12,6 +12,7 @@ from onnxcp.report.record import (
     AccuracyRecord,
     ParetoRecord,
     PlanRecord,
+    TrialRecord,
     VerificationRecord,
 )
 from onnxcp.table import Table
@@ -29,18 +30,6 @@ class Trail:
     predicted: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One training of a search: how many layers its plan replaces, seconds of the whole model
-    by the table, and what was left on the samples of the search."""
-
-    layers: int
-    seconds: float
-    epochs: int
-    loss: float
-    change: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovered:
     """What training was worth. `before` is the same plan's accuracy without it, `errors` are of
@@ -50,7 +39,7 @@ class Recovered:
     taught: Taught | None = None
     before: AccuracyRecord | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
     without: "Outcome | None" = None
     seconds: float = 0.0
 

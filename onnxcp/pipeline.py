@@ -29,7 +29,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.recovery import Recovery
 from onnxcp.report.record import Report, VerificationRecord
 from onnxcp.saturation import bounded
-from onnxcp.school import school
+from onnxcp.school import School, school
 from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
 from onnxcp.sessions import open_runner
@@ -87,8 +87,8 @@ def run(job: Job) -> Outcome:
     """
     if not (job.sites if job.settings.is_forced else job.chosen):  # the model need not even run
         return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
-    school(job)  # what it refuses is said now
-    return _forced(job) if job.settings.is_forced else _searched(job)
+    teacher = school(job)  # what it refuses is said now
+    return _forced(job, teacher) if job.settings.is_forced else _searched(job, teacher)
 
 
 def _referee(job: Job) -> Referee:
@@ -96,7 +96,7 @@ def _referee(job: Job) -> Referee:
     return Referee(original, job.inputs, job.settings.limits, job.progress)
 
 
-def _forced(job: Job) -> Outcome:
+def _forced(job: Job, teacher: School | None) -> Outcome:
     """Ranks as given: each site in the faster form where a rank was given and the form was not."""
     asked = job.forced()
     if not asked:
@@ -114,10 +114,11 @@ def _forced(job: Job) -> Outcome:
     job.calibrate(list(asked))
     best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in times.items()}
     plan = Plan({name: measured.choice for name, measured in best.items()})
-    return _timed(job, _taught(job, Outcome(plan, times, referee.budget), referee))
+    fitted = _fitted(job, Outcome(plan, times, referee.budget), referee)
+    return _timed(job, fitted if teacher is None else teacher.finished(fitted, referee))
 
 
-def _searched(job: Job) -> Outcome:
+def _searched(job: Job, teacher: School | None) -> Outcome:
     """Ranks by a strategy, from measured times and judged accuracy."""
     deadline = time.monotonic() + (job.settings.time_budget or math.inf)
     referee = _referee(job)
@@ -142,8 +143,8 @@ def _searched(job: Job) -> Outcome:
     is_rough = effort != FULL or job.recipe.sequential
     asked = Search(menu, job.settings.strategy, court, effort, is_rough, final)
     outcome, folder = _proven(job, asked, outcome), job.settings.pareto
-    if job.settings.training is not None:
-        outcome = _recovered(job, asked, outcome, deadline)
+    if teacher is not None:
+        outcome = _recovered(job, teacher, asked, outcome, deadline)
     if folder is None:
         return outcome
     front = write_front(job, menu, outcome, lambda plan: _timed(job, final(plan)), folder)
@@ -152,8 +153,10 @@ def _searched(job: Job) -> Outcome:
 
 
 def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
-    """What a search finds, timed; where a speed-up was asked for and is missed, it has to look
-    for a faster plan."""
+    """What a search finds, timed; where a speed-up was asked for and the interval of the
+    measured one reaches below it, it has to look for a faster plan: what is timed once more,
+    after a training or by the user, should hold, too."""
+    held: Outcome | None = None
     for _ in range(AIMS):
         found = search(asked, nothing)
         if job.recipe.sequential and asked.tried > 1:  # fits are those of the last plan tried
@@ -161,13 +164,20 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
         found = _timed(job, found)
         wanted, seconds = job.settings.target_speedup, nothing.budget.seconds
         if wanted is None or seconds is None or found.timings is None:
+            return found
+        reached = speedup(*found.timings)
+        if reached.ratio >= wanted and _is_within(found):
+            held = found
+        if reached.low >= wanted:
             break
-        reached = speedup(*found.timings).ratio
-        if reached >= wanted:
-            break
-        budget = replace(nothing.budget, seconds=AIMED * seconds * reached / wanted)
+        budget = replace(nothing.budget, seconds=AIMED * seconds * reached.low / wanted)
         nothing = replace(nothing, budget=budget)
-    return found
+    return held or found
+
+
+def _is_within(outcome: Outcome) -> bool:
+    found = outcome.accuracy
+    return found is None or found.budget is None or found.drop <= found.budget
 
 
 def _objective(job: Job, budget: Budget, table: Table) -> Budget:
@@ -193,28 +203,21 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     return replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
 
 
-def _taught(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
-    """The outcome of a plan fitted in full, and trained where that was asked for."""
-    fitted, teacher = _fitted(job, outcome, referee), school(job)
-    return fitted if teacher is None else teacher.finished(fitted, referee)
-
-
-def _recovered(job: Job, asked: Search, without: Outcome, deadline: float) -> Outcome:
+def _recovered(
+    job: Job, teacher: School, asked: Search, without: Outcome, deadline: float
+) -> Outcome:
     """What training makes of a search's outcome: for a budget of time of the same plan, else
     of the fastest one that it brings within the budget."""
-    teacher, referee = school(job), asked.court.referee
-    assert teacher is not None
     if without.budget.seconds is not None:
         if without.staged is None:
             return without
-        return _timed(job, teacher.finished(without, referee))
+        return _timed(job, teacher.finished(without, asked.court.referee))
 
     def timed(outcome: Outcome) -> Outcome:
         return _timed(job, outcome)
 
     limit = without.budget.limit
-    search_on = Recovery(teacher, asked, referee, asked.final, timed, limit, deadline)
-    return search_on.best(without)
+    return Recovery(teacher, asked, timed, limit, deadline).best(without)
 
 
 def _timed(job: Job, outcome: Outcome) -> Outcome:

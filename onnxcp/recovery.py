@@ -13,16 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from onnxcp.benchmark import speedup
-from onnxcp.judging import Referee
-from onnxcp.outcome import Outcome, Recovered, Trial
+from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Plan, Score
+from onnxcp.report.record import TrialRecord
 from onnxcp.school import School
 from onnxcp.search.curve import Curve, Point, fit
 from onnxcp.search.frontier import Frontier, frontier
 from onnxcp.searching import Search, predicted
 
 SHORT = 8  # a short training has this part of a long one's epochs
-GAIN = 0.6  # of what a short training leaves, what a long one does
+GAIN = 0.6  # of what a short training leaves, what a long one does: a heuristic
 AIMS = (2.5, 1.0, 1.0)  # limits that short trainings aim at, after the first
 FIRST = 4.0  # predicted loss of the first plan, over that of the plan without training
 FACTOR = 8.0  # in predicted loss, at most, from what is measured to what is tried
@@ -34,19 +34,15 @@ STEP = 1.6  # this factor
 
 @dataclass(slots=True, eq=False)
 class Recovery:
-    """One search with trainings. `final` fits a plan in full and judges it as it is, `timed`
-    times an outcome; `deadline` is on the clock of `time.monotonic`. Scores are by position of
-    the frontier."""
+    """One search with trainings. `timed` times an outcome; `deadline` is on the clock of
+    `time.monotonic`. Scores are by position of the frontier."""
 
     school: School
     asked: Search
-    referee: Referee
-    final: Callable[[Plan], Outcome]
     timed: Callable[[Outcome], Outcome]
     limit: float
     deadline: float = math.inf
-    gain: float = GAIN
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[TrialRecord] = field(default_factory=list)
     _shorts: dict[int, Score] = field(default_factory=dict)
     _longs: dict[int, Score] = field(default_factory=dict)
 
@@ -79,9 +75,9 @@ class Recovery:
 
     def _finish(self, plans: Frontier, start: int, without: Outcome) -> Outcome:
         """Long trainings, until the curve through all of them promises nothing faster."""
-        held, low, high = without, start, len(plans)
+        held, low, high, left = without, start, len(plans), self.limit
         for _ in range(LONGS):
-            position = self._following(plans, low, high, held if low > start else None)
+            position = self._following(plans, low, high, left)
             if position is None or (self._longs and time.monotonic() > self.deadline):
                 break
             found = self._long(plans, position)
@@ -89,19 +85,20 @@ class Recovery:
             if found.accuracy.drop > self.limit:
                 high = position
             else:
-                low, held = position, found if _is_faster(found, held) else held
+                low, left = position, found.accuracy.drop
+                held = found if _is_faster(found, held) else held
         return held
 
-    def _following(self, plans: Frontier, low: int, high: int, held: Outcome | None) -> int | None:
+    def _following(self, plans: Frontier, low: int, high: int, drop: float) -> int | None:
         """The position between two that should just meet the budget; None where that would not
-        be worth a training. The curve, through few samples, is cautious: where the plan at `low`
-        was trained and is `held`, what it left of the budget counts too."""
+        be worth a training. The curve, through few samples, is cautious: what the plan at `low`
+        lost in the end, its `drop`, counts too where it is little."""
         if not self._shorts:
             return None
         wanted = self._curve(plans).predicted(self.limit)
-        if held is not None and held.accuracy is not None:
-            used = max(held.accuracy.drop / self.limit, 1 / STEP) if self.limit else 1.0
-            wanted = max(wanted, float(plans.loss[low]) / used) if used < LEFT else wanted
+        used = max(drop / self.limit, 1 / STEP) if self.limit else 1.0
+        if used < LEFT:
+            wanted = max(wanted, float(plans.loss[low]) / used)
         position = plans.position(wanted)
         if position >= high:  # that is too hopeful
             middle = math.sqrt(float(plans.loss[high]) * max(float(plans.loss[low]), 1e-12))
@@ -116,10 +113,17 @@ class Recovery:
         """What long trainings leave, by what is predicted without."""
         points = [
             Point(float(plans.loss[at]), share * max(score.loss, 0.0), share * score.spread)
-            for share, known in ((self.gain, self._shorts), (1.0, self._longs))
+            for share, known in ((self._gain(), self._shorts), (1.0, self._longs))
             for at, score in known.items()
         ]
         return fit(points, self.limit)
+
+    def _gain(self) -> float:
+        """Of what a short training leaves, what a long one of the same plan does."""
+        both = [at for at in self._longs if at in self._shorts and self._shorts[at].change > 0]
+        if not both:
+            return GAIN
+        return min(1.0, self._longs[both[-1]].change / self._shorts[both[-1]].change)
 
     def _short(self, plans: Frontier, position: int) -> None:
         plan, job = plans.plan(position), self.school.job
@@ -130,18 +134,15 @@ class Recovery:
 
     def _long(self, plans: Frontier, position: int) -> Outcome:
         plan = plans.plan(position)
-        found = self.school.finished(self.final(plan), self.referee)
+        found = self.school.finished(self.asked.final(plan), self.asked.court.referee)
         assert found.staged is not None
         score = self.asked.court.of_model(found.staged)
         self._longs[position] = self._noted(plan, self.school.recipe.epochs, score)
-        if position in self._shorts and self._shorts[position].change > 0:
-            self.gain = min(1.0, score.change / self._shorts[position].change)
         return self.timed(found)
 
     def _noted(self, plan: Plan, epochs: int, score: Score) -> Score:
-        seconds = self.asked.menu.seconds(plan)
-        trial = Trial(len(plan.choices), seconds, epochs, score.loss, score.change)
-        self.trials.append(trial)
+        ms = 1e3 * self.asked.menu.seconds(plan)
+        self.trials.append(TrialRecord(len(plan.choices), ms, epochs, score.loss, score.change))
         return score
 
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcp import files, surgery
-from onnxcp.errors import SurgeryError
+from onnxcp import files
 from onnxcp.job import Job
 from onnxcp.judging import Referee, unjudged
-from onnxcp.lessons import Taught, refuse, teach
+from onnxcp.lessons import Taught, checked_surgery, refuse, teach
 from onnxcp.outcome import Outcome, Recovered
 from onnxcp.report.record import VerificationRecord
 from onnxcp.weights import with_weights
@@ -69,13 +68,8 @@ class School:
     def _verified(self, path: Path) -> tuple[VerificationRecord, dict[str, float]]:
         """The surgery of a trained model, and by site how far its kernel is from the original's."""
         job = self.job
-        target = job.settings.target.unhurried.exact
-        found = surgery.check(job.model, files.load(path), job.inputs, target)
-        if not found.ok or found.relative_l2 is None or found.tolerance is None:
-            raise SurgeryError(
-                f"{job.model.path}: after training {found.failures[0]}; nothing was written; this "
-                "is a bug in onnxcp: please report it with the model"
-            )
+        found = checked_surgery(job.model, path, job.inputs, job.settings.target.unhurried)
+        assert found.relative_l2 is not None and found.tolerance is not None
         samples = sum(len(next(iter(fed.values()))) for fed in job.inputs.checked)
         errors = {site.name: site.kernel_error for site in found.sites}
         return VerificationRecord(True, found.relative_l2, found.tolerance, samples), errors

@@ -27,7 +27,6 @@ from onnxcp.report.record import (
     Report,
     SearchRecord,
     SiteRecord,
-    TrialRecord,
 )
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.sites import Layer, Site
@@ -106,8 +105,10 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
 
 def _error(job: Job, outcome: Outcome, site: Site, choice: Choice) -> float:
     """Of the kernel that is written: as trained, or as fitted."""
-    trained = {} if outcome.recovered is None else outcome.recovered.errors
-    return trained.get(site.name) or job.fits.stored_error(site.name, choice)
+    trained = (outcome.recovered or Recovered()).errors
+    if site.name in trained:
+        return trained[site.name]
+    return job.fits.stored_error(site.name, choice)
 
 
 def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> str:
@@ -308,9 +309,7 @@ def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
         before=found.before,
         without_accuracy=None if without is None else without.accuracy,
         without_speedup=None if timings is None else speedup(*timings).ratio,
-        trials=tuple(
-            TrialRecord(t.layers, 1e3 * t.seconds, t.epochs, t.loss, t.change) for t in found.trials
-        ),
+        trials=found.trials,
         seconds=found.seconds,
     )
 

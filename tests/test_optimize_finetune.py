@@ -94,7 +94,7 @@ def test_a_search_tells_what_training_was_worth(recipe, tmp_path):
     found = document["finetune"]
     assert {trial["epochs"] for trial in found["trials"]} <= {2, 9}
     assert document["accuracy"]["drop"] <= 0.05
-    assert document["latency"]["speedup"] >= 0.9 * found["without_speedup"]
+    assert document["latency"]["speedup"] >= found["without_speedup"]
     assert "trainings" in ended.stdout
 
 

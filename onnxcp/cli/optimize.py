@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from onnxcp.finetune import Recipe
     from onnxcp.report import Report
 
-EPOCHS = 20
-
 
 def optimize(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.")],
@@ -147,7 +145,7 @@ def optimize(
             "--epochs",
             rich_help_panel=options.TRAINING,
             metavar="N",
-            help="Passes of --finetune over the data: 20.",
+            help="Passes of --finetune over the data: 10.",
         ),
     ] = None,
     augment: Annotated[
@@ -316,9 +314,8 @@ def _training(
     refuse_without_torch()
     from onnxcp.finetune.recipe import from_file, names
 
-    given = {"epochs": epochs, "augment": names(augment)}
-    base = {"epochs": EPOCHS, "seed": seed} if recipe is None else {}
-    return from_file(recipe, {**base, **{k: v for k, v in given.items() if v is not None}})
+    given = {"epochs": epochs, "augment": names(augment), "seed": seed}
+    return from_file(recipe, {k: v for k, v in given.items() if v is not None})
 
 
 def _reserve(read: list[Path], output: Path, reports: list[Path], overwrite: bool) -> None:

@@ -77,9 +77,7 @@ class Lesson:
 
 def train(lesson: Lesson, *, resume: bool = False) -> Trained:
     """Train; a loss that is no number ends it, with the best weights till then."""
-    torch.set_num_threads(
-        max(1, int(cores()) // 2)
-    )  # more wait for each other: seen 20 times slower
+    torch.set_num_threads(max(1, int(cores()) // 2))  # more were seen 20 times slower
     try:
         return _trained(lesson, resume=resume)
     except torch.OutOfMemoryError as error:

@@ -96,7 +96,7 @@ def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
     if found.before is not None:
         count = f"{found.samples['train']:,} samples"
         passes = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, weights of number"
-        text = f"{passes} {found.best_epoch}; before: {_loss(found.before)}"
+        text = f"{passes} {found.best_epoch}; before: {loss(found.before)}"
         lines.append(("trained", text))
     elif found.trials:
         lines.append(("trained", "no training brought a faster plan within the budget"))
@@ -114,12 +114,13 @@ def _without(found: FinetuneRecord) -> str:
     known = found.without_accuracy
     if known is None or found.without_speedup is None:
         return "no plan would be within the budget"
-    return f"another plan would be found, {found.without_speedup:.2f}×, {_loss(known)}"
+    return f"another plan would be found, {found.without_speedup:.2f}×, {loss(known)}"
 
 
-def _loss(found: AccuracyRecord) -> str:
-    if found.before is None or found.after is None:
-        return f"changed by {found.drop:.4f}"
+def loss(found: AccuracyRecord) -> str:
+    """What a plan loses."""
+    if not found.measured:
+        return f"outputs changed by {found.drop:.2%}"
     return f"{found.metric} {found.before:.4f} → {found.after:.4f} (drop {found.drop:+.4f})"
 
 
