@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,6 +47,28 @@ OPERATORS = (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A float model that is ready to become int8: folded, every node under a name of its own,
+    with the ranges of the activations of the `nodes` that are to compute in int8. Weights may
+    still change."""
+
+    folded: onnx.ModelProto
+    ranges: Mapping[str, Range]
+    nodes: tuple[str, ...]
+    scheme: Scheme
+    original: onnx.ModelProto
+    where: str
+
+    def quantized(self) -> onnx.ModelProto:
+        """The int8 model. Raises ModelError where ONNX Runtime's quantizer fails."""
+        ready = onnx.ModelProto()
+        ready.CopyFrom(self.folded)
+        _declare(ready, self.ranges)
+        made = _by_runtime(ready, self.ranges, self.nodes, self.scheme, self.where)
+        return _finished(made, self.original)
+
+
 def quantize(
     proto: onnx.ModelProto,
     samples: Samples | None,
@@ -59,6 +82,35 @@ def quantize(
 ) -> onnx.ModelProto:
     """The int8 model of a float32 one, which is not changed; on one thread the same input gives
     the same bytes. `where` names the model in messages.
+
+    Raises:
+        DataError, ModelError, UsageError: as `prepare`.
+    """
+    prepared = prepare(
+        proto,
+        samples,
+        batching,
+        scheme,
+        where=where,
+        raise_opset=raise_opset,
+        threads=threads,
+        progress=progress,
+    )
+    return prepared.quantized()
+
+
+def prepare(
+    proto: onnx.ModelProto,
+    samples: Samples | None,
+    batching: Batching,
+    scheme: Scheme,
+    *,
+    where: str = "the model",
+    raise_opset: bool = False,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> Prepared:
+    """Fold a float32 model and find the ranges of its activations.
 
     Raises:
         DataError: no samples, too few, or activations that are not finite.
@@ -77,9 +129,7 @@ def quantize(
         )
     target = Target.named("cpu", threads)
     found = _ranges(ready, todo, given, batching, scheme, target, progress)
-    _declare(ready, found)
-    made = _by_runtime(ready, found, [n.name for n in todo], scheme, where)
-    return _finished(made, proto)
+    return Prepared(ready, found, tuple(n.name for n in todo), scheme, proto, where)
 
 
 def _enough(samples: Samples | None) -> Samples:
@@ -226,7 +276,7 @@ def _declare(ready: onnx.ModelProto, found: Mapping[str, Range]) -> None:
 def _by_runtime(
     ready: onnx.ModelProto,
     found: Mapping[str, Range],
-    names: Sequence[str],
+    nodes: Sequence[str],
     scheme: Scheme,
     where: str,
 ) -> onnx.ModelProto:
@@ -248,7 +298,7 @@ def _by_runtime(
             types[scheme.weights],
             types[scheme.activations],
             data,
-            list(names),
+            list(nodes),
             [],
             OPERATORS.split(),
             {},
