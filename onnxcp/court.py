@@ -13,11 +13,13 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from onnxcp import store
+from onnxcp.deploying import version
 from onnxcp.environment import environment
 from onnxcp.forms import Effort
 from onnxcp.job import Job
 from onnxcp.judging import Outputs, Referee
 from onnxcp.plan import Budget, Menu, Plan, Score
+from onnxcp.precision import FLOAT32
 from onnxcp.samples import digest
 from onnxcp.table import MATTERS
 
@@ -36,7 +38,8 @@ class Judged:
 
 @dataclass(slots=True, eq=False)
 class Court:
-    """Judges plans; `trail` holds what it was asked, in order and each plan once.
+    """Judges plans as they are deployed; `trail` holds what it was asked, in order and each
+    plan once.
 
     `deadline` is on the clock of `time.monotonic`.
     """
@@ -64,16 +67,17 @@ class Court:
         if key not in self.trail:
             self.refuse_late()
             self.job.progress("judge plans", len(self.trail), len(self.trail) + 1)
-            measured = self._noted("score", plan, effort, self._score)
+            measured = self._noted("score", plan, effort, self._score, deployed=True)
             self.trail[key] = Judged(plan, Score(*measured))
         return self.trail[key].score
 
     def of_model(self, path: Path) -> Score:
-        """What a model that is there loses, on the samples of the search."""
-        return self.referee.score(self.job.judged(path))
+        """What a float model that is there loses as it is deployed, on the samples of the
+        search."""
+        return self.referee.score(self.job.judged(self.job.deployed(path)))
 
     def change(self, plan: Plan, effort: Effort) -> float:
-        """The squared relative change of the output under a plan, on a few samples."""
+        """The squared relative change of the output under a plan, in float, on a few samples."""
         self.refuse_late()
         return float(self._noted("change", plan, effort, self._probed)[0])
 
@@ -92,22 +96,25 @@ class Court:
         plan: Plan,
         effort: Effort,
         measure: Callable[[Outputs], tuple[float, ...]],
+        *,
+        deployed: bool = False,
     ) -> tuple[float, ...]:
         folder = self.job.kept_in
-        key = store.key_of([], f"{self._known_by()}|{what}|{plan.sha256}|{effort}")
+        known_by = self._known_by(FLOAT32 if not deployed else self.job.settings.precision)
+        key = store.key_of([], f"{known_by}|{what}|{plan.sha256}|{effort}")
         note = None if folder is None else store.load_note(folder, key)
         if note is not None:
             return tuple(note)
         is_wanted = self.job.built(plan, effort).exists()  # by others
         path = self.job.build(plan, effort)
-        found = measure(self.job.judged(path))
+        found = measure(self.job.judged(self.job.deployed(path) if deployed else path))
         if not is_wanted:
             shutil.rmtree(path.parent)  # a search makes many, and a model may be large
         if folder is not None:
             store.save_note(folder, key, found)
         return found
 
-    def _known_by(self) -> str:
+    def _known_by(self, precision: str) -> str:
         """Of all that every judgement depends on."""
         if self._identity is None:
             inputs = self.job.inputs
@@ -123,7 +130,9 @@ class Court:
                 [here.get(name) for name in MATTERS],
             ]
             self._identity = json.dumps(about)
-        return self._identity
+        if precision == FLOAT32:
+            return self._identity
+        return f"{self._identity}|{precision}|{version()}"
 
 
 def best(court: Court, menu: Menu, budget: Budget) -> Plan:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from onnxcp.benchmark import speedup
 from onnxcp.job import Job
 from onnxcp.outcome import Outcome
+from onnxcp.precision import FLOAT32
 from onnxcp.report.words import loss
 
 SLACK = 0.02  # of a speed-up that only a table tells
@@ -22,7 +23,7 @@ class Decision:
 def decide(job: Job, outcome: Outcome) -> Decision:
     """What becomes of an outcome: within the budget and clearly faster, or not."""
     found = outcome.accuracy
-    if found is None or not outcome.plan.choices:
+    if found is None or outcome.staged is None:
         return _refused(job, _why_nothing(job, outcome))
     faster, words = _speed(job, outcome)
     lost = loss(found)
@@ -44,8 +45,9 @@ def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
     if outcome.timings is not None and not foreign(job):
         ratio = speedup(*outcome.timings)
         return ratio.low > 1, ratio.verdict()
-    ratio_predicted = _predicted_speedup(outcome)
-    return ratio_predicted > 1, f"{ratio_predicted:.2f}× faster by the latency table"
+    than = "" if outcome.precision == FLOAT32 else " than int8 alone"
+    by_table = _predicted_speedup(outcome)
+    return by_table > 1, f"{by_table:.2f}× faster{than} by the latency table"
 
 
 def _reaches(job: Job, outcome: Outcome, wanted: float) -> bool:

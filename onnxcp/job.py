@@ -13,6 +13,7 @@ from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
 from onnxcp.conv import Chain
+from onnxcp.deploying import in_int8
 from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
@@ -20,9 +21,11 @@ from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, prepare
 from onnxcp.judging import Outputs
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
+from onnxcp.precision import FLOAT32, INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
+from onnxcp.quantize import enough
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.runtime import available
 from onnxcp.sessions import Runner, open_runner
@@ -47,6 +50,12 @@ class Job:
     progress: Progress
     table: Table | None = None  # given by --latency
     spread: Spread | None = None
+
+    def in_precision(self, precision: str) -> "Job":
+        """The same run, its fits and its folder too, for models of another precision."""
+        if precision == self.settings.precision:
+            return self
+        return replace(self, settings=replace(self.settings, precision=precision), table=None)
 
     @property
     def parallel(self) -> int:
@@ -149,13 +158,13 @@ class Job:
         if self.table is not None:
             return self.table
         settings, forms = self.settings, self.settings.forms
-        key = identity(found, self.inputs, settings.target, forms)
+        key = identity(found, self.inputs, settings.target, forms, settings.precision)
         known = None if self.kept_in is None else store.load_note(self.kept_in, key)
         if known is not None:
             return from_document(known)
         sites, target = self.chosen, settings.target
-        arguments = (self.model, sites, found, self.inputs, target, forms, settings.seed)
-        made = tabulate(*arguments, self.progress)
+        how = (target, forms, settings.precision, settings.seed)
+        made = tabulate(self.model, sites, found, self.inputs, *how, self.progress)
         if self.kept_in is not None:
             store.save_note(self.kept_in, key, to_document(made))
         return made
@@ -200,7 +209,11 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """How the fits of this run were made."""
-        return replace(self.settings.recipe, calibration=self.fits.samples)
+        return replace(
+            self.settings.recipe,
+            calibration=self.fits.samples,
+            precision=self.settings.precision,
+        )
 
     def _metadata(self, plan: Plan, chains: Mapping[str, Chain]) -> dict[str, str]:
         dtypes = {s.name: s.kernel.dtype for s in self.sites}
@@ -213,6 +226,24 @@ class Job:
             "onnxcp.plan_sha256": plan.sha256,
             **provenance.entries(self.model.sha256, provenance.read(self.model.proto), records),
         }
+
+    def deployed(self, path: Path) -> Path:
+        """A model, in float, as the run deploys it: quantized beside it for int8, once."""
+        if self.settings.precision == FLOAT32:
+            return path
+        parent = self.folder / "alone" if path == self.model.path else path.parent
+        made = parent / self.settings.precision / self.settings.output.name
+        if not made.exists():
+            made.parent.mkdir(parents=True)
+            quantized = in_int8(
+                path,
+                self.inputs,
+                str(self.model.path),
+                raise_opset=self.settings.raise_opset,
+                progress=self.progress,
+            )
+            files.save(quantized, made)
+        return made
 
     def judged_runner(self, path: Path) -> Runner:
         """A runner for outputs, whose time does not matter."""
@@ -247,6 +278,11 @@ def _on_target_of(settings: Settings, found: Table) -> Settings:
             f"{settings.latency}: was measured with {wanted.threads or 'all'} threads, --threads "
             f"says {asked.threads}; leave it out, or make the table again"
         )
+    if found.precision != settings.precision:
+        raise TableError(
+            f"{settings.latency}: its times are of {found.precision}; give --precision "
+            f"{found.precision}, or make it again with --precision {settings.precision}"
+        )
     if asked.name not in ("cpu", wanted.name) or (
         asked.options and dict(asked.options) != dict(wanted.options)
     ):
@@ -273,6 +309,9 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     trains, hold_out = settings.training is not None, not settings.is_forced
     inputs = prepare(model.inputs, replace(settings.sources, hold_out=hold_out, trains=trains))
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
+    if settings.precision == INT8:
+        refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
+        enough(inputs.calibration)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):

@@ -19,8 +19,10 @@ from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
 from onnxcp.plan import Choice
+from onnxcp.precision import FLOAT32, INT8
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
+from onnxcp.quantize import for_time
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 
@@ -100,10 +102,12 @@ def measure(
     target: Target,
     clock: Callable[[], float],
     *,
+    precision: str = FLOAT32,
     seed: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
-    """Times of each site's `choices`, by site name; equal measurements are taken once."""
+    """Times of each site's `choices`, by site name; equal measurements are taken once. In int8
+    the node itself is measured in int8, too."""
     known: dict[object, Latency] = {}
     times: dict[str, Latency] = {}
     asked = [context for context in contexts if context.site.name in choices]
@@ -112,7 +116,7 @@ def measure(
         wanted = tuple(choices[context.site.name])
         key = (context.key, wanted)
         if key not in known:
-            known[key] = _measure(context, wanted, target, clock, seed)
+            known[key] = _measure(context, wanted, target, clock, precision, seed)
         times[context.site.name] = known[key]
     return times
 
@@ -122,12 +126,15 @@ def _measure(
     choices: Sequence[Choice],
     target: Target,
     clock: Callable[[], float],
+    precision: str,
     seed: int,
 ) -> Latency:
     rng = np.random.default_rng(seed)
     chains = [None, *(chain_of(context.site, choice, rng) for choice in choices)]
-    runners = [open_runner(context.model(chain), target) for chain in chains]
-    feeds = context.feeds(rng)
+    feeds, models = context.feeds(rng), [context.model(chain) for chain in chains]
+    if precision == INT8:
+        models = [for_time(model, feeds, context.site.name) for model in models]
+    runners = [open_runner(model, target) for model in models]
     dense, *timings = _until_tight([runner.bound(feeds) for runner in runners], clock)
     tried = [
         Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)

@@ -8,10 +8,12 @@ from onnxcp.benchmark import Timing
 from onnxcp.latency import Latency
 from onnxcp.lessons import Taught
 from onnxcp.plan import Budget, Plan
+from onnxcp.precision import FLOAT32
 from onnxcp.report.record import (
     AccuracyRecord,
     ParetoRecord,
     PlanRecord,
+    RivalRecord,
     TrialRecord,
     VerificationRecord,
 )
@@ -46,8 +48,10 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a run found. `timings` are of the original and the rewritten model; the fields
-    that are None were not measured, because there was no plan, or nothing to measure with."""
+    """What a run found. `timings` are of the original and the model that is deployed, which is
+    made of the one that is `staged` in float; `chained` is the accuracy of that one where it is
+    another. The fields that are None were not measured, because there was no plan, or nothing
+    to measure with. `rivals` are what else was in question, and how much faster this is."""
 
     plan: Plan
     latency: Mapping[str, Latency]
@@ -60,3 +64,12 @@ class Outcome:
     staged: Path | None = None
     front: tuple[ParetoRecord, ...] = ()
     recovered: Recovered | None = None
+    precision: str = FLOAT32
+    chained: AccuracyRecord | None = None
+    rivals: tuple[RivalRecord, ...] = ()
+
+    @property
+    def is_within(self) -> bool:
+        """Whether it is within the budget that it was judged by, if there is one."""
+        found = self.accuracy
+        return found is None or found.budget is None or found.drop <= found.budget

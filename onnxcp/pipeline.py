@@ -14,7 +14,7 @@ from pathlib import Path
 from onnxcp import files
 from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.court import Court, TimeIsUp
-from onnxcp.decision import decide
+from onnxcp.decision import decide, foreign
 from onnxcp.errors import SurgeryError
 from onnxcp.fitting import FULL
 from onnxcp.job import Job, open_job
@@ -24,10 +24,12 @@ from onnxcp.menus import make_menu
 from onnxcp.outcome import Outcome, Trail
 from onnxcp.pareto import write_front, write_list
 from onnxcp.plan import Budget, Plan, plan_file, to_json
+from onnxcp.precision import FLOAT32
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
 from onnxcp.recovery import Recovery
-from onnxcp.report.record import Report, VerificationRecord
+from onnxcp.report.record import AccuracyRecord, Report, VerificationRecord
+from onnxcp.rivals import fastest
 from onnxcp.saturation import bounded
 from onnxcp.school import School, school
 from onnxcp.searching import Search, effort_for, search
@@ -53,11 +55,12 @@ def optimize(settings: Settings, command: str = "", progress: Progress = silent)
     """
     with open_job(settings, progress) as job:
         outcome = run(job)
+        job = job.in_precision(outcome.precision)
         decision = decide(job, outcome)
         report = summarise(job, outcome, decision, command)
         if decision.accepted:
             assert outcome.staged is not None
-            _write(job, outcome.staged, outcome.plan)
+            _write(job, job.deployed(outcome.staged), outcome.plan)
         elif decision.exit_code == 0:
             _write(job, _copy(job.model.path, job.folder / settings.output.name), Plan())
         return report
@@ -85,10 +88,17 @@ def run(job: Job) -> Outcome:
     Raises:
         SurgeryError: the rewritten model does not compute what its chains stand for.
     """
-    if not (job.sites if job.settings.is_forced else job.chosen):  # the model need not even run
-        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
+    settings = job.settings
+    is_float = settings.precision == FLOAT32
+    if is_float and not (job.sites if settings.is_forced else job.chosen):
+        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))  # nothing is run
     teacher = school(job)  # what it refuses is said now
-    return _forced(job, teacher) if job.settings.is_forced else _searched(job, teacher)
+    if settings.is_forced:
+        return _forced(job, teacher)
+    deadline = time.monotonic() + (settings.time_budget or math.inf)
+    if is_float:
+        return _searched(job, teacher, deadline)
+    return _in_contest(job, teacher, deadline)
 
 
 def _referee(job: Job) -> Referee:
@@ -108,24 +118,51 @@ def _forced(job: Job, teacher: School | None) -> Outcome:
         contexts(job.model, sites, job.inputs),
         job.settings.target,
         time.perf_counter,
+        precision=job.settings.precision,
         seed=job.settings.seed,
         progress=job.progress,
     )
     job.calibrate(list(asked))
     best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in times.items()}
     plan = Plan({name: measured.choice for name, measured in best.items()})
-    fitted = _fitted(job, Outcome(plan, times, referee.budget), referee)
+    nothing = Outcome(Plan(), times, referee.budget, precision=job.settings.precision)
+    fitted = _fitted(job, replace(nothing, plan=plan), referee)
     return _timed(job, fitted if teacher is None else teacher.finished(fitted, referee))
 
 
-def _searched(job: Job, teacher: School | None) -> Outcome:
-    """Ranks by a strategy, from measured times and judged accuracy."""
-    deadline = time.monotonic() + (job.settings.time_budget or math.inf)
+def _in_contest(job: Job, teacher: School | None, deadline: float) -> Outcome:
+    """The fastest of int8 with chains, int8 alone, and chains in float as they are fitted; a
+    table of another machine knows no float."""
+    alone = _alone(job)
+    if not job.chosen:
+        return alone
+    chained = _searched(job, teacher, deadline, alone)
+    found = [chained, replace(alone, latency=chained.latency, table=chained.table)]
+    if not foreign(job):
+        found.append(_searched(job.in_precision(FLOAT32), None, deadline))
+    known = [outcome for outcome in found if outcome.staged is not None]
+    return fastest(job, known, job.settings.target_speedup)
+
+
+def _alone(job: Job) -> Outcome:
+    """The model in int8, without any chain."""
+    referee, path = _referee(job), job.model.path
+    accuracy = referee.judge(job.judged(job.deployed(path)))
+    nothing = Outcome(Plan(), {}, referee.budget, precision=job.settings.precision)
+    return _timed(job, replace(nothing, accuracy=_as_asked(job, accuracy), staged=path))
+
+
+def _searched(
+    job: Job, teacher: School | None, deadline: float, alone: Outcome | None = None
+) -> Outcome:
+    """Ranks by a strategy, from measured times and judged accuracy; in int8, where the model is
+    measured `alone`, the layers to beat are in int8, too."""
     referee = _referee(job)
     found = contexts(job.model, job.chosen, job.inputs)
     table = job.latency_table(found)
     times = table.of(found, job.settings.forms, str(job.settings.latency or job.model.path))
-    outcome = Outcome(Plan(), times, _objective(job, referee.budget, table), table=table)
+    budget = _objective(job, referee.budget, table, alone)
+    outcome = Outcome(Plan(), times, budget, table, precision=job.settings.precision)
     wanted = [name for name, row in times.items() if steps(row)]
     if not wanted:
         return outcome
@@ -141,7 +178,10 @@ def _searched(job: Job, teacher: School | None) -> Outcome:
 
     effort = effort_for(menu)
     is_rough = effort != FULL or job.recipe.sequential
-    asked = Search(menu, job.settings.strategy, court, effort, is_rough, final)
+    base = 0.0 if alone is None else max(0.0, court.of_model(job.model.path).loss)
+    if base >= outcome.budget.limit and teacher is None:
+        return outcome  # what int8 itself loses leaves nothing for chains
+    asked = Search(menu, job.settings.strategy, court, effort, is_rough, final, base)
     outcome, folder = _proven(job, asked, outcome), job.settings.pareto
     if teacher is not None:
         outcome = _recovered(job, teacher, asked, outcome, deadline)
@@ -166,7 +206,7 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
         if wanted is None or seconds is None or found.timings is None:
             return found
         reached = speedup(*found.timings)
-        if reached.ratio >= wanted and _is_within(found):
+        if reached.ratio >= wanted and found.is_within:
             held = found
         if reached.low >= wanted:
             break
@@ -175,18 +215,15 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
     return held or found
 
 
-def _is_within(outcome: Outcome) -> bool:
-    found = outcome.accuracy
-    return found is None or found.budget is None or found.drop <= found.budget
-
-
-def _objective(job: Job, budget: Budget, table: Table) -> Budget:
-    """The budget of the accuracy, or of the time where that is what was asked for."""
+def _objective(job: Job, budget: Budget, table: Table, alone: Outcome | None) -> Budget:
+    """The budget of the accuracy, or of the time where that is what was asked for: over the
+    original, which is slower than the table's where that is of int8."""
     wanted = job.settings.target_speedup
     if wanted is None:
         return budget
     limit = budget.limit if job.settings.limits.is_given else math.inf
-    return Budget(limit, f"{wanted:g}× faster", table.total / wanted)
+    lead = 1.0 if alone is None or alone.timings is None else speedup(*alone.timings).ratio
+    return Budget(limit, f"{wanted:g}× faster", lead * table.total / wanted)
 
 
 def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
@@ -194,13 +231,20 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     job.progress("fit the plan", 0, 1)
     if job.settings.recipe.sequential:
         refine(job, outcome.plan)
-    settings, staged = job.settings, job.build(outcome.plan)
+    staged = job.build(outcome.plan)
     verification = _check_surgery(job, outcome.plan)
-    accuracy = referee.judge(job.judged(staged))
+    accuracy = _as_asked(job, referee.judge(job.judged(job.deployed(staged))))
+    outcome = replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
+    if job.settings.precision == FLOAT32:
+        return outcome
+    return replace(outcome, chained=_as_asked(job, referee.judge(job.judged(staged))))
+
+
+def _as_asked(job: Job, accuracy: AccuracyRecord) -> AccuracyRecord:
+    """Without a budget where none was asked for."""
+    settings = job.settings
     asked = settings.target_speedup is not None or settings.is_forced
-    if asked and not settings.limits.is_given:
-        accuracy = unjudged(accuracy)
-    return replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
+    return unjudged(accuracy) if asked and not settings.limits.is_given else accuracy
 
 
 def _recovered(
@@ -224,7 +268,7 @@ def _timed(job: Job, outcome: Outcome) -> Outcome:
     """With the whole model timed, where it can run as it will."""
     if outcome.staged is None or not job.runs_here:
         return outcome
-    return replace(outcome, timings=_time(job, outcome.staged))
+    return replace(outcome, timings=_time(job, job.deployed(outcome.staged)))
 
 
 def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:

@@ -131,6 +131,7 @@ class Recipe:
     correct_bias: bool = True
     sequential: bool = False
     memory: int = 0  # bytes that covariances may take: it decides which are kept whole
+    precision: str = "float32"  # of the model that is written, which fits do not depend on
 
 
 def to_json(plan: Plan, source: str, recipe: Recipe) -> str:

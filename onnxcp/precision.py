@@ -8,6 +8,8 @@ import onnx
 from onnxcp import files
 from onnxcp.errors import ModelError
 
+FLOAT32, INT8 = "float32", "int8"
+PRECISIONS = (FLOAT32, INT8)
 OPSET = 13  # QuantizeLinear knows channels from here on
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INTEGERS = (  # what only a quantized model has, beside QLinear…
@@ -35,7 +37,7 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
     if not raise_opset and (opset := opset_of(proto)) < OPSET:
         raise ModelError(
             f"{where}: opset {opset} has no quantization by channel, {OPSET} does; consent to "
-            "raise it, or export the model again"
+            "raise it (--raise-opset), or export the model again"
         )
 
 

@@ -20,8 +20,10 @@ from onnxcp.errors import ModelError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
 from onnxcp.plan import Choice
+from onnxcp.precision import FLOAT32, INT8
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
+from onnxcp.quantize import for_time
 from onnxcp.rewrite import rewrite
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
@@ -37,6 +39,7 @@ def profile(
     target: Target,
     forms: Sequence[str],
     *,
+    precision: str = FLOAT32,
     progress: Progress = silent,
 ) -> Table:
     """Time every candidate of a model's sites.
@@ -50,7 +53,8 @@ def profile(
     open_runner(path, target)
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
     found = contexts(model, sites, inputs)
-    return tabulate(model, sites, found, inputs, target, forms, sources.seed, progress)
+    how = (target, forms, precision, sources.seed)
+    return tabulate(model, sites, found, inputs, *how, progress)
 
 
 def contexts(model: files.Model, sites: Sequence[Site], inputs: Inputs) -> list[Context]:
@@ -59,7 +63,9 @@ def contexts(model: files.Model, sites: Sequence[Site], inputs: Inputs) -> list[
     return [graph.context(site) for site in sites]
 
 
-def identity(found: Sequence[Context], inputs: Inputs, target: Target, forms: Sequence[str]) -> str:
+def identity(
+    found: Sequence[Context], inputs: Inputs, target: Target, forms: Sequence[str], precision: str
+) -> str:
     """The hash of all that a table depends on but the state of the machine."""
     here = environment(target)
     about = [
@@ -67,7 +73,7 @@ def identity(found: Sequence[Context], inputs: Inputs, target: Target, forms: Se
         [target.name, sorted(target.settings.items()), target.threads, target.block],
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
         sorted({(c.key, str(all_choices(c.site, forms, target.block))) for c in found}),
-        list(forms),
+        [*forms, precision],
         __version__,
     ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -80,14 +86,18 @@ def tabulate(
     inputs: Inputs,
     target: Target,
     forms: Sequence[str],
+    precision: str,
     seed: int,
     progress: Progress = silent,
 ) -> Table:
     """Measure the candidates of some sites, and check their sum against whole models."""
     choices = {s.name: all_choices(s, forms, target.block) for s in sites}
-    times = measure(choices, found, target, time.perf_counter, seed=seed, progress=progress)
+    clock = time.perf_counter
+    times = measure(
+        choices, found, target, clock, precision=precision, seed=seed, progress=progress
+    )
     progress("time whole models", 0, 1)
-    total, checks = _checked(model, sites, times, inputs, target, seed)
+    total, checks = _checked(model, sites, times, inputs, target, precision, seed)
     return Table(
         model=model.path.name,
         environment=environment(target),
@@ -96,6 +106,7 @@ def tabulate(
         threads=target.threads,
         shapes=dict(inputs.shapes),
         forms=tuple(forms),
+        precision=precision,
         total=total,
         rows={context.key: times[context.site.name] for context in found},
         checks=checks,
@@ -108,6 +119,7 @@ def _checked(
     rows: Mapping[str, Latency],
     inputs: Inputs,
     target: Target,
+    precision: str,
     seed: int,
 ) -> tuple[float, tuple[Check, ...]]:
     """Seconds of the whole model in turns with two whole plans of random chains: every site's
@@ -122,13 +134,21 @@ def _checked(
             paths.append(path)
         tried = paths[: 1 if not plans[0] else None]
         try:
-            runs = [open_runner(path, target).bound(inputs.timed) for path in tried]
+            runs = [_bound(path, inputs, target, precision) for path in tried]
             total, *times = _in_turns(runs)
         except ModelError:  # random weights may give what the model's other nodes refuse
-            return _in_turns([open_runner(model.path, target).bound(inputs.timed)])[0], ()
+            return _in_turns([_bound(model.path, inputs, target, precision)])[0], ()
     saved = [sum(menu[n][0] - m.seconds for n, m in plan.items()) for plan in plans]
     pairs = zip(saved, times, strict=False)
     return total, tuple(Check(total - less, measured) for less, measured in pairs)
+
+
+def _bound(path: Path, inputs: Inputs, target: Target, precision: str) -> Callable[[], object]:
+    """A whole model, ready to be timed in a precision."""
+    source: Path | bytes = path
+    if precision == INT8:
+        source = for_time(files.load(path).proto.SerializeToString(), inputs.timed, str(path))
+    return open_runner(source, target).bound(inputs.timed)
 
 
 def _saving(dense: float, tried: Sequence[Measured], share: float) -> Measured:
@@ -156,12 +176,16 @@ def _in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:
     return [timing.median for timing in timings]
 
 
+def _in(precision: str) -> str:
+    return "" if precision == FLOAT32 else f", in {precision}"
+
+
 def as_text(table: Table) -> str:
     """What a table says, for a terminal."""
     lines = [
         f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
         f"{table.environment['onnxruntime']}, {table.provider}, "
-        f"{table.threads or 'all'} threads",
+        f"{table.threads or 'all'} threads{_in(table.precision)}",
         f"{1e3 * table.total:.3f} ms as it is; {len(table.rows)} distinct layers, "
         f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
     ]

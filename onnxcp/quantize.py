@@ -31,7 +31,7 @@ from onnxcp.ranges import Range
 from onnxcp.rewrite import with_outputs
 from onnxcp.runtime import SILENT, runtime
 from onnxcp.samples import Batching, Samples
-from onnxcp.scheme import Scheme
+from onnxcp.scheme import Scheme, fastest
 from onnxcp.sessions import as_our_error, open_runner
 from onnxcp.sites import node_names
 from onnxcp.tensors import Feeds
@@ -119,7 +119,7 @@ def prepare(
         UsageError: a glob that names no node.
     """
     refuse_unfit(proto, where, raise_opset=raise_opset)
-    given = _enough(samples)
+    given = enough(samples)
     ready = _folded(_named(_raised(proto, where)), where)
     left = _left_in_float(proto, ready, scheme.floats, where)
     todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
@@ -132,7 +132,32 @@ def prepare(
     return Prepared(ready, found, tuple(n.name for n in todo), scheme, proto, where)
 
 
-def _enough(samples: Samples | None) -> Samples:
+def for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
+    """A serialized int8 model that takes as long as that of real samples, whatever opset it
+    had: its ranges are of one feed."""
+    proto = onnx.ModelProto.FromString(model)
+    ready, scheme = _folded(_named(_raised(proto, where)), where), fastest()
+    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split()]
+    run = _watched(ready, _touched(ready, todo), Batching(1, fixed=False), Target.named("cpu", 1))
+    found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
+    made = Prepared(ready, found, names, scheme, proto, where).quantized()
+    serialized: bytes = made.SerializeToString()
+    return serialized
+
+
+def _touched(ready: onnx.ModelProto, todo: Sequence[onnx.NodeProto]) -> list[str]:
+    """Activations that the nodes read and write."""
+    stored = {t.name for t in ready.graph.initializer}
+    names = dict.fromkeys(n for node in todo for n in (*node.input, *node.output))
+    return [name for name in names if name and name not in stored]
+
+
+def enough(samples: Samples | None) -> Samples:
+    """The samples, where there are enough of them.
+
+    Raises:
+        DataError: none, or too few.
+    """
     if samples is None or not len(samples):
         raise DataError("int8: no calibration samples; give real inputs, labels are not needed")
     if len(samples) < FEWEST:
@@ -228,10 +253,7 @@ def _ranges(
     progress: Progress,
 ) -> dict[str, Range]:
     """Of all float32 activations that the nodes read and write."""
-    stored = {t.name for t in ready.graph.initializer}
-    names = dict.fromkeys(n for node in todo for n in (*node.input, *node.output))
-    wanted = [name for name in names if name and name not in stored]
-    run = _watched(ready, wanted, batching, target)
+    run = _watched(ready, _touched(ready, todo), batching, target)
 
     def batches() -> Iterator[Feeds]:
         for start, feeds in enumerate(samples.batches(batching.size)):

@@ -45,6 +45,10 @@ class Samples:
         taken = range(0, len(self), step)
         return self.at(taken), self.at([n for n in range(len(self)) if n % step])
 
+    def spaced(self, most: int) -> "Samples":
+        """At most so many samples, equally far apart."""
+        return self.split(max(1, -(-len(self) // most)))[0]
+
     def at(self, places: Sequence[int]) -> "Samples":
         """The samples at some places."""
         labels = None if self.labels is None else self.labels[list(places)]

@@ -37,6 +37,7 @@ class Search:
     effort: Effort
     is_rough: bool  # whether plans in the end are fitted better than those judged
     final: Callable[[Plan], Outcome]
+    base: float = 0.0  # what the model loses without any chain, as int8 does
     tried: int = 0
     is_late: bool = False
 
@@ -44,10 +45,12 @@ class Search:
         """The strategy's plan; when time is up, the best one judged till then."""
 
         def judge(plan: Plan) -> Score:
-            return self.court.judge(plan, self.effort)
+            score = self.court.judge(plan, self.effort)
+            return replace(score, loss=score.loss - self.base)
 
+        left = replace(budget, limit=budget.limit - self.base)
         try:
-            return STRATEGIES[self.strategy](self.menu, budget, judge)
+            return STRATEGIES[self.strategy](self.menu, left, judge)
         except TimeIsUp:
             self.is_late = True
             return best(self.court, self.menu, budget)

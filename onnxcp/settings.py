@@ -11,6 +11,7 @@ from onnxcp.forms.device import DEVICES
 from onnxcp.inputs import Sources
 from onnxcp.judging import Limits
 from onnxcp.plan import Recipe, from_json
+from onnxcp.precision import FLOAT32, INT8, PRECISIONS
 from onnxcp.providers import Target
 from onnxcp.search import STRATEGIES
 
@@ -25,6 +26,8 @@ class Settings:
     model: Path
     output: Path
     target: Target
+    precision: str = FLOAT32  # of the model that is written
+    raise_opset: bool = False  # allowed, where int8 needs it
     sources: Sources = field(default_factory=Sources)
     limits: Limits = field(default_factory=Limits)
     form: str = "auto"
@@ -56,6 +59,7 @@ class Settings:
             raise UsageError(f"--form {self.form}: unknown; choose auto, {', '.join(FORMS)}")
         if self.strategy not in STRATEGIES:
             raise UsageError(f"--strategy {self.strategy}: unknown; choose {', '.join(STRATEGIES)}")
+        self._refuse_precision()
         if self.jobs < 1:
             raise UsageError(f"--jobs {self.jobs}: give 1 or more")
         if self.target_speedup is not None and not 1 < self.target_speedup < 1000:
@@ -79,6 +83,27 @@ class Settings:
         if not self.sources.data:
             self.limits.refuse_without_data()
         self._refuse_training()
+
+    def _refuse_precision(self) -> None:
+        """Raises UsageError for a precision that there is not, or what it excludes."""
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"--precision {self.precision}: unknown; choose {' or '.join(PRECISIONS)}"
+            )
+        if self.precision != INT8:
+            return
+        if self.target.name != "cpu":
+            raise UsageError(
+                f"--precision int8: its plans are made for the cpu provider, not for "
+                f"{self.target.name}; leave one of them out"
+            )
+        if self.target_speedup is not None and self.latency is not None:
+            raise UsageError(
+                "--target-speedup is over the float model, which a --latency table of int8 does "
+                "not know; leave one of them out"
+            )
+        if self.pareto is not None:
+            raise UsageError("--pareto and --precision int8 exclude each other: run them apart")
 
     def _refuse_forced(self) -> None:
         """Raises UsageError for options of a search where there is none."""

@@ -10,6 +10,7 @@ from onnxcp import __version__, files
 from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
+from onnxcp.deploying import RANGED
 from onnxcp.environment import environment
 from onnxcp.forms import FORMS
 from onnxcp.inputs import FEWEST_TO_HOLD_OUT
@@ -17,6 +18,7 @@ from onnxcp.job import Job
 from onnxcp.latency import Latency
 from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Choice, Plan
+from onnxcp.precision import FLOAT32
 from onnxcp.report.record import (
     KEPT,
     CheckRecord,
@@ -24,11 +26,13 @@ from onnxcp.report.record import (
     FinetuneRecord,
     LatencyRecord,
     ModelRecord,
+    QuantizationRecord,
     Report,
     SearchRecord,
     SiteRecord,
 )
 from onnxcp.rewrite import LISTED_INITIALIZERS
+from onnxcp.scheme import fastest
 from onnxcp.sites import Layer, Site
 
 
@@ -43,7 +47,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         model=_model(job, sites, decision.exit_code),
         environment=environment(job.settings.target),
         provider=job.settings.target.name,
-        precision=_precision(job),
+        precision=_precision(job, outcome, decision),
         settings=_settings(job, outcome),
         sites=sites,
         plan={n: asdict(c) for n, c in sorted(plan.choices.items())},
@@ -54,6 +58,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         pareto=outcome.front,
         verification=outcome.verification,
         finetune=_finetune(job, outcome),
+        quantization=_quantization(job, outcome),
         warnings=tuple(_warnings(job, outcome)),
     )
 
@@ -163,8 +168,22 @@ def _chain(job: Job, site: Site, choice: Choice) -> Chain:
     return job.fits.chains(Plan({site.name: choice}))[site.name]
 
 
-def _precision(job: Job) -> str:
-    """The dtype of the model's kernels: that of most sites."""
+def _quantization(job: Job, outcome: Outcome) -> QuantizationRecord | None:
+    if outcome.precision == FLOAT32 and not outcome.rivals:
+        return None
+    calibrating = job.inputs.calibration
+    return QuantizationRecord(
+        scheme=asdict(fastest()),
+        samples=0 if calibrating is None else len(calibrating.spaced(RANGED)),
+        chained=outcome.chained,
+        rivals=outcome.rivals,
+    )
+
+
+def _precision(job: Job, outcome: Outcome, decision: Decision) -> str:
+    """int8 where that is written; else the dtype of the model's kernels, that of most sites."""
+    if decision.accepted and outcome.precision != FLOAT32:
+        return outcome.precision
     counts = Counter(str(s.kernel.dtype) for s in job.sites)
     return counts.most_common(1)[0][0] if counts else "float32"
 

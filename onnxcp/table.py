@@ -19,6 +19,7 @@ from onnxcp.environment import environment
 from onnxcp.errors import TableError
 from onnxcp.latency import Latency, Measured
 from onnxcp.plan import Choice
+from onnxcp.precision import FLOAT32, PRECISIONS
 from onnxcp.providers import Target
 
 TABLE_VERSION = 1
@@ -57,6 +58,7 @@ class Table:
     total: float
     rows: Mapping[str, Latency]
     checks: tuple[Check, ...] = ()
+    precision: str = FLOAT32  # that candidates and the whole model compute in
 
     @property
     def scale(self) -> float:
@@ -166,6 +168,8 @@ def from_document(document: Mapping[str, Any]) -> Table:
         raise ValueError("times must be positive")
     if not re.fullmatch("[a-z0-9]+(,[a-z0-9]+)*", table.provider):
         raise ValueError("a provider has a name")
+    if table.precision not in PRECISIONS:
+        raise ValueError("a precision is known")
     return table
 
 

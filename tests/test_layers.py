@@ -36,13 +36,14 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "settings",
     "doctor",
     "diagnosis",
+    "deploying",
     "job listing timing comparison curves outcome",
     "baseline",
     "timesheet",
     "court decision findings finetuning",
     "tuned",
     "menus sequential summary pareto",
-    "searching school",
+    "searching school rivals",
     "recovery",
     "pipeline",
     "cli",
@@ -50,7 +51,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize",
+    "quantize deploying",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

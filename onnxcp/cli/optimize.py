@@ -182,6 +182,8 @@ def optimize(
             "--plan", rich_help_panel=options.PLAN, metavar="FILE", help="Replay a plan exactly."
         ),
     ] = None,
+    precision: options.Precision = None,
+    raise_opset: options.RaiseOpset = False,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     cuda_graph: options.CudaGraph = None,
@@ -251,6 +253,8 @@ def optimize(
             model=model,
             output=written,
             target=options.target(provider, provider_option, threads, cuda_graph),
+            precision=options.precision(precision, plan),
+            raise_opset=raise_opset,
             sources=options.sources(
                 data,
                 preprocess,

@@ -67,6 +67,23 @@ Samples = Annotated[
         "--samples", rich_help_panel=DATA, metavar="N", help="Use the first N samples of --data."
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        rich_help_panel=TARGET,
+        metavar="NAME",
+        help="float32: as the model is; int8: quantized, chains and all.",
+    ),
+]
+RaiseOpset = Annotated[
+    bool,
+    typer.Option(
+        "--raise-opset",
+        rich_help_panel=TARGET,
+        help="Allow a newer opset where int8 needs one.",
+    ),
+]
 Provider = Annotated[
     str,
     typer.Option(
@@ -185,6 +202,24 @@ def forms(name: str) -> tuple[str, ...]:
     if name != "auto" and name not in FORMS:
         raise UsageError(f"--form {name}: unknown; choose auto, {', '.join(FORMS)}")
     return AUTO if name == "auto" else (name,)
+
+
+def precision(name: str | None, plan: Path | None = None) -> str:
+    """What is asked for; else what a plan was made for.
+
+    Raises:
+        PlanError: not a plan.
+        UsageError: an unknown precision.
+    """
+    from onnxcp.errors import UsageError
+    from onnxcp.plan import from_json
+    from onnxcp.precision import FLOAT32, PRECISIONS
+
+    if name is None:
+        return FLOAT32 if plan is None else from_json(plan)[1].precision
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: unknown; choose {' or '.join(PRECISIONS)}")
+    return name
 
 
 def cache(folder: Path | None, off: bool) -> Path | None:

@@ -18,6 +18,7 @@ def profile(
         str,
         typer.Option("--form", metavar="NAME", help="auto, cp3, cp4, tkd, tucker2 or svd."),
     ] = "auto",
+    precision: options.Precision = None,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     cuda_graph: options.CudaGraph = None,
@@ -41,7 +42,14 @@ def profile(
         sources = options.sources([], "none", batch, input_shape, seed=seed)
         reserve(output, overwrite=overwrite, keep=(model,))
         with progress_shown(quiet, verbose) as progress:
-            made = profiling.profile(model, sources, target, options.forms(form), progress=progress)
+            made = profiling.profile(
+                model,
+                sources,
+                target,
+                options.forms(form),
+                precision=options.precision(precision),
+                progress=progress,
+            )
         write_text(output, table.to_text(made))
         if not quiet:
             typer.echo(profiling.as_text(made))

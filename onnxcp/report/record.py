@@ -182,6 +182,31 @@ class FinetuneRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RivalRecord:
+    """What else could have been written: "int8 alone", "chains in int8" or "chains in float".
+    `speedup` is over the original; `behind` how much faster the one that was found is, None
+    where that was not measured."""
+
+    name: str
+    within: bool  # the budget
+    drop: float
+    ms: float | None
+    speedup: float | None
+    behind: tuple[float, float, float] | None  # ratio, and its 95 % interval
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationRecord:
+    """What int8 is and costs. `chained` is what the chains alone lose, before; None where there
+    are none. `scheme` says how activations and weights are stored and ranges are chosen."""
+
+    scheme: Mapping[str, Any]
+    samples: int
+    chained: AccuracyRecord | None
+    rivals: tuple[RivalRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run of `optimize`."""
 
@@ -202,6 +227,7 @@ class Report:
     pareto: tuple[ParetoRecord, ...] = ()
     precision: str = "float32"
     finetune: FinetuneRecord | None = None  # None where it was not asked for
+    quantization: QuantizationRecord | None = None  # None where int8 was not asked for
     warnings: tuple[str, ...] = field(default_factory=tuple)
     schema_version: int = SCHEMA_VERSION
 

@@ -4,7 +4,9 @@ from onnxcp.report.record import (
     AccuracyRecord,
     FinetuneRecord,
     LatencyRecord,
+    QuantizationRecord,
     Report,
+    RivalRecord,
     SearchRecord,
     SiteRecord,
 )
@@ -38,6 +40,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines.append(
             ("accuracy" if report.accuracy.measured else "outputs", accuracy(report.accuracy))
         )
+    if report.quantization is not None:
+        lines += quantization(report.quantization, report.precision)
     if report.search is not None:
         lines += search(report.search)
     if report.finetune is not None:
@@ -56,6 +60,31 @@ def facts(report: Report) -> list[tuple[str, str]]:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
     return lines
+
+
+def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, str]]:
+    """What int8 costs, and what else was in question."""
+    lines, scheme = [], found.scheme
+    if precision == "int8":
+        by = "by channel" if scheme["per_channel"] else "by tensor"
+        how = f"{scheme['activations']} activations, {scheme['weights']} weights {by}"
+        lines.append(("int8", f"{how}; ranges by {scheme['method']} of {found.samples} samples"))
+    if found.chained is not None:
+        lines.append(("chains alone", loss(found.chained)))
+    lines += [("or", rival(other)) for other in found.rivals]
+    return lines
+
+
+def rival(found: RivalRecord) -> str:
+    """What else there was, and how far behind it is."""
+    speed = "not timed" if found.speedup is None else f"{found.speedup:.2f}×"
+    text = f"{found.name}: {speed}, drop {found.drop:+.4f}"
+    if not found.within:
+        return f"{text}, over the budget"
+    if found.behind is None:
+        return text
+    ratio, low, high = found.behind
+    return f"{text}; this is {ratio:.2f}× faster (95 % {low:.2f} to {high:.2f})"
 
 
 def fitted_to(report: Report) -> str:
