@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import onnx
 
 from onnxcp import files
-from onnxcp.errors import ModelError
+from onnxcp.errors import ModelError, UsageError
+from onnxcp.providers import Target
 
+FLOAT32, FLOAT16, INT8 = PRECISIONS = ("float32", "float16", "int8")
 OPSET = 13  # QuantizeLinear knows channels from here on
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INTEGERS = (  # what only a quantized model has, beside QLinear…
@@ -15,6 +17,34 @@ INTEGERS = (  # what only a quantized model has, beside QLinear…
     "MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM QAttention MatMulNBits"
 )
 NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def named(text: str) -> str:
+    """A precision by name. Raises UsageError for an unknown one."""
+    if text not in PRECISIONS:
+        raise UsageError(f"--precision {text}: unknown; choose one of {', '.join(PRECISIONS)}")
+    return text
+
+
+def refuse_without_kernels(precision: str, target: Target) -> None:
+    """Raises UsageError where a precision brings nothing on a provider, with the reason."""
+    reason = target.provider.lacks.get(precision)
+    if reason is not None:
+        raise UsageError(f"--precision {precision}: provider {target.provider.name}: {reason}")
+
+
+def precision_of(proto: onnx.ModelProto) -> str:
+    """The precision of a model as it is: "int8" where any of it is quantized, "float16" where
+    any of it is stored so, else the type of what it stores."""
+    if quantized_already(proto) is not None:
+        return INT8
+    kinds = {t.data_type for t in files.tensors(proto)}
+    if onnx.TensorProto.FLOAT16 in kinds:
+        return FLOAT16
+    if onnx.TensorProto.BFLOAT16 in kinds:
+        return "bfloat16"
+    is_double = onnx.TensorProto.DOUBLE in kinds and onnx.TensorProto.FLOAT not in kinds
+    return "float64" if is_double else FLOAT32
 
 
 def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = False) -> None:
@@ -34,8 +64,8 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
         )
     if not raise_opset and (opset := opset_of(proto)) < OPSET:
         raise ModelError(
-            f"{where}: opset {opset} has no quantization by channel, {OPSET} does; consent to "
-            "raise it, or export the model again"
+            f"{where}: opset {opset} has no quantization by channel, {OPSET} does; "
+            "--raise-opset lets it be raised, or export the model again"
         )
 
 
