@@ -86,6 +86,23 @@ ProviderOption = Annotated[
         help="An option of the provider. Repeatable.",
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        rich_help_panel=TARGET,
+        metavar="NAME",
+        help="float32 (models as they are), float16 on GPUs, or int8, which needs samples.",
+    ),
+]
+RaiseOpset = Annotated[
+    bool,
+    typer.Option(
+        "--raise-opset",
+        rich_help_panel=TARGET,
+        help="Let int8 raise an opset that is too old for it, to 13.",
+    ),
+]
 CudaGraph = Annotated[
     bool | None,
     typer.Option(
