@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from onnxcp.constants import Constants
-from onnxcp.precision import opset_of
+from onnxcp.precision import all_nodes, is_integer, opset_of
 from onnxcp.rewrite import read_names
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
@@ -39,6 +39,12 @@ def dequantised(proto: onnx.ModelProto) -> onnx.ModelProto:
             made.graph.node.append(node)
     _drop_unread(made.graph)
     return made
+
+
+def is_in_pairs(proto: onnx.ModelProto) -> bool:
+    """Whether a model is quantized, and by nothing but nodes that are taken apart here."""
+    kinds = {node.op_type for node in all_nodes(proto) if is_integer(node)}
+    return bool(kinds) and kinds <= {QUANTIZE, DEQUANTIZE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision",
     "activations accuracy rewrite verify search inputs",
-    "structure recompose tolerances interface finetune quantize half dequantised",
+    "structure recompose tolerances interface finetune quantize half dequantised steps",
     "weights readback narrowing",
     "context",
     "latency",
