@@ -16,7 +16,6 @@ import onnx
 from onnx.inliner import inline_local_functions
 
 from onnxcp import files
-from onnxcp.constants import Constants
 from onnxcp.errors import ModelError
 from onnxcp.precision import FLOAT32, precision_of, quantized_already
 from onnxcp.providers import Target
@@ -102,12 +101,8 @@ def _stored(node: onnx.NodeProto) -> onnx.TensorProto | None:
 
 def _beyond(proto: onnx.ModelProto) -> list[str]:
     """Names of the nodes that read stored numbers too large for float16."""
-    constants = Constants(proto.graph)
-    large = {
-        name
-        for name, tensor in constants.stored.items()
-        if tensor.data_type == onnx.TensorProto.FLOAT and _is_beyond(tensor)
-    }
+    floats = (t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT)
+    large = {tensor.name for tensor in floats if _is_beyond(tensor)}
     return [node.name for node in proto.graph.node if large & set(node.input)]
 
 
