@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxcp.benchmark import NO_DIFFERENCE, Speedup, median_interval
 from onnxcp.errors import TableError, UsageError
+from onnxcp.precision import FLOAT32
 from onnxcp.timing import Run, Timed
 
 VERSION = 1  # of the file
@@ -109,6 +110,9 @@ def _refuse_unlike(document: Mapping[str, Any], timed: Timed, where: str) -> Non
     pairs = {"provider": timed.target.name, "threads": timed.target.threads}
     pairs["provider_options"] = timed.target.settings
     told = [f"{n} {document[n]}, here {pairs[n]}" for n in SAME if document[n] != pairs[n]]
+    precision = document.get("precision", FLOAT32)  # those of earlier versions say nothing
+    if precision != timed.precision:
+        told.append(f"precision {precision}, here {timed.precision}")
     if len(timed.models) == 1:
         told += [
             f"{n} {then.get(n)}, here {now.get(n)}"

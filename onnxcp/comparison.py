@@ -7,19 +7,23 @@ tolerance or a budget it is reported and not judged.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from onnxcp import files, surgery
-from onnxcp.errors import ModelError
+from onnxcp.dequantised import dequantised, is_in_pairs
+from onnxcp.errors import ModelError, UsageError
 from onnxcp.inputs import Inputs, Sources
 from onnxcp.interface import every_sample, inputs_of_both, outputs
 from onnxcp.judging import Limits, Referee
+from onnxcp.precision import FLOAT32, INT8, precision_of
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.samples import Batching
 from onnxcp.sessions import Runner, open_runner
+from onnxcp.steps import Steps, compare_in_steps
 from onnxcp.structure import is_other_order, other_order
 from onnxcp.surgery import Surgery
 from onnxcp.tensors import Feeds
@@ -40,18 +44,21 @@ class Bounds:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Both questions answered; `failures` says why it does not pass. `tolerances` are those
-    that outputs were held against. The verdict is None where the candidate does not run."""
+    that outputs were held against. The verdict is None where the candidate does not run, the
+    steps but for one that pairs of nodes quantize. `precision` is the candidate's."""
 
     reference: str
     candidate: str
     surgery: Surgery
     verdict: Verdict | None
+    steps: Steps | None
     accuracy: AccuracyRecord | None
     tolerances: Mapping[str, Tolerance]
     top_k: int
     failures: tuple[str, ...]
     target: Target
     reference_target: Target
+    precision: str = FLOAT32
 
     @property
     def ok(self) -> bool:
@@ -73,19 +80,23 @@ def run(
     reference_target: Target | None = None,
     *,
     bounds: Bounds,
+    precision: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Check the surgery, run both models on the same samples, and judge. The reference runs on
-    `reference_target`, that of the candidate by default.
+    `reference_target`, that of the candidate by default; `precision` is what the candidate is
+    said to be.
 
     Raises:
-        UsageError: the models differ in their inputs or outputs, or options contradict.
+        UsageError: the models differ in their inputs or outputs, options contradict, or the
+            candidate is of another precision.
         OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
     """
     limits = Limits(bounds.max_drop, None, bounds.metric)
     if not sources.data:
         limits.refuse_without_data()
     model, other = files.load(reference), files.load(candidate)
+    kind = _as_stated(other, precision)
     inputs = inputs_of_both(model, other, sources)
     names, given = outputs(model), outputs(other)
     tolerances = bounds.tolerances.of(names)
@@ -94,31 +105,57 @@ def run(
     failures = [f"surgery: {failure}" for failure in found.failures]
     if found.skipped is not None and is_other_order(names, given):
         failures.append(other_order(names, given))
-    del model, other
-    old = open_runner(reference, old_target)
-    verdict, judged = None, None
-    try:
-        new = _reordered(open_runner(candidate, target), names)
-        progress("compare outputs", 0, 1)
-        verdict = _compared(old, new, inputs, names, tolerances, bounds.top_k)
-        judged = _accuracy(old, new, inputs, limits, verdict, progress)
-    except ModelError as error:
-        if not failures:
-            raise
-        failures.append(str(error))
+    verdict, steps, judged = None, None, None
+    with TemporaryDirectory() as folder:
+        middle = _without_rounding(model, other, Path(folder))
+        del model, other
+        old = open_runner(reference, old_target)
+        try:
+            new = _reordered(open_runner(candidate, target), names)
+            between = None if middle is None else _reordered(open_runner(middle, target), names)
+            progress("compare outputs", 0, 1)
+            verdict, steps = _compared(old, between, new, inputs, names, tolerances, bounds.top_k)
+            judged = _accuracy(old, new, inputs, limits, verdict, progress)
+        except ModelError as error:
+            if not failures:
+                raise
+            failures.append(str(error))
     failures += _failures(verdict, judged)
     return Comparison(
         str(reference),
         str(candidate),
         found,
         verdict,
+        steps,
         judged,
         tolerances,
         bounds.top_k,
         tuple(failures),
         target,
         old_target,
+        kind,
     )
+
+
+def _as_stated(model: files.Model, precision: str | None) -> str:
+    """The precision of a model. Raises UsageError where it was said to be another."""
+    found = precision_of(model.proto)
+    if precision not in (None, found):
+        raise UsageError(
+            f"--precision {precision}: {model.path} is a {found} model; give the {precision} model "
+            "that is to be checked, or leave the option out"
+        )
+    return found
+
+
+def _without_rounding(reference: files.Model, model: files.Model, folder: Path) -> Path | None:
+    """The model without its rounding; None for one that is not quantized by pairs of nodes, or
+    where the reference is quantized too."""
+    if not is_in_pairs(model.proto) or precision_of(reference.proto) == INT8:
+        return None
+    path = folder / f"{model.path.stem}.dequantised.onnx"
+    files.save(dequantised(model.proto), path)
+    return path
 
 
 def _reordered(runner: Runner, names: Sequence[str]) -> Outputs:
@@ -134,24 +171,26 @@ def _reordered(runner: Runner, names: Sequence[str]) -> Outputs:
 
 def _compared(
     old: Outputs,
+    middle: Outputs | None,
     new: Outputs,
     inputs: Inputs,
     names: Sequence[str],
     tolerances: Mapping[str, Tolerance],
     top_k: int,
-) -> Verdict:
+) -> tuple[Verdict, Steps | None]:
     samples, batching = every_sample(inputs), inputs.batching
     if samples is None:
-        feeds = inputs.synthetic.batches(1)
-        return compare(old, new, names, feeds, tolerance=tolerances, top_k=top_k)
-    return compare(
-        _filled(old, batching),
-        _filled(new, batching),
-        names,
-        samples.batches(batching.size),
-        tolerance=tolerances,
-        top_k=top_k,
-        numbers=samples.numbers,
+        feeds, numbers = inputs.synthetic.batches(1), None
+    else:
+        feeds, numbers = samples.batches(batching.size), samples.numbers
+        old, new = _filled(old, batching), _filled(new, batching)
+        middle = None if middle is None else _filled(middle, batching)
+    if middle is None:
+        return compare(
+            old, new, names, feeds, tolerance=tolerances, top_k=top_k, numbers=numbers
+        ), None
+    return compare_in_steps(
+        old, middle, new, names, feeds, tolerance=tolerances, top_k=top_k, numbers=numbers
     )
 
 

@@ -13,11 +13,11 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from onnxcp import store
-from onnxcp.deploying import version
 from onnxcp.environment import environment
 from onnxcp.forms import Effort
 from onnxcp.job import Job
 from onnxcp.judging import Outputs, Referee
+from onnxcp.narrowing import version
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.precision import FLOAT32
 from onnxcp.samples import digest

@@ -12,6 +12,7 @@ from onnxcp.environment import environment
 from onnxcp.providers import Target
 from onnxcp.report.json import plain
 from onnxcp.report.words import accuracy, plural
+from onnxcp.steps import Steps
 from onnxcp.surgery import SiteCheck, Surgery
 from onnxcp.verify import Difference
 
@@ -26,6 +27,7 @@ def as_json(found: Comparison) -> str:
         "candidate": found.candidate,
         "ok": found.ok,
         "failures": found.failures,
+        "precision": found.precision,
         "provider": found.target.name,
         "provider_options": found.target.settings,
         "reference_provider": found.reference_target.name,
@@ -40,6 +42,7 @@ def as_json(found: Comparison) -> str:
         "samples": None if found.verdict is None else found.verdict.samples,
         "k": found.top_k,
         "outputs": [] if found.verdict is None else [asdict(o) for o in found.verdict.outputs],
+        "steps": None if found.steps is None else asdict(found.steps),
         "accuracy": None if found.accuracy is None else asdict(found.accuracy),
     }
     return json.dumps(plain(document), indent=2, allow_nan=False)
@@ -78,7 +81,7 @@ def _place(target: Target) -> str:
 
 def _surgery(found: Surgery, width: int) -> list[str]:
     if found.skipped is not None:
-        return [f"surgery: {found.skipped}"]
+        return [_wrapped(f"surgery: {found.skipped}", width, "    ")]
     verdict = "exact to rounding" if found.ok else plural(len(found.failures), "failure")
     numbers = (
         f": relative L2 {found.relative_l2:.1e} (limit {found.tolerance:.0e})"
@@ -113,6 +116,8 @@ def _approximation(found: Comparison, width: int) -> Iterable[str]:
     yield _wrapped(f"approximation on {samples}{words}", width, "    ")
     for output in found.verdict.outputs:
         yield from _output(output, found.top_k, width)
+    if found.steps is not None:
+        yield from _steps(found.steps, width)
     if found.accuracy is not None:
         yield _wrapped(f"  {accuracy(found.accuracy)}", width, "    ")
 
@@ -122,14 +127,30 @@ def _output(o: Difference, k: int, width: int) -> Iterable[str]:
     yield f"  {shortened(o.output, width - len(shape) - 6)}  ({shape})"
     if math.isnan(o.relative_l2):
         return
-    snr = "∞" if o.snr_db == math.inf else f"{o.snr_db:.1f}"
-    yield f"    relative L2 {o.relative_l2:<10.2e} SNR {snr} dB   cosine {o.cosine:.6f}"
+    yield f"    relative L2 {o.relative_l2:<10.2e} SNR {_snr(o)} dB   cosine {o.cosine:.6f}"
     yield f"    error       max {o.max_abs:.2e}   mean {o.mean_abs:.2e}   median {o.median_abs:.2e}"
     if o.top_1 is not None:
         more = "" if o.top_k is None or k == 1 else f"   top-{k} {o.top_k:.4f}"
         yield f"    agreement   top-1 {o.top_1:.4f}{more}"
     if o.worst is not None and o.max_abs > 0:
         yield _wrapped(f"    worst       {o.worst}", width, " " * 16)
+
+
+def _steps(found: Steps, width: int) -> Iterable[str]:
+    """Both steps of every output."""
+    yield "  in two steps: first weights and chains, then rounding of activations"
+    for pair in zip(found.weights, found.rounding, strict=True):
+        if len(found.weights) > 1:
+            yield f"    {shortened(pair[0].output, width - 4)}"
+        for label, o in zip(("weights", "rounding"), pair, strict=True):
+            if not math.isnan(o.relative_l2):
+                yield f"    {label:<11} relative L2 {o.relative_l2:<10.2e} SNR {_snr(o)} dB"
+            if o.worst is not None and o.max_abs > 0:
+                yield _wrapped(f"{' ' * 16}worst at {o.worst.change()}", width, " " * 18)
+
+
+def _snr(o: Difference) -> str:
+    return "∞" if o.snr_db == math.inf else f"{o.snr_db:.1f}"
 
 
 def shortened(name: str, most: int) -> str:

@@ -13,13 +13,13 @@ from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
 from onnxcp.conv import Chain
-from onnxcp.deploying import in_int8
 from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, prepare
 from onnxcp.judging import Outputs
+from onnxcp.narrowing import RANGED, converted
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
 from onnxcp.precision import FLOAT32, INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
@@ -235,14 +235,17 @@ class Job:
         made = parent / self.settings.precision / self.settings.output.name
         if not made.exists():
             made.parent.mkdir(parents=True)
-            quantized = in_int8(
-                path,
-                self.inputs,
-                str(self.model.path),
+            calibrating = self.inputs.calibration
+            narrow = converted(
+                replace(files.load(path), path=self.model.path),
+                self.settings.precision,
+                None if calibrating is None else calibrating.spaced(RANGED),
+                self.inputs.calibrating,
+                self.settings.target,
                 raise_opset=self.settings.raise_opset,
                 progress=self.progress,
             )
-            files.save(quantized, made)
+            files.save(narrow, made)
         return made
 
     def judged_runner(self, path: Path) -> Runner:

@@ -18,11 +18,11 @@ from onnxcp.conv import Chain, Sizes, Stage, cost
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
+from onnxcp.narrowing import for_time
 from onnxcp.plan import Choice
-from onnxcp.precision import FLOAT32, INT8
+from onnxcp.precision import FLOAT32
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
-from onnxcp.quantize import for_time
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 
@@ -132,9 +132,8 @@ def _measure(
     rng = np.random.default_rng(seed)
     chains = [None, *(chain_of(context.site, choice, rng) for choice in choices)]
     feeds, models = context.feeds(rng), [context.model(chain) for chain in chains]
-    if precision == INT8:
-        models = [for_time(model, feeds, context.site.name) for model in models]
-    runners = [open_runner(model, target) for model in models]
+    where = context.site.name
+    runners = [open_runner(for_time(m, precision, feeds, where), target) for m in models]
     dense, *timings = _until_tight([runner.bound(feeds) for runner in runners], clock)
     tried = [
         Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)

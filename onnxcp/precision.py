@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import onnx
 
 from onnxcp import files
-from onnxcp.errors import ModelError
+from onnxcp.errors import ModelError, UsageError
+from onnxcp.providers import Target
 
-FLOAT32, INT8 = "float32", "int8"
-PRECISIONS = (FLOAT32, INT8)
+FLOAT32, FLOAT16, INT8 = PRECISIONS = ("float32", "float16", "int8")
 OPSET = 13  # QuantizeLinear knows channels from here on
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INTEGERS = (  # what only a quantized model has, beside QLinear…
@@ -17,6 +17,34 @@ INTEGERS = (  # what only a quantized model has, beside QLinear…
     "MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM QAttention MatMulNBits"
 )
 NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+def named(text: str) -> str:
+    """A precision by name. Raises UsageError for an unknown one."""
+    if text not in PRECISIONS:
+        raise UsageError(f"--precision {text}: unknown; choose one of {', '.join(PRECISIONS)}")
+    return text
+
+
+def refuse_without_kernels(precision: str, target: Target) -> None:
+    """Raises UsageError where a precision brings nothing on a provider, with the reason."""
+    reason = target.provider.lacks.get(precision)
+    if reason is not None:
+        raise UsageError(f"--precision {precision}: provider {target.provider.name}: {reason}")
+
+
+def precision_of(proto: onnx.ModelProto) -> str:
+    """The precision of a model as it is: "int8" where any of it is quantized, "float16" where
+    any of it is stored so, else the type of what it stores."""
+    if quantized_already(proto) is not None:
+        return INT8
+    kinds = {t.data_type for t in files.tensors(proto)}
+    if onnx.TensorProto.FLOAT16 in kinds:
+        return FLOAT16
+    if onnx.TensorProto.BFLOAT16 in kinds:
+        return "bfloat16"
+    is_double = onnx.TensorProto.DOUBLE in kinds and onnx.TensorProto.FLOAT not in kinds
+    return "float64" if is_double else FLOAT32
 
 
 def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = False) -> None:
@@ -36,15 +64,15 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
         )
     if not raise_opset and (opset := opset_of(proto)) < OPSET:
         raise ModelError(
-            f"{where}: opset {opset} has no quantization by channel, {OPSET} does; consent to "
-            "raise it (--raise-opset), or export the model again"
+            f"{where}: opset {opset} has no quantization by channel, {OPSET} does; "
+            "--raise-opset lets it be raised, or export the model again"
         )
 
 
 def quantized_already(proto: onnx.ModelProto) -> str | None:
     """Why a model counts as quantized, all of it or a part; None if it is not."""
     nodes = list(all_nodes(proto))
-    kinds = Counter(n.op_type for n in nodes if _is_integer(n))
+    kinds = Counter(n.op_type for n in nodes if is_integer(n))
     if not kinds:
         return None
     shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
@@ -56,7 +84,8 @@ def quantized_already(proto: onnx.ModelProto) -> str | None:
     return f"quantized in part ({shown}; {plain} Conv, Gemm and MatMul still in float)"
 
 
-def _is_integer(node: onnx.NodeProto) -> bool:
+def is_integer(node: onnx.NodeProto) -> bool:
+    """Whether only a quantized model has such a node."""
     return node.op_type in INTEGERS.split() or node.op_type.startswith("QLinear")
 
 

@@ -19,11 +19,11 @@ from onnxcp.environment import environment
 from onnxcp.errors import ModelError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
+from onnxcp.narrowing import for_time
 from onnxcp.plan import Choice
-from onnxcp.precision import FLOAT32, INT8
+from onnxcp.precision import FLOAT32, refuse_without_kernels
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
-from onnxcp.quantize import for_time
 from onnxcp.rewrite import rewrite
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
@@ -48,6 +48,7 @@ def profile(
         OnnxcpError: an unreadable model, shapes that nothing fixes, or a provider that does
             not load.
     """
+    refuse_without_kernels(precision, target)
     model = files.load(path)
     inputs = prepare(model.inputs, sources)
     open_runner(path, target)
@@ -146,8 +147,9 @@ def _checked(
 def _bound(path: Path, inputs: Inputs, target: Target, precision: str) -> Callable[[], object]:
     """A whole model, ready to be timed in a precision."""
     source: Path | bytes = path
-    if precision == INT8:
-        source = for_time(files.load(path).proto.SerializeToString(), inputs.timed, str(path))
+    if precision != FLOAT32:
+        serialized = files.load(path).proto.SerializeToString()
+        source = for_time(serialized, precision, inputs.timed, str(path))
     return open_runner(source, target).bound(inputs.timed)
 
 

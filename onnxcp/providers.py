@@ -25,7 +25,8 @@ class Provider:
     """One row of `PROVIDERS`.
 
     `tolerance` bounds the relative L2 difference of two models' outputs that compute the
-    same thing on this provider, by the dtype of the weights.
+    same thing on this provider, by the dtype of the weights. `lacks` says why a precision
+    brings nothing there; of one that it does not name the runtime decides, node by node.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Provider:
     device: str = "cpu"  # whose memory holds inputs and outputs
     install: str = ""  # what pip installs to have it; empty: no wheel is known
     libraries: str = "its driver and libraries"  # what it loads, to be checked if it does not
+    lacks: Mapping[str, str] = field(default_factory=dict)  # why not, by precision
 
 
 # float32: rounding of 6e-8 a product, times the cancellation inside a chain, times the
@@ -72,7 +74,18 @@ GRAPH = "enable_cuda_graph"
 PROVIDERS = {
     row.name: row
     for row in (
-        Provider("cpu", "CPUExecutionProvider", ROUNDING, known={}, install="'onnxcp[cpu]'"),
+        Provider(
+            "cpu",
+            "CPUExecutionProvider",
+            ROUNDING,
+            known={},
+            install="'onnxcp[cpu]'",
+            # ResNet-20, one thread, x86 with AVX-512: 0.999 times as fast (95 % 0.996 to 1.002)
+            lacks={
+                "float16": "it computes in float32 all the same, between casts: no faster; "
+                "--precision int8 is what it has kernels for"
+            },
+        ),
         Provider(
             "cuda",
             "CUDAExecutionProvider",
@@ -85,6 +98,11 @@ PROVIDERS = {
             device="cuda",
             install="'onnxcp[gpu]'",
             libraries="CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            # github.com/microsoft/onnxruntime/issues/24807
+            lacks={
+                "int8": "it has no int8 convolutions and would compute them in float or leave "
+                "them to the CPU; try --precision float16"
+            },
         ),
         Provider(
             "tensorrt",
@@ -94,6 +112,10 @@ PROVIDERS = {
             install="'onnxcp[gpu]'",
             libraries="TensorRT: pip install tensorrt; and CUDA: pip install "
             "'onnxruntime-gpu[cuda,cudnn]'",
+            lacks={
+                "int8": "it takes symmetric ranges alone, which are not made here; try "
+                "--precision float16"
+            },
         ),
         Provider(
             "openvino",
@@ -103,7 +125,13 @@ PROVIDERS = {
             install="onnxruntime-openvino",
         ),
         Provider("directml", "DmlExecutionProvider", REDUCED, install="onnxruntime-directml"),
-        Provider("coreml", "CoreMLExecutionProvider", REDUCED, install="onnxruntime"),
+        Provider(
+            "coreml",
+            "CoreMLExecutionProvider",
+            REDUCED,
+            install="onnxruntime",
+            lacks={"int8": "it takes float models alone; try --precision float16"},
+        ),
         Provider("xnnpack", "XnnpackExecutionProvider", REDUCED),
         Provider("migraphx", "MIGraphXExecutionProvider", REDUCED, install="onnxruntime-migraphx"),
         Provider("qnn", "QNNExecutionProvider", REDUCED, install="onnxruntime-qnn"),

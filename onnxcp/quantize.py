@@ -132,7 +132,7 @@ def prepare(
     return Prepared(ready, found, tuple(n.name for n in todo), scheme, proto, where)
 
 
-def for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
+def quantized_for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
     """A serialized int8 model that takes as long as that of real samples, whatever opset it
     had: its ranges are of one feed."""
     proto = onnx.ModelProto.FromString(model)

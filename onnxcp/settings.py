@@ -11,7 +11,7 @@ from onnxcp.forms.device import DEVICES
 from onnxcp.inputs import Sources
 from onnxcp.judging import Limits
 from onnxcp.plan import Recipe, from_json
-from onnxcp.precision import FLOAT32, INT8, PRECISIONS
+from onnxcp.precision import FLOAT32, named, refuse_without_kernels
 from onnxcp.providers import Target
 from onnxcp.search import STRATEGIES
 
@@ -86,24 +86,18 @@ class Settings:
 
     def _refuse_precision(self) -> None:
         """Raises UsageError for a precision that there is not, or what it excludes."""
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"--precision {self.precision}: unknown; choose {' or '.join(PRECISIONS)}"
-            )
-        if self.precision != INT8:
+        refuse_without_kernels(named(self.precision), self.target)
+        if self.precision == FLOAT32:
             return
-        if self.target.name != "cpu":
-            raise UsageError(
-                f"--precision int8: its plans are made for the cpu provider, not for "
-                f"{self.target.name}; leave one of them out"
-            )
         if self.target_speedup is not None and self.latency is not None:
             raise UsageError(
-                "--target-speedup is over the float model, which a --latency table of int8 does "
-                "not know; leave one of them out"
+                "--target-speedup is over the model in float, which a --latency table of "
+                f"{self.precision} does not know; leave one of them out"
             )
         if self.pareto is not None:
-            raise UsageError("--pareto and --precision int8 exclude each other: run them apart")
+            raise UsageError(
+                f"--pareto and --precision {self.precision} exclude each other: run them apart"
+            )
 
     def _refuse_forced(self) -> None:
         """Raises UsageError for options of a search where there is none."""

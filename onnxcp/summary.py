@@ -10,15 +10,15 @@ from onnxcp import __version__, files
 from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
-from onnxcp.deploying import RANGED
 from onnxcp.environment import environment
 from onnxcp.forms import FORMS
 from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
 from onnxcp.latency import Latency
+from onnxcp.narrowing import RANGED
 from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Choice, Plan
-from onnxcp.precision import FLOAT32
+from onnxcp.precision import FLOAT32, INT8
 from onnxcp.report.record import (
     KEPT,
     CheckRecord,
@@ -173,7 +173,7 @@ def _quantization(job: Job, outcome: Outcome) -> QuantizationRecord | None:
         return None
     calibrating = job.inputs.calibration
     return QuantizationRecord(
-        scheme=asdict(fastest()),
+        scheme=asdict(fastest()) if job.settings.precision == INT8 else {},
         samples=0 if calibrating is None else len(calibrating.spaced(RANGED)),
         chained=outcome.chained,
         rivals=outcome.rivals,

@@ -18,6 +18,7 @@ import onnx
 from onnxcp import files, provenance, recompose
 from onnxcp.conv import Chain, Kernel, Stage
 from onnxcp.inputs import Inputs
+from onnxcp.precision import FLOAT16, INT8, precision_of
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.readback import Reader
@@ -30,6 +31,10 @@ from onnxcp.survey import survey
 from onnxcp.verify import compare
 
 NOT_OURS = "not checked: not written by onnxcp"
+NARROWED = (  # {} a precision
+    "not checked: weights are rounded to {} and nodes folded or added; verify the float32 model "
+    "that it was made of"
+)
 HEX = 12  # digits of a hash that are shown
 
 
@@ -87,6 +92,9 @@ def check(
     made = provenance.read(candidate.proto)
     if not made.is_ours:
         return Surgery(NOT_OURS)
+    narrow, was = precision_of(candidate.proto), precision_of(reference.proto)
+    if narrow == INT8 or (narrow == FLOAT16 and was != narrow):
+        return Surgery(NARROWED.format(narrow), (), tuple(_lost(reference, candidate, made)))
     progress("check the surgery", 0, 1)
     asked, reference = reference, _as_trained(reference, candidate, made)
     found = changes(reference.proto, candidate.proto, made.sites)
@@ -122,6 +130,23 @@ def _as_trained(
         if tensor.name in new:
             tensor.CopyFrom(new[tensor.name])
     return replace(reference, proto=proto)
+
+
+def _lost(
+    reference: files.Model, candidate: files.Model, made: provenance.Provenance
+) -> Iterable[str]:
+    """What shows in spite of rounding that a model was not made of the reference: its source,
+    which is the reference or the reference's, and chains that are not there."""
+    is_source = precision_of(reference.proto) != INT8
+    if is_source and provenance.read(reference.proto).sources != made.sources:
+        yield from _origin(reference, candidate, made)
+    for name in made.sites:
+        if not any(is_chain_node(node, [name]) for node in candidate.proto.graph.node):
+            yield _missing(name)
+
+
+def _missing(name: str) -> str:
+    return f"{name}: by the metadata it was replaced, but its chain is not there"
 
 
 def _origin(
@@ -175,7 +200,7 @@ def _records(
         kept = any(is_chain_node(node, [name]) for node in reference.graph.node)
         tried = any(failure.startswith(f"{name}: ") for failure in back.failures)
         if name not in read and not kept and not tried:
-            yield f"{name}: by the metadata it was replaced, but its chain is not there"
+            yield _missing(name)
     for name, chain in back.chains.items():
         yield from _record(name, chain, back.sites[name].kernel.dtype, made.chains.get(name))
 

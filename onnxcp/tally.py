@@ -25,8 +25,14 @@ class Place:
     candidate: float
 
     def __str__(self) -> str:
-        where = f"sample {self.sample}, {list(self.index)}"
-        return f"{where}: {self.reference:.6g} in the reference, {self.candidate:.6g} now"
+        return f"{self._where()}: {self.reference:.6g} in the reference, {self.candidate:.6g} now"
+
+    def change(self) -> str:
+        """The same where neither is the reference."""
+        return f"{self._where()}: {self.reference:.6g} → {self.candidate:.6g}"
+
+    def _where(self) -> str:
+        return f"sample {self.sample}, {list(self.index)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
     return {
         "benchmark_version": VERSION,
         "models": list(timed.models),
+        "precision": timed.precision,
+        "precisions": list(timed.precisions),
         "provider": target.name,
         "provider_options": target.settings,
         "threads": target.threads,

@@ -1,10 +1,15 @@
-"""What `benchmark` does: time one model, or two in turns, at one batch size or several."""
+"""What `benchmark` does: time one model, or two in turns, at one batch size or several.
+
+In another precision one model is timed in turns with itself as it is, and two models are both
+converted.
+"""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,9 +18,13 @@ from onnxcp import files
 from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
 from onnxcp.environment import environment
 from onnxcp.errors import UsageError
-from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.inputs import MOST_CALIBRATION, Inputs, Sources, prepare
+from onnxcp.interface import every_sample
+from onnxcp.narrowing import converted
+from onnxcp.precision import FLOAT32, precision_of, refuse_without_kernels
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
+from onnxcp.samples import Batching, Samples
 from onnxcp.sessions import open_runner
 from onnxcp.tensors import Shape
 
@@ -57,12 +66,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One or two models at every batch size asked for."""
+    """One or two models at every batch size asked for. `precision` is what was asked for,
+    `precisions` what each model computes in."""
 
     models: tuple[str, ...]
     runs: tuple[Run, ...]
     target: Target
     environment: dict[str, Any]
+    precision: str = FLOAT32
+    precisions: tuple[str, ...] = ()
 
 
 def batch_sizes(text: str | None) -> tuple[int | None, ...]:
@@ -79,6 +91,15 @@ def batch_sizes(text: str | None) -> tuple[int | None, ...]:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A model as it is timed."""
+
+    name: str
+    path: Path
+    precision: str
+
+
 def run(
     paths: Sequence[Path],
     sources: Sources,
@@ -86,22 +107,85 @@ def run(
     length: Length,
     progress: Progress,
     batches: Sequence[int | None] = (None,),
+    *,
+    precision: str = FLOAT32,
+    raise_opset: bool = False,
 ) -> Timed:
-    """Time models on the same feeds.
+    """Time models on the same feeds, or what a precision makes of them.
 
     Raises:
-        UsageError: the two models do not take the same inputs.
-        OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
+        UsageError: the two models do not take the same inputs, or the provider gains nothing
+            from the precision.
+        OnnxcpError: an unreadable model or one that can not become so, unfit data, or a
+            provider that does not load.
     """
+    refuse_without_kernels(precision, target)
     models = [files.load(path) for path in paths]
     given = [_inputs(models, replace(sources, batch=batch)) for batch in batches]
-    runners = [open_runner(path, target) for path in paths]
-    runs = []
-    for inputs in given:
-        batch = next((shape[0] for shape in inputs.shapes.values() if shape), 1)
-        timings = _time([r.bound(inputs.timed) for r in runners], length, progress, batch)
-        runs.append(Run(batch, dict(inputs.shapes), timings))
-    return Timed(tuple(str(p) for p in paths), tuple(runs), target, environment(target))
+    subjects = [_Subject(str(m.path), m.path, precision_of(m.proto)) for m in models]
+    with TemporaryDirectory() as folder:
+        if precision != FLOAT32:
+            convert = _Converter(
+                precision,
+                raise_opset,
+                _calibrating(given[0], sources),
+                given[0].calibrating,
+                target,
+                Path(folder),
+                progress,
+            )
+            made = [convert(model) for model in models]
+            subjects = made if len(made) > 1 else subjects + made
+        runners = [open_runner(subject.path, target) for subject in subjects]
+        runs = []
+        for inputs in given:
+            batch = next((shape[0] for shape in inputs.shapes.values() if shape), 1)
+            timings = _time([r.bound(inputs.timed) for r in runners], length, progress, batch)
+            runs.append(Run(batch, dict(inputs.shapes), timings))
+    return Timed(
+        tuple(s.name for s in subjects),
+        tuple(runs),
+        target,
+        environment(target),
+        precision,
+        tuple(s.precision for s in subjects),
+    )
+
+
+def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
+    """Samples that give ranges: without some of their own any, for none judge here."""
+    if sources.calibration:
+        return inputs.calibration
+    found = every_sample(inputs)
+    return None if found is None else found.split(-(-len(found) // MOST_CALIBRATION))[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Converter:
+    """Makes models of another precision, in a folder."""
+
+    precision: str
+    raise_opset: bool
+    samples: Samples | None
+    batching: Batching
+    target: Target
+    folder: Path
+    progress: Progress
+
+    def __call__(self, model: files.Model) -> _Subject:
+        made = converted(
+            model,
+            self.precision,
+            self.samples,
+            self.batching,
+            self.target,
+            raise_opset=self.raise_opset,
+            progress=self.progress,
+        )
+        number = len(list(self.folder.iterdir()))  # two models may have one name
+        path = self.folder / f"{number}.{model.path.stem}.{self.precision}.onnx"
+        files.save(made, path)
+        return _Subject(f"{model.path} ({self.precision})", path, precision_of(made))
 
 
 def _inputs(models: Sequence[files.Model], sources: Sources) -> Inputs:

@@ -19,8 +19,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision",
     "activations accuracy rewrite verify search inputs",
-    "structure recompose tolerances interface finetune quantize",
-    "weights readback",
+    "structure recompose tolerances interface finetune quantize half dequantised steps",
+    "weights readback narrowing",
     "context",
     "latency",
     "store workers table workdir",
@@ -36,7 +36,6 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "settings",
     "doctor",
     "diagnosis",
-    "deploying",
     "job listing timing comparison curves outcome",
     "baseline",
     "timesheet",
@@ -51,7 +50,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize deploying",
+    "quantize half dequantised narrowing",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
@@ -60,7 +59,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "threadpoolctl": "task",
     "distributed": "scheduler",
     "PIL": "preprocess",
-    "onnxruntime": "runtime quantize",
+    "onnxruntime": "runtime quantize half",
     "torch": "finetune forms",
     "optuna": "search",
     "matplotlib": "report",

@@ -17,6 +17,7 @@ PACKAGES = ("numpy", "onnx", "onnxruntime", "typer")  # what is asked of pip
 ALLOWED = {  # these and what comes with them, by the names they are imported under
     *("numpy", "onnx", "google", "ml_dtypes", "typing_extensions"),
     *("onnxruntime", "flatbuffers", "packaging"),
+    *("fusion_utils", "onnx_model", "float16"),  # parts of onnxruntime, on a path that it adds
     *("typer", "click", "shellingham", "annotated_doc", "pydantic", "pydantic_core"),
     *("annotated_types", "typing_inspection"),
     *("rich", "pygments", "markdown_it", "mdurl"),
@@ -32,12 +33,17 @@ MODULES = (
     *("sites", "data", "providers", "benchmark", "plan", "latency", "rewrite", "inputs"),
     *("survey", "context", "table", "profiling", "sessions", "environment", "machine"),
     *("libraries", "proof", "doctor", "diagnosis", "cli"),
+    *("quantize", "half", "dequantised", "narrowing", "steps"),
 )
 COMMANDS = (  # that work there, run in an empty folder
     ("--help",),
     ("inspect", str(MODEL)),
     ("verify", str(MODEL), str(MODEL), "--data", str(MODEL.with_suffix(".npz"))),
     ("benchmark", str(MODEL), str(MODEL), "--threads", "1", "--duration", "0.2"),
+    (
+        *("benchmark", str(MODEL), "--precision", "int8", "--threads", "1", "--duration", "0.1"),
+        *("--data", str(MODEL.with_suffix(".npz"))),
+    ),
     ("profile", str(MODEL), "-o", "latency.json", "--threads", "1"),
     ("doctor",),
 )

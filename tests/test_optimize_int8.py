@@ -122,8 +122,8 @@ INT8 = ("--precision", "int8")
 REFUSED = {
     "no samples": (INT8, 2, "give real inputs"),
     "too few samples": ((*INT8, "--calibration", f"{DATA}[:9]"), 2, "9 calibration samples"),
-    "an unknown precision": (("--precision", "int4"), 2, "float32 or int8"),
-    "another provider": ((*INT8, *FEW, "--provider", "cuda"), 2, "cpu provider"),
+    "an unknown precision": (("--precision", "int4"), 2, "float32, float16, int8"),
+    "another provider": ((*INT8, *FEW, "--provider", "cuda"), 2, "provider cuda"),
     "a front": ((*INT8, *FEW, "--pareto", "front"), 2, "--pareto and --precision int8"),
     "a plan that is none": (("--plan", "nothing.json"), 2, "nothing.json"),
 }

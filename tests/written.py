@@ -106,7 +106,7 @@ def change_values(proto: onnx.ModelProto, name: str, change) -> None:
     """A stored tensor after `change(values)`."""
     stored = tensor(proto, name)
     values = change(onnx.numpy_helper.to_array(stored).copy())
-    stored.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+    stored.CopyFrom(onnx.numpy_helper.from_array(np.array(values, order="C"), name))
 
 
 def verify(*arguments):

@@ -19,11 +19,14 @@ def benchmark(
         Path | None, typer.Argument(metavar="[OTHER]", help="Compare with this one, in turns.")
     ] = None,
     data: options.Data = [],  # noqa: B006
+    calibration: options.Calibration = [],  # noqa: B006
     preprocess: options.Preprocess = "none",
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     cuda_graph: options.CudaGraph = None,
     threads: options.Threads = 0,
+    precision: options.Precision = None,
+    raise_opset: options.RaiseOpset = False,
     batch: Annotated[
         str | None,
         typer.Option("--batch", metavar="N[,N...]", help="Sizes of a dynamic batch; default 1."),
@@ -45,7 +48,8 @@ def benchmark(
         typer.Option(
             "--fail-if-slower",
             metavar="5%",
-            help="Exit with 1 if slower by more: than the baseline, else OTHER than MODEL.",
+            help="Exit with 1 if slower by more: than the baseline, else the second model than "
+            "the first.",
         ),
     ] = None,
     report: Annotated[
@@ -61,21 +65,38 @@ def benchmark(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Time one model, or two in turns with the ratio and its 95 % interval."""
+    """Time one model, or two in turns with the ratio and its 95 % interval.
+
+    With --precision MODEL is timed in turns with itself so converted; given OTHER too, both are
+    converted. To time a model file that is int8 or float16 already, leave --precision out.
+    """
     with errors_as_lines(verbose):
         from onnxcp import baseline as earlier
         from onnxcp import timesheet, timing
         from onnxcp.files import write_text
 
+        wanted = options.precision(precision)
         target = options.target(provider, provider_option, threads, cuda_graph)
-        sources = options.sources(data, preprocess, None, input_shape, seed=seed)
+        sources = options.sources(
+            data, preprocess, None, input_shape, calibration=calibration, seed=seed
+        )
         models = [model] if other is None else [model, other]
         length, batches = timing.Length(warmup, iterations, duration), timing.batch_sizes(batch)
-        limit = _limit(fail_if_slower, is_compared=baseline is not None or other is not None)
+        is_compared = bool(baseline or other) or wanted != "float32"
+        limit = _limit(fail_if_slower, is_compared=is_compared)
         before = None if baseline is None else earlier.from_file(baseline)
         _reserve(report, export_times, overwrite=overwrite, keep=(*models, baseline))
         with progress_shown(quiet, verbose) as progress:
-            timed = timing.run(models, sources, target, length, progress, batches)
+            timed = timing.run(
+                models,
+                sources,
+                target,
+                length,
+                progress,
+                batches,
+                precision=wanted,
+                raise_opset=raise_opset,
+            )
         changes = _changes(timed, before, baseline)
         if report is not None:
             write_text(report, timesheet.to_json(timed, changes))

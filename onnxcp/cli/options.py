@@ -67,23 +67,6 @@ Samples = Annotated[
         "--samples", rich_help_panel=DATA, metavar="N", help="Use the first N samples of --data."
     ),
 ]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        "--precision",
-        rich_help_panel=TARGET,
-        metavar="NAME",
-        help="float32: as the model is; int8: quantized, chains and all.",
-    ),
-]
-RaiseOpset = Annotated[
-    bool,
-    typer.Option(
-        "--raise-opset",
-        rich_help_panel=TARGET,
-        help="Allow a newer opset where int8 needs one.",
-    ),
-]
 Provider = Annotated[
     str,
     typer.Option(
@@ -101,6 +84,23 @@ ProviderOption = Annotated[
         rich_help_panel=TARGET,
         metavar="K=V",
         help="An option of the provider. Repeatable.",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        rich_help_panel=TARGET,
+        metavar="NAME",
+        help="float32 (models as they are), float16 on GPUs, or int8, which needs samples.",
+    ),
+]
+RaiseOpset = Annotated[
+    bool,
+    typer.Option(
+        "--raise-opset",
+        rich_help_panel=TARGET,
+        help="Let int8 raise an opset that is too old for it, to 13.",
     ),
 ]
 CudaGraph = Annotated[
@@ -211,15 +211,12 @@ def precision(name: str | None, plan: Path | None = None) -> str:
         PlanError: not a plan.
         UsageError: an unknown precision.
     """
-    from onnxcp.errors import UsageError
     from onnxcp.plan import from_json
-    from onnxcp.precision import FLOAT32, PRECISIONS
+    from onnxcp.precision import FLOAT32, named
 
     if name is None:
         return FLOAT32 if plan is None else from_json(plan)[1].precision
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision {name}: unknown; choose {' or '.join(PRECISIONS)}")
-    return name
+    return named(name)
 
 
 def cache(folder: Path | None, off: bool) -> Path | None:

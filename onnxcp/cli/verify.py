@@ -51,6 +51,16 @@ def verify(
         ),
     ] = None,
     threads: options.Threads = 0,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            rich_help_panel=options.TARGET,
+            metavar="NAME",
+            help="What CANDIDATE has to be, else exit code 2: float32, float16 or int8. Nothing "
+            "is converted: the file is checked as it is.",
+        ),
+    ] = None,
     batch: options.Batch = None,
     input_shape: options.InputShape = [],  # noqa: B006
     seed: options.Seed = 0,
@@ -62,9 +72,14 @@ def verify(
     Surgery: a model that onnxcp wrote must be the original but for its chains, and these must
     compute what they stand for. Approximation: reported, and judged by --rtol, --atol and
     --max-drop alone; NaN, infinity and unequal shapes always fail. Exit code 1 is a failure.
+
+    Of an int8 CANDIDATE the surgery is for its float model to show. Its error comes in two
+    steps, what its weights bring and what the rounding of activations adds; limits hold for both
+    together.
     """
     with errors_as_lines(verbose):
         from onnxcp import comparison, findings, tolerances
+        from onnxcp.precision import named
 
         sources = options.sources(data, preprocess, batch, input_shape, samples=samples, seed=seed)
         target = options.target(provider, provider_option, threads).exact
@@ -81,6 +96,7 @@ def verify(
                 target,
                 other.exact,
                 bounds=bounds,
+                precision=None if precision is None else named(precision),
                 progress=progress,
             )
         typer.echo(findings.as_json(found) if json else findings.as_text(found, width()))

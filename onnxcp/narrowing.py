@@ -1,0 +1,100 @@
+"""A model in the numbers asked for: as it is, in float16, or in int8."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxcp import files
+from onnxcp.errors import DataError
+from onnxcp.half import halved
+from onnxcp.precision import FLOAT16, INT8, refuse_unfit, refuse_without_kernels
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target
+from onnxcp.quantize import quantize, quantized_for_time
+from onnxcp.samples import Batching, Samples
+from onnxcp.scheme import Scheme, fastest
+from onnxcp.tensors import Feeds
+
+CODE = ("quantize", "ranges", "scheme", "half", "narrowing")
+RANGED = 128  # calibration samples, at most, that a run takes ranges of activations from
+
+
+def converted(
+    model: files.Model,
+    precision: str,
+    samples: Samples | None,
+    batching: Batching,
+    target: Target,
+    *,
+    scheme: Scheme | None = None,
+    raise_opset: bool = False,
+    progress: Progress = silent,
+) -> onnx.ModelProto:
+    """The model in a precision, for a target; itself for "float32". int8 takes its ranges from
+    `samples`, and without a `scheme` the types that are fastest on this machine.
+
+    Raises:
+        UsageError: the target's provider gains nothing from the precision.
+        ModelError: a model that can not become so, with the reason.
+        DataError: no samples for int8, too few, or such that tell no ranges.
+    """
+    refuse_without_kernels(precision, target)
+    where = str(model.path)
+    if precision == FLOAT16:
+        progress("convert to float16", 0, 1)
+        return halved(model.proto, where=where)
+    if precision != INT8:
+        return model.proto
+    refuse_unfit(model.proto, where, raise_opset=raise_opset)
+    return quantize(
+        model.proto,
+        _telling(samples, batching),
+        batching,
+        scheme or fastest(),
+        where=where,
+        raise_opset=raise_opset,
+        progress=progress,
+    )
+
+
+def for_time(model: bytes, precision: str, feeds: Feeds, where: str) -> bytes:
+    """A serialized float model in a precision, for its time alone: ranges are of one feed, and
+    the opset may be any."""
+    if precision == INT8:
+        return quantized_for_time(model, feeds, where)
+    if precision == FLOAT16:
+        made = halved(onnx.ModelProto.FromString(model), where=where)
+        return bytes(made.SerializeToString())
+    return model
+
+
+@functools.cache
+def version() -> str:
+    """Of the code that converts, and of what it asks for here: other code, other models."""
+    digest = hashlib.sha256(f"{fastest()}|{RANGED}".encode())
+    for name in CODE:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def _telling(samples: Samples | None, batching: Batching) -> Samples:
+    """Samples that differ. Raises DataError for others, or none."""
+    if samples is None or not len(samples):
+        raise DataError(
+            "--precision int8: no samples to take the ranges of activations from; give "
+            "--calibration SPEC with real inputs, labels are not needed"
+        )
+    first: Mapping[str, np.ndarray] | None = None
+    for feeds in samples.batches(batching.size):
+        first = first or feeds
+        if any(a.size and (a != first[n].flat[0]).any() for n, a in feeds.items()):
+            return samples
+    shown = ", ".join(f"{n!r} is {a.flat[0]:g}" for n, a in (first or {}).items() if a.size)
+    raise DataError(
+        f"int8: the calibration samples in {samples.source} are constant ({shown} everywhere), "
+        "and tell no ranges; give real inputs"
+    )
