@@ -1,7 +1,9 @@
 """The networks that figures are taken on, their data, and a command run to its end."""
 
+import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ MODELS = {
     "resnet20": "cifar10/resnet20.onnx",
     "resnet56": "cifar10/resnet56.onnx",
     "resnet18": "imagenet/resnet18.onnx",
+    "darknet": "imagenet/darknet_tiny.onnx",
     "vdsr": "vdsr/vdsr.onnx",
 }
 
@@ -32,10 +35,24 @@ def sources(name: str, data: Path, folder: Path) -> list[str]:
         judged, calibrating = f"{data}/cifar10/test.npz", f"{data}/cifar10/calibration.npz"
         recipe = "cifar10"
     else:
-        images = f"{data}/imagenet/val"
+        images, recipe = data / "imagenet/val", "imagenet"
+        if name == "darknet":
+            images, recipe = labelled_for_darknet(images, folder)
         calibrating, judged = f"{images}[:{CALIBRATING}]", f"{images}[{CALIBRATING}:]"
-        recipe = "imagenet"
     return ["--data", judged, "--calibration", calibrating, "--preprocess", recipe]
+
+
+def labelled_for_darknet(images: Path, folder: Path) -> tuple[Path, str]:
+    """The images under Darknet's own numbers of classes, and how it reads them."""
+    made, recipe = folder / "darknet", folder / "darknet.json"
+    made.mkdir(exist_ok=True)
+    for image in images.glob("*.JPEG"):
+        link = made / image.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(image.resolve())
+    shutil.copyfile(images / "labels_darknet.csv", made / "labels.csv")
+    recipe.write_text(json.dumps({"resize": 224, "scale": 1 / 255}), encoding="utf-8")
+    return made, str(recipe)
 
 
 def super_resolution(images: Path, folder: Path) -> list[str]:
