@@ -179,10 +179,10 @@ def _searched(
     effort = effort_for(menu)
     is_rough = effort != FULL or job.recipe.sequential
     base = 0.0 if alone is None else max(0.0, court.of_model(job.model.path).loss)
-    if base >= outcome.budget.limit and teacher is None:
-        return outcome  # what int8 itself loses leaves nothing for chains
     asked = Search(menu, job.settings.strategy, court, effort, is_rough, final, base)
-    outcome, folder = _proven(job, asked, outcome), job.settings.pareto
+    if base < outcome.budget.limit:  # else what int8 itself loses leaves nothing for chains
+        outcome = _proven(job, asked, outcome)
+    folder = job.settings.pareto
     if teacher is not None:
         outcome = _recovered(job, teacher, asked, outcome, deadline)
     if folder is None:

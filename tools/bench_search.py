@@ -46,10 +46,12 @@ def measure(
 def row(found: dict[str, Any]) -> dict[str, Any]:
     """The figures of interest in a run's report."""
     accuracy, latency, search = found["accuracy"], found["latency"], found["search"]
-    if search is None:
-        return {"verdict": found["verdict"]}
-    return {
+    quantized = found["quantization"] or {"rivals": [], "chained": None}
+    made = {
         "exit_code": found["exit_code"],
+        "precision": found["precision"],
+        "rivals": quantized["rivals"],
+        "drop_of_chains": quantized["chained"] and quantized["chained"]["drop"],
         "replaced": len(found["plan"]),
         "speedup": latency and latency["speedup"],
         "speedup_ci": latency and latency["speedup_ci"],
@@ -61,6 +63,10 @@ def row(found: dict[str, Any]) -> dict[str, Any]:
         "after": accuracy and accuracy["after"],
         "drop": accuracy and accuracy["drop"],
         "drop_ci": accuracy and accuracy["drop_ci"],
+    }
+    if search is None:  # no chain is written
+        return made
+    return made | {
         "samples": search["samples"],
         "held_out": search["held_out"],
         "judged": len(search["judged"]),
