@@ -90,7 +90,7 @@ def test_a_search_writes_the_fastest_of_three(tmp_path):
     assert document["latency"]["speedup"] >= max(r["speedup"] for r in rivals if r["within"])
     assert document["accuracy"]["drop"] <= 0.05
     assert ("QuantizeLinear" in nodes(path)) == (document["precision"] == "int8")
-    assert all(f"or            {rival['name']}" in ended.stdout for rival in rivals)
+    assert all(f"rival         {rival['name']}" in ended.stdout for rival in rivals)
 
 
 def test_where_no_layer_may_change_int8_alone_is_what_there_is(tmp_path):

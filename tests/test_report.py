@@ -23,7 +23,9 @@ from onnxcp.report.record import (
     ModelRecord,
     ParetoRecord,
     PlanRecord,
+    QuantizationRecord,
     Report,
+    RivalRecord,
     SearchRecord,
     SiteRecord,
     TrialRecord,
@@ -129,6 +131,28 @@ NOTHING = replace(
     verification=None,
     warnings=("ACCURACY WAS NOT MEASURED: pass --data",),
 )
+INT8 = replace(
+    FASTER,
+    precision="int8",
+    pareto=(),
+    quantization=QuantizationRecord(
+        scheme={
+            "activations": "uint8",
+            "weights": "int8",
+            "per_channel": True,
+            "reduce_range": False,
+            "method": "percentile",
+            "percentile": 99.999,
+            "floats": (),
+        },
+        samples=128,
+        chained=replace(FASTER.accuracy, after=0.9110, drop=0.0044),
+        rivals=(
+            RivalRecord("int8 alone", True, 0.0012, 1.62, 1.23, (1.3, 1.28, 1.33)),
+            RivalRecord("chains in float", False, 0.0131, 1.4, 1.43, None),
+        ),
+    ),
+)
 TRAINED = replace(
     FASTER,
     verdict="2.30× faster, top1 0.9154 → 0.9108 (drop +0.0046)",
@@ -148,7 +172,7 @@ TRAINED = replace(
     ),
     warnings=(),
 )
-REPORTS = {"faster": FASTER, "nothing": NOTHING, "trained": TRAINED}
+REPORTS = {"faster": FASTER, "nothing": NOTHING, "trained": TRAINED, "int8": INT8}
 
 
 def golden(name, text):

@@ -68,10 +68,11 @@ def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, s
     if precision == "int8":
         by = "by channel" if scheme["per_channel"] else "by tensor"
         how = f"{scheme['activations']} activations, {scheme['weights']} weights {by}"
-        lines.append(("int8", f"{how}; ranges by {scheme['method']} of {found.samples} samples"))
+        ranges = f"ranges by {scheme['method']} of {found.samples} samples"
+        lines.append(("int8", f"{how}; {ranges}; times of layers are of int8, too"))
     if found.chained is not None:
         lines.append(("chains alone", loss(found.chained)))
-    lines += [("or", rival(other)) for other in found.rivals]
+    lines += [("rival", rival(other)) for other in found.rivals]
     return lines
 
 
