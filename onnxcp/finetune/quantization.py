@@ -52,27 +52,30 @@ def fake_quantize(node: Node, x: Tensor) -> Tensor:
 
 
 def fake_quantize_weight(node: Node, weight: Tensor) -> Tensor:
-    """A weight in the steps that ONNX Runtime's quantizer takes for its values."""
-    low, high, axis = node.get("low", -127), node.get("high", 127), node.get("axis", None)
-    scale, zero = steps(weight, axis, low, high)
-    if axis is None:
-        return torch.fake_quantize_per_tensor_affine(weight, scale, zero, low, high)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, low, high)
+    """A weight in the steps that ONNX Runtime's quantizer takes for its values, divided as it
+    divides: torch multiplies by the inverse, and the largest values can come out a step off."""
+    low, high = node.get("low", -127), node.get("high", 127)
+    with torch.no_grad():
+        scale, zero = steps(weight, node.get("axis", None), low, high)
+        limits = torch.iinfo(torch.int8 if low < 0 else torch.uint8)
+        numbers = (torch.round(weight / scale) + zero).clamp(limits.min, limits.max)
+        rounded = (numbers - zero) * scale
+    return rounded + (weight - weight.detach())  # to which only the gradient adds
 
 
 def steps(weight: Tensor, axis: int | None, low: int, high: int) -> tuple[Tensor, Tensor]:
     """Scale and zero point of integers from `low` to `high`: symmetric for every channel along
     an axis; without one for the whole weight, symmetric where `low` is negative."""
     dims = [d for d in range(weight.ndim) if axis is None or d != axis % weight.ndim]
-    with torch.no_grad():
-        values = weight.double()
-        least, most = values.amin(dims).clamp_max(0), values.amax(dims).clamp_min(0)
-        is_symmetric = axis is not None or low < 0
-        if is_symmetric:
-            most = torch.maximum(-least, most)
-            least = -most
-        scale = (most - least) / (high - low)
-        scale = torch.where(scale < TINY, 1.0, scale)
-        middle = torch.full_like(scale, (low + high) / 2)
-        zero = (middle if is_symmetric else low - least / scale).round().nan_to_num()
-    return scale.float(), zero.to(torch.int32)
+    values = weight.double()
+    least, most = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)
+    least, most = least.clamp_max(0), most.clamp_min(0)
+    is_symmetric = axis is not None or low < 0
+    if is_symmetric:
+        most = torch.maximum(-least, most)
+        least = -most
+    scale = (most - least) / (high - low)
+    scale = torch.where(scale < TINY, 1.0, scale)
+    middle = torch.full_like(scale, (low + high) / 2)
+    zero = (middle if is_symmetric else low - least / scale).round()
+    return scale.float(), zero.float()
