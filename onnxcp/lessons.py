@@ -66,7 +66,7 @@ def teach(
     """
     from onnxcp.finetune import Lesson, Network, train
 
-    training, held = _enough(inputs, recipe)
+    training, held = enough(inputs, recipe)
     network, parity = _student(other, inputs, recipe)
     lesson = Lesson(
         network=network,
@@ -74,11 +74,11 @@ def teach(
         training=training,
         held=held,
         recipe=recipe,
-        soft=_gives_probabilities(model),
+        soft=gives_probabilities(model),
         fixed=inputs.batching.size if inputs.batching.fixed else None,
         chains=rank_one(other.proto),
-        watched=_watched(model, other) if recipe.features else (),
-        user_loss=_user_loss(recipe.loss),
+        watched=replaced_outputs(model.proto, other.proto) if recipe.features else (),
+        user_loss=user_loss(recipe.loss),
         folder=folder,
         about=f"{other.sha256}|{training.source}|{len(training)}",
         progress=progress,
@@ -126,12 +126,12 @@ def refuse(model: files.Model, inputs: Inputs, recipe: "Recipe") -> None:
     from onnxcp.finetune import Network
 
     refuse_without_device(recipe.device)
-    _enough(inputs, recipe)
-    _user_loss(recipe.loss)
+    enough(inputs, recipe)
+    user_loss(recipe.loss)
     Network(model.proto, ())
 
 
-def _enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
+def enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
     """The samples to train on, and those that choose the weights.
 
     Raises:
@@ -178,13 +178,13 @@ def _student(other: files.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Net
     return network.to(recipe.device), parity
 
 
-def _watched(model: files.Model, other: files.Model) -> tuple[str, ...]:
+def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, ...]:
     """What the replaced layers gave, which the chains give now under the same names."""
-    made = provenance.read(other.proto)
-    return tuple(node.output[0] for node in changes(model.proto, other.proto, made.sites).replaced)
+    made = provenance.read(other)
+    return tuple(node.output[0] for node in changes(proto, other, made.sites).replaced)
 
 
-def _user_loss(name: str | None) -> "UserLoss | None":
+def user_loss(name: str | None) -> "UserLoss | None":
     """The function of `module:function`.
 
     Raises:
@@ -202,6 +202,6 @@ def _user_loss(name: str | None) -> "UserLoss | None":
     return found
 
 
-def _gives_probabilities(model: files.Model) -> bool:
+def gives_probabilities(model: files.Model) -> bool:
     first = model.proto.graph.output[0].name
     return any(n.op_type == "Softmax" and first in n.output for n in model.proto.graph.node)

@@ -20,7 +20,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "tally provenance proof saturation ranges precision",
     "activations accuracy rewrite verify search inputs",
     "structure recompose tolerances interface finetune quantize half dequantised steps",
-    "weights readback narrowing",
+    "weights readback narrowing simulation",
     "context",
     "latency",
     "store workers table workdir",
@@ -33,7 +33,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "profiling calibration",
     "report",
     "judging lessons",
-    "settings",
+    "settings rehearsal",
     "doctor",
     "diagnosis",
     "job listing timing comparison curves outcome",
@@ -50,7 +50,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize half dequantised narrowing",
+    "quantize half dequantised narrowing simulation",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

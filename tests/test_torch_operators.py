@@ -56,6 +56,7 @@ NO_CASES = {  # operators the standard has no case for in a form that is covered
         "QuickGelu",
     ),
     "Not",  # its cases are of opset 1,
+    *("FakeQuantize", "FakeQuantizeWeight"),  # ours: see test_simulation
 }
 HALF = 1e-3  # a few units in the last place of float16
 
@@ -381,6 +382,30 @@ def recurrences():
         yield Case("LSTM", 14, ((5, 2, 4), (n, 12, 4), (n, 12, 3), *more), given, 3)
 
 
+def quantizations():
+    """Halves of a step, numbers beyond the range, and zero points at its ends."""
+    x = np.linspace(-3, 5, 2 * 4 * 9, dtype=np.float32).round(1).reshape(2, 4, 9)
+    bytes_ = np.arange(-128, 128, dtype=np.int8).reshape(4, 8, 8)
+    scale, each = np.float32(0.2), floats(0.1, 0.2, 0.03, 1.7)
+    for opset in (10, 13, 19, 21, 23):
+        yield Case("QuantizeLinear", opset, (x, scale))
+        for zero in (np.uint8(0), np.uint8(255), np.int8(-128), np.int8(3)):
+            yield Case("QuantizeLinear", opset, (x, scale, zero))
+            steps = bytes_.view(zero.dtype)
+            yield Case("DequantizeLinear", opset, (steps, scale, zero))
+        yield Case("DequantizeLinear", opset, (bytes_, scale))
+        yield Case("DequantizeLinear", opset, (1 + bytes_.astype(np.int32) << 23, scale))
+    for zeros in (np.array([0, 128, 255, 7], np.uint8), np.array([0, -128, 127, 7], np.int8)):
+        yield Case("QuantizeLinear", 13, (x, each, zeros))
+        yield Case("QuantizeLinear", 13, (x, each[:2], zeros[:2]), {"axis": -3})
+        yield Case("DequantizeLinear", 13, (bytes_.view(zeros.dtype), each, zeros), {"axis": 0})
+        block = {"axis": 2, "block_size": 4}
+        scales = np.linspace(0.1, 2, 2 * 4 * 3, dtype=np.float32).reshape(2, 4, 3)
+        yield Case("QuantizeLinear", 21, (x, scales, np.resize(zeros, scales.shape)), block)
+    yield Case("DequantizeLinear", 13, (bytes_.astype(np.int32), each), {"axis": -3})
+    yield Case("QuantizeLinear", 21, (x, scale), {"output_dtype": onnx.TensorProto.INT8})
+
+
 FAMILIES = (
     convolutions,
     pools,
@@ -390,6 +415,7 @@ FAMILIES = (
     normalizations,
     elementwise,
     recurrences,
+    quantizations,
 )
 
 

@@ -80,7 +80,18 @@ def _type(node: Node) -> str | None:
     to = node.get("to", 0)
     if to in TYPES:
         return None
-    return f"casts to {onnx.TensorProto.DataType.Name(to)}, which torch does not compute with"
+    return f"casts to {_name(to)}, which torch does not compute with"
+
+
+def _steps(node: Node) -> str | None:
+    if node.get("precision", 0):
+        return "divides in a type of its own"
+    asked = node.get("output_dtype", 0)
+    return f"gives {_name(asked)}, which torch lacks" if asked and asked not in TYPES else None
+
+
+def _name(kind: int) -> str:
+    return str(onnx.TensorProto.DataType.Name(kind))
 
 
 def _value(node: Node) -> str | None:
@@ -94,7 +105,9 @@ REFUSALS: Mapping[str, Refusal] = {
     "ConstantOfShape": _value,
     "Conv": _axes,
     "ConvTranspose": _axes,
+    "DequantizeLinear": _steps,
     "LSTM": recurrent.refusal,
     "LpPool": _axes,
     "MaxPool": _positions,
+    "QuantizeLinear": _steps,
 }
