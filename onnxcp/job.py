@@ -13,15 +13,15 @@ from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
 from onnxcp.conv import Chain
+from onnxcp.deploying import Deployment
 from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, prepare
 from onnxcp.judging import Outputs
-from onnxcp.narrowing import RANGED, converted
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
-from onnxcp.precision import FLOAT32, INT8, refuse_unfit
+from onnxcp.precision import INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
@@ -227,26 +227,14 @@ class Job:
             **provenance.entries(self.model.sha256, provenance.read(self.model.proto), records),
         }
 
+    @property
+    def deployment(self) -> Deployment:
+        """How this run deploys models."""
+        return Deployment(self.settings, self.inputs, self.folder, self.progress)
+
     def deployed(self, path: Path) -> Path:
-        """A model, in float, as the run deploys it: quantized beside it for int8, once."""
-        if self.settings.precision == FLOAT32:
-            return path
-        parent = self.folder / "alone" if path == self.model.path else path.parent
-        made = parent / self.settings.precision / self.settings.output.name
-        if not made.exists():
-            made.parent.mkdir(parents=True)
-            calibrating = self.inputs.calibration
-            narrow = converted(
-                replace(files.load(path), path=self.model.path),
-                self.settings.precision,
-                None if calibrating is None else calibrating.spaced(RANGED),
-                self.inputs.calibrating,
-                self.settings.target,
-                raise_opset=self.settings.raise_opset,
-                progress=self.progress,
-            )
-            files.save(narrow, made)
-        return made
+        """A model, in float, as the run deploys it."""
+        return self.deployment.deployed(path)
 
     def judged_runner(self, path: Path) -> Runner:
         """A runner for outputs, whose time does not matter."""

@@ -14,7 +14,7 @@ from onnxcp.half import halved
 from onnxcp.precision import FLOAT16, INT8, refuse_unfit, refuse_without_kernels
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
-from onnxcp.quantize import quantize, quantized_for_time
+from onnxcp.quantize import Prepared, prepare, quantized_for_time
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
 from onnxcp.tensors import Feeds
@@ -49,8 +49,27 @@ def converted(
         return halved(model.proto, where=where)
     if precision != INT8:
         return model.proto
+    given = (model, samples, batching)
+    return prepared(*given, scheme=scheme, raise_opset=raise_opset, progress=progress).quantized()
+
+
+def prepared(
+    model: files.Model,
+    samples: Samples | None,
+    batching: Batching,
+    *,
+    scheme: Scheme | None = None,
+    raise_opset: bool = False,
+    progress: Progress = silent,
+) -> Prepared:
+    """The model ready to become int8, on the CPU provider.
+
+    Raises:
+        ModelError, DataError: as `converted`.
+    """
+    where = str(model.path)
     refuse_unfit(model.proto, where, raise_opset=raise_opset)
-    return quantize(
+    return prepare(
         model.proto,
         _telling(samples, batching),
         batching,

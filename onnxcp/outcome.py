@@ -34,9 +34,10 @@ class Trail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recovered:
-    """What training was worth. `before` is the same plan's accuracy without it, `errors` are of
-    the kernels that its chains stand for now, by site; `without` is what a search without
-    training came to. All are empty where no training led to a model."""
+    """What training was worth; `rounded` is what was trained on in int8. `before` is the same
+    plan's accuracy without it, `errors` are of the kernels that its chains stand for now, by
+    site; `without` is what a search without training came to. All are empty where no training
+    led to a model."""
 
     taught: Taught | None = None
     before: AccuracyRecord | None = None
@@ -44,6 +45,7 @@ class Recovered:
     trials: tuple[TrialRecord, ...] = ()
     without: "Outcome | None" = None
     seconds: float = 0.0
+    rounded: Taught | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

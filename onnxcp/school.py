@@ -9,11 +9,15 @@ from onnxcp.job import Job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.lessons import Taught, checked_surgery, refuse, teach
 from onnxcp.outcome import Outcome, Recovered
+from onnxcp.precision import INT8
+from onnxcp.rehearsal import teach_int8
 from onnxcp.report.record import VerificationRecord
 from onnxcp.weights import with_weights
 
 if TYPE_CHECKING:
     from onnxcp.finetune import Recipe
+
+ROUNDING = 4  # a training that rounds, after one in float, has this part of its epochs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,10 +31,7 @@ class School:
         """The model that training makes of one that is staged. A folder for work keeps what a
         killed run goes on from."""
         job, name = self.job, f"{staged.parent.name}-{epochs}"
-        folder = None if job.settings.work_dir is None else job.settings.work_dir / "trained" / name
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        other = files.load(staged)
+        other, folder = files.load(staged), self._folder(name)
         taught = teach(
             job.model,
             other,
@@ -46,24 +47,53 @@ class School:
         return path, taught
 
     def finished(self, fitted: Outcome, referee: Referee) -> Outcome:
-        """The outcome of a plan that is fitted in full, after all epochs.
+        """The outcome of a plan that is fitted in full, after all epochs; int8 is trained some
+        more, as it rounds.
 
         Raises:
             SurgeryError: its chains do not compute what they stand for.
         """
         assert fitted.staged is not None and fitted.accuracy is not None
+        job = self.job
         path, taught = self.trained(fitted.staged, self.recipe.epochs)
+        rounded = self._rehearsed(path) if fitted.precision == INT8 else None
         verification, errors = self._verified(path)
-        accuracy = referee.judge(self.job.judged(path))
+        accuracy = referee.judge(job.judged(job.deployed(path)))
         if fitted.accuracy.budget is None:
             accuracy = unjudged(accuracy)
+        chained = None if fitted.chained is None else referee.judge(job.judged(path))
         return replace(
             fitted,
             accuracy=accuracy,
+            chained=chained,
             verification=verification,
             staged=path,
-            recovered=Recovered(taught, fitted.accuracy, errors),
+            recovered=Recovered(taught, fitted.accuracy, errors, rounded=rounded),
         )
+
+    def _rehearsed(self, path: Path) -> Taught:
+        """Train the int8 model of one that is trained in float, and deploy it."""
+        job, epochs = self.job, -(-self.recipe.epochs // ROUNDING)
+        folder = self._folder(f"{path.parent.name}-{INT8}")
+        made, taught = teach_int8(
+            job.model,
+            job.deployment.prepared(path),
+            job.inputs,
+            replace(self.recipe, epochs=epochs, features=0.0),
+            folder=folder,
+            resume=folder is not None,
+            progress=job.progress,
+        )
+        job.deployment.deploy(path, made.quantized())
+        return taught
+
+    def _folder(self, name: str) -> Path | None:
+        """Where a training leaves what it goes on from; None where nothing is kept."""
+        if self.job.settings.work_dir is None:
+            return None
+        folder = self.job.settings.work_dir / "trained" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _verified(self, path: Path) -> tuple[VerificationRecord, dict[str, float]]:
         """The surgery of a trained model, and by site how far its kernel is from the original's."""

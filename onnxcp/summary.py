@@ -15,6 +15,7 @@ from onnxcp.forms import FORMS
 from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
 from onnxcp.latency import Latency
+from onnxcp.lessons import Taught
 from onnxcp.narrowing import RANGED
 from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Choice, Plan
@@ -319,7 +320,8 @@ def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
     trained = None if taught is None else taught.trained
     timings = None if without is None else without.timings
     return FinetuneRecord(
-        epochs=tuple(EpochRecord(**asdict(e)) for e in trained.epochs) if trained else (),
+        epochs=_epochs(taught),
+        rounded=_epochs(found.rounded),
         best_epoch=None if trained is None else trained.best,
         stopped=None if trained is None else trained.stopped,
         parity=None if taught is None else taught.parity,
@@ -331,6 +333,10 @@ def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
         trials=found.trials,
         seconds=found.seconds,
     )
+
+
+def _epochs(taught: Taught | None) -> tuple[EpochRecord, ...]:
+    return () if taught is None else tuple(EpochRecord(**asdict(e)) for e in taught.trained.epochs)
 
 
 def _overridable(job: Job) -> Iterator[str]:

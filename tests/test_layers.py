@@ -34,7 +34,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "report",
     "judging lessons",
     "settings rehearsal",
-    "doctor",
+    "doctor deploying",
     "diagnosis",
     "job listing timing comparison curves outcome",
     "baseline",
@@ -50,7 +50,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize half dequantised narrowing simulation",
+    "quantize half dequantised narrowing simulation deploying",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

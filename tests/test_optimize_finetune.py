@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import jsonschema
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -52,6 +53,31 @@ def test_a_forced_plan_is_trained(forced):
     assert found["recipe"]["warmup"] == 0.1
     assert found["samples"] == {"train": 360, "held_out": 40}
     assert f"3 epochs on 360 samples, weights of number {found['best_epoch']}; before" in text
+
+
+def test_a_plan_of_int8_is_trained_in_float_and_then_as_it_rounds(recipe, tmp_path):
+    out, report = tmp_path / "out.onnx", tmp_path / "run.json"
+    options = ("--precision", "int8", "--rank", "wide/*=8", "--epochs", 3, "--report", report)
+    ended = optimize(out, recipe, *TRAIN, *options)
+    assert ended.exit_code == 0, ended.output
+    document = json.loads(report.read_text())
+    jsonschema.validate(document, schema())
+    found = document["finetune"]
+    assert (len(found["epochs"]), len(found["rounded"])) == (1 + 3, 1 + 1)
+    assert document["accuracy"]["drop"] < found["before"]["drop"]
+    assert {n.op_type for n in onnx.load(out).graph.node} >= {"QuantizeLinear", "Conv"}
+    assert "1 epoch more, rounded as int8 is" in ended.stdout
+    again = optimize(
+        tmp_path / "b.onnx",
+        recipe,
+        *TRAIN,
+        "--plan",
+        out.with_suffix(".plan.json"),
+        "--epochs",
+        3,
+    )
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "b.onnx").read_bytes() == out.read_bytes()
 
 
 def test_errors_are_those_of_the_trained_kernels(forced):

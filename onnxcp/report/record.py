@@ -163,10 +163,10 @@ class TrialRecord:
 @dataclass(frozen=True, slots=True)
 class FinetuneRecord:
     """What training was worth. `before` is the same plan's accuracy without it, None where no
-    training led to the result; then `epochs` is empty. `without_accuracy` and
-    `without_speedup` are of the plan that a search without training came to, None where there
-    was none. `parity` is how far PyTorch's outputs were from the runtime's before the first
-    step, relative L2."""
+    training led to the result; then `epochs` is empty. `rounded` are the epochs in int8 that
+    follow. `without_accuracy` and `without_speedup` are of the plan that a search without
+    training came to, None where there was none. `parity` is how far PyTorch's outputs were from
+    the runtime's before the first step, relative L2."""
 
     epochs: tuple[EpochRecord, ...]
     best_epoch: int | None
@@ -179,6 +179,7 @@ class FinetuneRecord:
     without_speedup: float | None
     trials: tuple[TrialRecord, ...]
     seconds: float
+    rounded: tuple[EpochRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,9 @@ def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
         passes = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, weights of number"
         text = f"{passes} {found.best_epoch}; before: {loss(found.before)}"
         lines.append(("trained", text))
+        if found.rounded:
+            text = f"{plural(len(found.rounded) - 1, 'epoch')} more, rounded as int8 is"
+            lines.append(("", text))
     elif found.trials:
         lines.append(("trained", "no training brought a faster plan within the budget"))
     short = sum(t.epochs < found.recipe["epochs"] for t in found.trials)
