@@ -42,7 +42,7 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
 def quantized_already(proto: onnx.ModelProto) -> str | None:
     """Why a model counts as quantized, all of it or a part; None if it is not."""
     nodes = list(all_nodes(proto))
-    kinds = Counter(n.op_type for n in nodes if _is_integer(n))
+    kinds = Counter(n.op_type for n in nodes if is_integer(n))
     if not kinds:
         return None
     shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
@@ -54,7 +54,7 @@ def quantized_already(proto: onnx.ModelProto) -> str | None:
     return f"quantized in part ({shown}; {plain} Conv, Gemm and MatMul still in float)"
 
 
-def _is_integer(node: onnx.NodeProto) -> bool:
+def is_integer(node: onnx.NodeProto) -> bool:
     return node.op_type in INTEGERS.split() or node.op_type.startswith("QLinear")
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 
 from onnxcp import ranges
+from onnxcp.dequantise import dequantised
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.precision import OPSET, PRODUCTS, all_nodes, opset_of, refuse_unfit
 from onnxcp.progress import Progress, silent
@@ -35,6 +36,8 @@ from onnxcp.scheme import Scheme
 from onnxcp.sessions import as_our_error, open_runner
 from onnxcp.sites import node_names
 from onnxcp.tensors import Feeds
+
+__all__ = ["FEWEST", "OPERATORS", "Prepared", "dequantised", "prepare", "quantize"]
 
 FEWEST = 16  # calibration samples: a heuristic; ranges of fewer are chance
 IR = 7  # the first with opset 13
