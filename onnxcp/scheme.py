@@ -20,6 +20,9 @@ class Scheme:
     `method` chooses ranges of activations: "minmax" keeps all values, "percentile" so many
     percent of them, "mse" what changes them least. `reduce_range` gives weights 7 bits, for
     CPUs whose sums of 8-bit products saturate. `floats` are globs of nodes left in float.
+    `equalise` scales the inner channels of chains before, which leaves the float model as it is;
+    `correct_bias` takes from biases what rounding of weights shifts means by, and gives one to
+    each Conv and Gemm that has none.
 
     Raises:
         UsageError: a type, method or percentile that there is not.
@@ -32,6 +35,8 @@ class Scheme:
     method: str = "minmax"
     percentile: float = 99.99
     floats: tuple[str, ...] = ()
+    equalise: bool = True
+    correct_bias: bool = True
 
     def __post_init__(self) -> None:
         for what, value, known in (

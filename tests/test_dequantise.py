@@ -17,6 +17,7 @@ SCHEMES = {
     "by tensor": Scheme(per_channel=False),
     "clipped": Scheme(method="percentile", percentile=90),
     "windows float": Scheme(floats=("second",)),
+    "uncorrected": Scheme(correct_bias=False),
 }
 HEAD = NODES + "[flat] f = Flatten (y) [head] g = Gemm <transB = 1> (f, w3, b3)"
 WHOLE = {**TENSORS, "w3": np.random.default_rng(0).standard_normal((5, 288)) / 17, "b3": np.ones(5)}

@@ -19,7 +19,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision",
     "activations accuracy rewrite verify search inputs",
-    "dequantise",
+    "parameters folding dequantise",
+    "equalise correction",
     "structure recompose tolerances interface finetune quantize",
     "weights readback",
     "context",
@@ -51,7 +52,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize dequantise",
+    "quantize folding parameters equalise correction dequantise",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
