@@ -10,13 +10,9 @@ and uses every core. What rounding of weights shifts means by is taken from bias
 The result is a model with its weights inside, whatever lay outside before.
 """
 
-import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -29,24 +25,18 @@ from onnxcp.folding import FUSED, folded
 from onnxcp.precision import PRODUCTS, all_nodes, refuse_unfit
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
+from onnxcp.quantizer import OPERATORS, by_runtime
 from onnxcp.ranges import Range
 from onnxcp.rewrite import with_outputs
-from onnxcp.runtime import runtime
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme
 from onnxcp.sessions import open_runner
 from onnxcp.sites import node_names
 from onnxcp.tensors import Feeds
 
-__all__ = ["FEWEST", "OPERATORS", "Prepared", "dequantised", "prepare", "quantize"]
+__all__ = ["FEWEST", "Prepared", "dequantised", "prepare", "quantize"]
 
 FEWEST = 16  # calibration samples: a heuristic; ranges of fewer are chance
-# What the runtime's CPU provider computes in int8, or moves as it is.
-OPERATORS = (
-    "Add ArgMax AveragePool Clip Concat Conv Flatten Gather Gemm GlobalAveragePool LeakyRelu "
-    "MatMul MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Softmax Split Squeeze Transpose "
-    "Unsqueeze Where"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,21 +57,13 @@ class Prepared:
 
     def quantized(self) -> onnx.ModelProto:
         """The int8 model. Raises ModelError where ONNX Runtime's quantizer fails."""
-        made = self._made(self.folded)
+        made = by_runtime(self.folded, self.ranges, self.nodes, self.scheme, self.where)
         if self.patches:
-            stored = stored_values(made)
-            rounded = {
-                n.name: stored[n.input[1]] for n in made.graph.node if n.name in self.patches
-            }
-            ready = _copy(self.folded)
-            correction.correct(ready.graph, rounded, self.patches)
-            made = self._made(ready)
+            ready = onnx.ModelProto()
+            ready.CopyFrom(self.folded)
+            correction.correct(ready.graph, _rounded(made), self.patches)
+            made = by_runtime(ready, self.ranges, self.nodes, self.scheme, self.where)
         return _finished(made, self.original)
-
-    def _made(self, ready: onnx.ModelProto) -> onnx.ModelProto:
-        declared = _copy(ready)
-        _declare(declared, self.ranges)
-        return _by_runtime(declared, self.ranges, self.nodes, self.scheme, self.where)
 
 
 def quantize(
@@ -242,83 +224,10 @@ def _ranges(
     return {n: ranges.least_error(counts[n], f) for n, f in found.items()}
 
 
-def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    return made
-
-
-def _declare(ready: onnx.ModelProto, found: Mapping[str, Range]) -> None:
-    """Say of what was seen to be float32 that it is: shape inference may not have known."""
-    graph = ready.graph
-    known = {v.name for v in (*graph.value_info, *graph.input, *graph.output)}
-    graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in found
-        if name not in known
-    )
-
-
-def _by_runtime(
-    ready: onnx.ModelProto,
-    found: Mapping[str, Range],
-    nodes: Sequence[str],
-    scheme: Scheme,
-    where: str,
-) -> onnx.ModelProto:
-    """What ONNX Runtime's quantizer makes of the named nodes."""
-    runtime()  # says what to install where it is missing
-    with _silenced():
-        from onnxruntime.quantization import QDQQuantizer, QuantType
-        from onnxruntime.quantization.calibrate import TensorData
-
-        types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-        data = {
-            name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in found.items()
-        }
-        quantizer: Any = QDQQuantizer(
-            ready,
-            scheme.per_channel,
-            scheme.reduce_range,
-            types[scheme.weights],
-            types[scheme.activations],
-            data,
-            list(nodes),
-            [],
-            OPERATORS.split(),
-            {},
-        )
-        try:
-            quantizer.quantize_model()
-        except Exception as error:  # whatever it stumbles over
-            raise ModelError(
-                f"{where}: ONNX Runtime's quantizer fails: {error}; leave the node it names in "
-                "float, or keep the model in float"
-            ) from error
-        quantizer.model.topological_sort()
-    made: onnx.ModelProto = quantizer.model.model
-    return made
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Drop what the quantizer writes to the root logger, and nothing else.
-
-    Without a handler there its first message would install one for good.
-    """
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)
-    root.addFilter(_is_not_the_quantizers)
-    try:
-        yield
-    finally:
-        root.removeFilter(_is_not_the_quantizers)
-        root.removeHandler(handler)
-
-
-def _is_not_the_quantizers(record: logging.LogRecord) -> bool:
-    return not {"onnxruntime", "quantization"} <= set(Path(record.pathname).parts)
+def _rounded(made: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """What the weights of an int8 model's products stand for, by node."""
+    stored, products = stored_values(made), [n for n in made.graph.node if n.op_type in PRODUCTS]
+    return {n.name: stored[n.input[1]] for n in products if n.input[1] in stored}
 
 
 def _finished(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

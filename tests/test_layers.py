@@ -19,7 +19,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision",
     "activations accuracy rewrite verify search inputs",
-    "parameters folding dequantise",
+    "parameters folding dequantise quantizer",
     "equalise correction",
     "structure recompose tolerances interface finetune quantize",
     "weights readback",
@@ -52,7 +52,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize folding parameters equalise correction dequantise",
+    "quantize quantizer folding parameters equalise correction dequantise",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
@@ -61,7 +61,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "threadpoolctl": "task",
     "distributed": "scheduler",
     "PIL": "preprocess",
-    "onnxruntime": "runtime quantize",
+    "onnxruntime": "runtime quantizer",
     "torch": "finetune forms",
     "optuna": "search",
     "matplotlib": "report",
