@@ -7,7 +7,7 @@ from test_quantize import DIGITS, outputs, relative, samples
 from written import model, weight, write
 
 from onnxcp import equalise, files
-from onnxcp.equalise import ALPHAS, Seen, noise, scales
+from onnxcp.equalise import ALPHAS, LASTING, Seen, noise, scales
 from onnxcp.folding import folded
 from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
@@ -90,7 +90,7 @@ def test_the_float_model_computes_the_same_with_ranges_closer_together(tmp_path,
     feeds = given.read(0, 16)
     assert relative(outputs(proto, feeds), outputs(made, feeds)) < 1e-6
     before, after = (watched(m, links, given)[links[0].tensor] for m in (proto, made))
-    assert spread(after) < min(20, spread(before) / 5)
+    assert spread(after) < spread(before) / 5
 
 
 def spread(seen):
@@ -186,10 +186,14 @@ def test_the_choice_adds_the_least_noise_of_those_tried():
     given = seen(-high, high)
     grouped = kernel.reshape(1, 5, 8, 1)
     columns = np.abs(grouped).max((0, 1, 3))
-    found = noise(scales(given, kernel, 1), given.low, given.high, given.power, grouped)
+
+    def added(scale):
+        passing, lasting = noise(scale, given.low, given.high, given.power, grouped)
+        return passing + LASTING * lasting
+
+    found = added(scales(given, kernel, 1))
     for alpha in ALPHAS:
-        scale = high ** (alpha - 1) * columns**alpha
-        assert found <= noise(scale, given.low, given.high, given.power, grouped) * (1 + 1e-9)
+        assert found <= added(high ** (alpha - 1) * columns**alpha) * (1 + 1e-9)
 
 
 def test_the_estimate_of_noise_is_what_rounding_adds():
@@ -202,4 +206,4 @@ def test_the_estimate_of_noise_is_what_rounding_adds():
     rounded = step * np.round(rows / step) @ (steps * np.round(kernel / steps)).T
     added = np.square(rounded - rows @ kernel.T).sum(1).mean()
     estimate = noise(np.ones(30), given.low, given.high, given.power, kernel.reshape(1, 20, 30, 1))
-    assert estimate == pytest.approx(added, rel=0.1)
+    assert sum(estimate) == pytest.approx(added, rel=0.1)

@@ -145,8 +145,8 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", choices=SITES, help="repeatable")
-    parser.add_argument("--method", choices=METHODS, default="minmax", help="of ranges")
-    parser.add_argument("--percentile", type=float, default=99.99)
+    parser.add_argument("--method", choices=METHODS, default=Scheme().method, help="of ranges")
+    parser.add_argument("--percentile", type=float, default=Scheme().percentile)
     yes_or_no = argparse.BooleanOptionalAction
     parser.add_argument("--equalise", action=yes_or_no, default=True, help="chains, before")
     parser.add_argument("--correct-bias", action=yes_or_no, default=True, help="of all products")
