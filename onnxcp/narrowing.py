@@ -19,7 +19,18 @@ from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
 from onnxcp.tensors import Feeds
 
-CODE = ("quantize", "ranges", "scheme", "half", "narrowing")
+CODE = (
+    "quantize",
+    "quantizer",
+    "folding",
+    "parameters",
+    "equalise",
+    "correction",
+    "ranges",
+    "scheme",
+    "half",
+    "narrowing",
+)
 RANGED = 128  # calibration samples, at most, that a run takes ranges of activations from
 
 

@@ -1,57 +1,48 @@
 """Static int8 of a float32 model: QuantizeLinear and DequantizeLinear around what has int8
 kernels, by ONNX Runtime's own quantizer.
 
-BatchNormalization is folded first, by ONNX Runtime's plain optimizations; every other node
-keeps its name, so that nodes, and stages of chains as `SITE/cp/ROLE`, can be left in float by
-name. Ranges of activations come from samples (see `ranges`): the quantizer's own calibration
-holds all activations of all samples, has no least squared error, and uses every core.
+BatchNormalization is folded first; every other node keeps its name, so that nodes, and stages of
+chains as `SITE/cp/ROLE`, can be left in float by name. Chains are equalised then, which changes
+nothing of what they compute in float. Ranges of activations come from samples (see `ranges`):
+the quantizer's own calibration holds all activations of all samples, has no least squared error,
+and uses every core. What rounding of weights shifts means by is taken from biases.
 
 The result is a model with its weights inside, whatever lay outside before.
 """
 
-import contextlib
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import onnx
 
-from onnxcp import ranges
+from onnxcp import correction, equalise, ranges
+from onnxcp.correction import Patch, Patches
+from onnxcp.dequantised import dequantised
 from onnxcp.errors import DataError, ModelError, UsageError
-from onnxcp.precision import OPSET, PRODUCTS, all_nodes, opset_of, refuse_unfit
+from onnxcp.folding import FUSED, folded
+from onnxcp.precision import PRODUCTS, all_nodes, refuse_unfit
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
+from onnxcp.quantizer import OPERATORS, by_runtime
 from onnxcp.ranges import Range
 from onnxcp.rewrite import with_outputs
-from onnxcp.runtime import SILENT, runtime
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
-from onnxcp.sessions import as_our_error, open_runner
+from onnxcp.sessions import open_runner
 from onnxcp.sites import node_names
 from onnxcp.tensors import Feeds
 
 FEWEST = 16  # calibration samples: a heuristic; ranges of fewer are chance
-IR = 7  # the first with opset 13
-FUSED = "/MatMulAddFusion"  # what the runtime puts behind the name of a MatMul with its Add
-# What the runtime's CPU provider computes in int8, or moves as it is.
-OPERATORS = (
-    "Add ArgMax AveragePool Clip Concat Conv Flatten Gather Gemm GlobalAveragePool LeakyRelu "
-    "MatMul MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Softmax Split Squeeze Transpose "
-    "Unsqueeze Where"
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A float model that is ready to become int8: folded, every node under a name of its own,
-    with the ranges of the activations of the `nodes` that are to compute in int8. Weights may
-    still change."""
+    with the ranges of the activations of the `nodes` that are to compute in int8, and the mean
+    `patches` that correct the means of products. Weights may still change. `uncorrected` tells
+    of the products whose means are left as they come, by node, why."""
 
     folded: onnx.ModelProto
     ranges: Mapping[str, Range]
@@ -59,14 +50,24 @@ class Prepared:
     scheme: Scheme
     original: onnx.ModelProto
     where: str
+    patches: Mapping[str, Patch] = field(default_factory=dict)
+    uncorrected: Mapping[str, str] = field(default_factory=dict)
 
     def quantized(self) -> onnx.ModelProto:
         """The int8 model. Raises ModelError where ONNX Runtime's quantizer fails."""
+        ready = self.corrected()
+        made = by_runtime(ready.folded, self.ranges, self.nodes, self.scheme, self.where)
+        return _finished(made, self.original)
+
+    def corrected(self) -> "Prepared":
+        """The same with what `patches` correct in its biases. Raises as `quantized` does."""
+        if not self.patches:
+            return self
+        made = by_runtime(self.folded, self.ranges, self.nodes, self.scheme, self.where)
         ready = onnx.ModelProto()
         ready.CopyFrom(self.folded)
-        _declare(ready, self.ranges)
-        made = _by_runtime(ready, self.ranges, self.nodes, self.scheme, self.where)
-        return _finished(made, self.original)
+        correction.correct(ready.graph, _rounded(made), self.patches)
+        return replace(self, folded=ready, patches={})
 
 
 def quantize(
@@ -110,7 +111,7 @@ def prepare(
     threads: int = 1,
     progress: Progress = silent,
 ) -> Prepared:
-    """Fold a float32 model and find the ranges of its activations.
+    """Fold a float32 model, equalise its chains, and find the ranges of its activations.
 
     Raises:
         DataError: no samples, too few, or activations that are not finite.
@@ -120,29 +121,56 @@ def prepare(
     """
     refuse_unfit(proto, where, raise_opset=raise_opset)
     given = enough(samples)
-    ready = _folded(_named(_raised(proto, where)), where)
+    ready = folded(proto, where)
     left = _left_in_float(proto, ready, scheme.floats, where)
     todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
     if not any(n.op_type in PRODUCTS for n in todo):
         raise ModelError(
             f"{where}: no Conv, Gemm or MatMul of its main graph is left for int8; keep it in float"
         )
+    names, runs = tuple(n.name for n in todo), _Runs(given, batching, threads, progress)
+    if scheme.equalise:
+        _equalise(ready, names, runs)
+    patches = correction.Patches.of(ready.graph, names if scheme.correct_bias else ())
+    found = _ranges(ready, todo, patches, scheme, runs)
+    refused = correction.refusals(ready.graph, names)
+    return Prepared(ready, found, names, scheme, proto, where, patches.means(), refused)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """How calibration samples go through a model."""
+
+    samples: Samples
+    batching: Batching
+    threads: int
+    progress: Progress
+
+    def batches(self) -> Iterator[Feeds]:
+        for start, feeds in enumerate(self.samples.batches(self.batching.size)):
+            self.progress("calibrate int8", start * self.batching.size, len(self.samples))
+            yield feeds
+
+    def watched(
+        self, ready: onnx.ModelProto, wanted: Sequence[str]
+    ) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
+        """Runs the model and gives those of the wanted tensors that are float32."""
+        return _watched(ready, wanted, self.batching, self.threads)
+
+
+def _watched(
+    ready: onnx.ModelProto, wanted: Sequence[str], batching: Batching, threads: int
+) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
+    fed = {i.name for i in ready.graph.input}
+    inside = [name for name in wanted if name not in fed]
     target = Target.named("cpu", threads)
-    found = _ranges(ready, todo, given, batching, scheme, target, progress)
-    return Prepared(ready, found, tuple(n.name for n in todo), scheme, proto, where)
+    runner = open_runner(with_outputs(ready, inside).SerializeToString(), target)
 
+    def run(feeds: Feeds) -> Mapping[str, np.ndarray]:
+        seen = {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
+        return {n: seen[n] for n in wanted if seen[n].dtype == np.float32}
 
-def quantized_for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
-    """A serialized int8 model that takes as long as that of real samples, whatever opset it
-    had: its ranges are of one feed."""
-    proto = onnx.ModelProto.FromString(model)
-    ready, scheme = _folded(_named(_raised(proto, where)), where), fastest()
-    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split()]
-    run = _watched(ready, _touched(ready, todo), Batching(1, fixed=False), Target.named("cpu", 1))
-    found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
-    made = Prepared(ready, found, names, scheme, proto, where).quantized()
-    serialized: bytes = made.SerializeToString()
-    return serialized
+    return run
 
 
 def _touched(ready: onnx.ModelProto, todo: Sequence[onnx.NodeProto]) -> list[str]:
@@ -150,6 +178,18 @@ def _touched(ready: onnx.ModelProto, todo: Sequence[onnx.NodeProto]) -> list[str
     stored = {t.name for t in ready.graph.initializer}
     names = dict.fromkeys(n for node in todo for n in (*node.input, *node.output))
     return [name for name in names if name and name not in stored]
+
+
+def quantized_for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
+    """A serialized int8 model that takes as long as that of real samples, whatever opset it
+    had: its ranges are of one feed."""
+    proto = onnx.ModelProto.FromString(model)
+    ready, scheme = folded(proto, where), fastest()
+    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split()]
+    run = _watched(ready, _touched(ready, todo), Batching(1, fixed=False), threads=1)
+    found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
+    made = Prepared(ready, found, names, scheme, proto, where).quantized()
+    return bytes(made.SerializeToString())
 
 
 def enough(samples: Samples | None) -> Samples:
@@ -168,66 +208,6 @@ def enough(samples: Samples | None) -> Samples:
     return samples
 
 
-def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """A copy at an opset that knows channels, whose initializers are no inputs: those could be
-    fed, so nothing would be folded into them."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    if opset_of(proto) < OPSET:
-        made = _converted(made, where)
-    made.ir_version = max(made.ir_version, IR)
-    stored = {t.name for t in made.graph.initializer}
-    for place in [i for i, v in enumerate(made.graph.input) if v.name in stored][::-1]:
-        del made.graph.input[place]
-    return made
-
-
-def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    unknown = next((n for n in proto.graph.node if not onnx.defs.has(n.op_type, n.domain)), None)
-    try:
-        made: onnx.ModelProto = onnx.version_converter.convert_version(proto, OPSET)
-    except Exception as error:  # its own type in some versions, RuntimeError in others
-        cause = f"it does not know {unknown.op_type}" if unknown else " ".join(str(error).split())
-        raise ModelError(
-            f"{where}: ONNX can not raise its opset to {OPSET}: {cause}; export the model anew"
-        ) from error
-    return made
-
-
-def _named(made: onnx.ModelProto) -> onnx.ModelProto:
-    """Every node under a name of its own: the quantizer tells nodes apart by it."""
-    for node, name in zip(made.graph.node, node_names(made.graph), strict=True):
-        node.name = name
-    return made
-
-
-def _folded(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """The model after the runtime's plain optimizations, which fold BatchNormalization and
-    constants and keep to the standard's operators."""
-    ort = runtime()
-    with TemporaryDirectory() as folder:
-        options, path = ort.SessionOptions(), Path(folder) / "folded.onnx"
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level, options.intra_op_num_threads = SILENT, 1
-        target = Target.named("cpu", 1)
-        with as_our_error(f"loading {where}", target):
-            serialized = made.SerializeToString()
-            ort.InferenceSession(serialized, options, providers=[target.provider.ort_name])
-        return _with_row_biases(onnx.load(str(path)))
-
-
-def _with_row_biases(made: onnx.ModelProto) -> onnx.ModelProto:
-    """Biases of Gemm as [N] where they are stored as [1, N], which the quantizer fails at."""
-    readers = Counter(name for node in made.graph.node for name in node.input)
-    single = {n.input[2] for n in made.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
-    for tensor in made.graph.initializer:
-        is_row = len(tensor.dims) == 2 and tensor.dims[0] == 1
-        if is_row and tensor.name in single and readers[tensor.name] == 1:
-            del tensor.dims[0]
-    return made
-
-
 def _left_in_float(
     proto: onnx.ModelProto, ready: onnx.ModelProto, patterns: Sequence[str], where: str
 ) -> set[str]:
@@ -243,118 +223,44 @@ def _left_in_float(
     }
 
 
+def _equalise(ready: onnx.ModelProto, names: Sequence[str], runs: _Runs) -> None:
+    """Scale the chains of `ready` in place."""
+    links = equalise.links(ready.graph, names)
+    if links:
+        run = runs.watched(ready, [link.tensor for link in links])
+        equalise.equalise(ready.graph, links, equalise.watch(run, runs.batches(), links))
+
+
 def _ranges(
     ready: onnx.ModelProto,
     todo: Sequence[onnx.NodeProto],
-    samples: Samples,
-    batching: Batching,
+    patches: Patches,
     scheme: Scheme,
-    target: Target,
-    progress: Progress,
+    runs: _Runs,
 ) -> dict[str, Range]:
-    """Of all float32 activations that the nodes read and write."""
-    run = _watched(ready, _touched(ready, todo), batching, target)
+    """Of all float32 activations that the nodes read and write; `patches` see them, too."""
+    run = runs.watched(ready, _touched(ready, todo))
 
-    def batches() -> Iterator[Feeds]:
-        for start, feeds in enumerate(samples.batches(batching.size)):
-            progress("calibrate int8", start * batching.size, len(samples))
-            yield feeds
+    def shown(feeds: Feeds) -> Mapping[str, np.ndarray]:
+        seen = run(feeds)
+        patches.add(seen)
+        return seen
 
-    found = ranges.extremes(run, batches())
+    found = ranges.extremes(shown, runs.batches())
     if scheme.method == "minmax":
         return found
-    counts = ranges.histograms(run, batches(), found)
+    counts = ranges.histograms(run, runs.batches(), found)
     if scheme.method == "percentile":
         return {n: ranges.percentile(counts[n], f, scheme.percentile) for n, f in found.items()}
     return {n: ranges.least_error(counts[n], f) for n, f in found.items()}
 
 
-def _watched(
-    ready: onnx.ModelProto, wanted: Sequence[str], batching: Batching, target: Target
-) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
-    """Runs the model and gives those of the wanted tensors that are float32."""
-    fed = {i.name for i in ready.graph.input}
-    inside = [name for name in wanted if name not in fed]
-    runner = open_runner(with_outputs(ready, inside).SerializeToString(), target)
-
-    def run(feeds: Feeds) -> Mapping[str, np.ndarray]:
-        seen = {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
-        return {n: seen[n] for n in wanted if seen[n].dtype == np.float32}
-
-    return run
-
-
-def _declare(ready: onnx.ModelProto, found: Mapping[str, Range]) -> None:
-    """Say of what was seen to be float32 that it is: shape inference may not have known."""
-    graph = ready.graph
-    known = {v.name for v in (*graph.value_info, *graph.input, *graph.output)}
-    graph.value_info.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in found
-        if name not in known
-    )
-
-
-def _by_runtime(
-    ready: onnx.ModelProto,
-    found: Mapping[str, Range],
-    nodes: Sequence[str],
-    scheme: Scheme,
-    where: str,
-) -> onnx.ModelProto:
-    """What ONNX Runtime's quantizer makes of the named nodes."""
-    runtime()  # says what to install where it is missing
-    with _silenced():
-        from onnxruntime.quantization import QDQQuantizer, QuantType
-        from onnxruntime.quantization.calibrate import TensorData
-
-        types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-        data = {
-            name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in found.items()
-        }
-        quantizer: Any = QDQQuantizer(
-            ready,
-            scheme.per_channel,
-            scheme.reduce_range,
-            types[scheme.weights],
-            types[scheme.activations],
-            data,
-            list(nodes),
-            [],
-            OPERATORS.split(),
-            {},
-        )
-        try:
-            quantizer.quantize_model()
-        except Exception as error:  # whatever it stumbles over
-            raise ModelError(
-                f"{where}: ONNX Runtime's quantizer fails: {error}; leave the node it names in "
-                "float, or keep the model in float"
-            ) from error
-        quantizer.model.topological_sort()
-    made: onnx.ModelProto = quantizer.model.model
-    return made
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Drop what the quantizer writes to the root logger, and nothing else.
-
-    Without a handler there its first message would install one for good.
-    """
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)
-    root.addFilter(_is_not_the_quantizers)
-    try:
-        yield
-    finally:
-        root.removeFilter(_is_not_the_quantizers)
-        root.removeHandler(handler)
-
-
-def _is_not_the_quantizers(record: logging.LogRecord) -> bool:
-    return not {"onnxruntime", "quantization"} <= set(Path(record.pathname).parts)
+def _rounded(made: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """What the weights of an int8 model's products stand for, by node."""
+    graph = dequantised(made).graph
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    products = [n for n in graph.node if n.op_type in PRODUCTS]
+    return {n.name: stored[n.input[1]] for n in products if n.input[1] in stored}
 
 
 def _finished(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

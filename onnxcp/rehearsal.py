@@ -63,6 +63,7 @@ def teach_int8(
     from onnxcp.finetune import Lesson, Network, train
 
     training, held = enough(inputs, recipe)
+    prepared = prepared.corrected()
     simulation, feeds = simulated(prepared), inputs.checked[0]
     network = Network(simulation.graph, _trained(prepared, simulation, recipe.train))
     parity = check_steps(simulation, feeds)

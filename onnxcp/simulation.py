@@ -85,6 +85,7 @@ def simulated(prepared: Prepared) -> Simulation:
     Raises:
         ModelError: ONNX Runtime's quantizer fails.
     """
+    prepared = prepared.corrected()
     int8, made = prepared.quantized(), onnx.ModelProto()
     made.CopyFrom(int8)
     graph = made.graph

@@ -19,7 +19,9 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision",
     "activations accuracy rewrite verify search inputs",
-    "structure recompose tolerances interface finetune quantize half dequantised steps",
+    "parameters folding dequantised quantizer",
+    "equalise correction",
+    "structure recompose tolerances interface finetune quantize half steps",
     "weights readback narrowing simulation",
     "context",
     "latency",
@@ -50,7 +52,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize half dequantised narrowing simulation deploying",
+    "quantize quantizer folding parameters equalise correction half dequantised "
+    "narrowing simulation deploying",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
@@ -59,7 +62,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "threadpoolctl": "task",
     "distributed": "scheduler",
     "PIL": "preprocess",
-    "onnxruntime": "runtime quantize half",
+    "onnxruntime": "runtime quantizer half",
     "torch": "finetune forms",
     "optuna": "search",
     "matplotlib": "report",

@@ -14,8 +14,7 @@ import pytest
 from typer.testing import CliRunner
 from written import model, weight, write
 
-from onnxcp import data, files, precision
-from onnxcp import quantize as quantizing
+from onnxcp import data, files, precision, quantizer
 from onnxcp.accuracy import METRICS, Evaluation
 from onnxcp.cli import app
 from onnxcp.errors import DataError, ModelError, UsageError
@@ -278,7 +277,7 @@ def test_nothing_is_printed_and_logging_is_left_as_it_was(tmp_path, capfd, caplo
 
 
 def test_only_the_quantizers_own_messages_are_dropped(caplog):
-    with quantizing._silenced():
+    with quantizer._silenced():
         logging.warning("ours")
     assert caplog.messages == ["ours"]
 

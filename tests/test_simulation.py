@@ -60,7 +60,7 @@ def chained(tmp_path):
 
 def prepared(proto, scheme=None, given=None):
     given = samples() if given is None else given
-    return prepare(proto, given, FREE, scheme or Scheme())
+    return prepare(proto, given, FREE, scheme or Scheme()).corrected()
 
 
 def in_torch(proto, feeds):

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,21 +145,30 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", choices=SITES, help="repeatable")
-    parser.add_argument("--method", choices=METHODS, default="minmax", help="of ranges")
-    parser.add_argument("--percentile", type=float, default=99.99)
+    parser.add_argument("--method", choices=METHODS, default=Scheme().method, help="of ranges")
+    parser.add_argument("--percentile", type=float, default=Scheme().percentile)
+    yes_or_no = argparse.BooleanOptionalAction
+    parser.add_argument("--equalise", action=yes_or_no, default=True, help="chains, before")
+    parser.add_argument("--correct-bias", action=yes_or_no, default=True, help="of all products")
     parser.add_argument("--data", type=Path, default=DATA, help="default: $ONNXCP_DATA")
     parser.add_argument("--cache", type=Path, help="keeps fits; default: as optimize")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of turns, a model")
     options = parser.parse_args()
-    scheme = replace(fastest(), method=options.method, percentile=options.percentile)
+    scheme = replace(
+        fastest(),
+        method=options.method,
+        percentile=options.percentile,
+        equalise=options.equalise,
+        correct_bias=options.correct_bias,
+    )
     made = []
     for name in options.model or SITES:
         with tempfile.TemporaryDirectory() as folder:
             for row in measure(name, scheme, options, Path(folder)):
                 print(json.dumps(row), file=sys.stderr)
                 made.append(row)
-    print(json.dumps({"threads": 1, "method": options.method, "rows": made}, indent=2))
+    print(json.dumps({"threads": 1, "scheme": asdict(scheme), "rows": made}, indent=2))
 
 
 if __name__ == "__main__":

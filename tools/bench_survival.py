@@ -5,8 +5,8 @@ The factors come from four fits: under the norm of real activations; in the plai
 error-preserving correction at every `--slack` of more error; by plain alternating least
 squares until it reaches the error of the first of these; and by TensorLy's `parafac`, as it
 returns them. Each is judged in float32, with the chain's weights rounded to float16, and as
-static int8; as int8 also with the ranges inside the chain equalised, which leaves the float
-model as it is. Prints JSON; `spread` is the widest channel's range over the median one's.
+static int8, plain and as `quantize` makes it, with chains equalised and means corrected. Prints
+JSON; `spread` is the widest channel's range over the median one's.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from factors import alternating, forced_plan, kernel_error, uniform_job
-from narrow import CALIBRATING, Chains, built, equalised, quantized, ranges, rounded
+from narrow import CALIBRATING, Chains, built, quantized, ranges, rounded
 from networks import DATA
 from tensorly.decomposition import parafac
 from threadpoolctl import threadpool_limits
@@ -67,8 +67,9 @@ class Bench:
         files.save(built(self.job, chains), path)
         return self.top1(path)
 
-    def int8_top1(self, chains: Chains) -> float:
-        return self.top1(quantized(self.job, built(self.job, chains)))
+    def int8_top1(self, chains: Chains, *, made_for_chains: bool) -> float:
+        model = built(self.job, chains)
+        return self.top1(quantized(self.job, model, made_for_chains=made_for_chains))
 
     def fitted(self, slack: float) -> dict[str, Factors]:
         """Factors as the library fits them, in the norm it knows at this moment."""
@@ -84,7 +85,7 @@ class Bench:
         calm = self.fitted(self.slacks[0])
         goals = {n: kernel_error(s, calm[n]) for n, s in self.sites.items()}
         yield {"fit": "original", "float32": float(self.judge.before.mean())} | {
-            "int8": self.int8_top1({})
+            "int8": self.int8_top1({}, made_for_chains=True)
         }
         for slack in self.slacks:
             chains = self.job.fits.chains(self.plan, Effort(slack=slack))
@@ -106,13 +107,12 @@ class Bench:
             n: FORM.stages(f, sites[n].shape, sites[n].geometry) for n, f in factors.items()
         }
         found = ranges(self.job, chains)
-        even = {n: equalised(c, found[n]) for n, c in chains.items()}
         errors = [kernel_error(site, factors[n]) for n, site in sites.items()]
         top1 = {
             "float32": self.float_top1(chains),
             "float16": self.float_top1({n: rounded(c) for n, c in chains.items()}),
-            "int8": self.int8_top1(chains),
-            "int8 equalised": self.int8_top1(even),
+            "plain int8": self.int8_top1(chains, made_for_chains=False),
+            "int8": self.int8_top1(chains, made_for_chains=True),
         }
         return {
             "fit": fit,

@@ -1,8 +1,5 @@
-"""Chains in narrower numbers, for benchmarks: rounded to float16, or static int8, with the
-ranges inside the chains equalised before or not.
-
-A term of a `cp3` chain has two free scales: behind the first 1×1 and behind the window.
-Activations are quantized per tensor, so a channel of small range loses most of its bits.
+"""Chains in narrower numbers, for benchmarks: rounded to float16, or static int8; and the ranges
+inside them, which are what int8 spreads its levels over.
 """
 
 from collections.abc import Mapping
@@ -13,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxcp import files
-from onnxcp.conv import Chain, Stage
+from onnxcp.conv import Chain
 from onnxcp.job import Job
 from onnxcp.quantize import quantize
 from onnxcp.rewrite import rewrite, with_outputs
@@ -55,28 +52,10 @@ def ranges(job: Job, chains: Chains) -> Ranges:
     return {n: (most[first], most[second]) for n, (first, second) in roles.items()}
 
 
-def equalised(chain: Chain, found: tuple[np.ndarray, np.ndarray]) -> Chain:
-    """The same chain with equal ranges of all channels behind the first 1×1 and behind the
-    window; the last 1×1 makes up for it. Leaving half of the second difference, in logs, to
-    the last 1×1's weights helps no more on the networks tried."""
-    inputs, window, outputs = chain
-    first, second = (np.where(f > 0, f, f.max() or 1.0) for f in found)
-    return (
-        _times(inputs, 1 / first, 0),
-        _times(window, first / second, 0),
-        _times(outputs, second, 1),
-    )
-
-
-def _times(stage: Stage, scale: np.ndarray, axis: int) -> Stage:
-    shape = [1] * stage.weight.ndim
-    shape[axis] = -1
-    return replace(stage, weight=stage.weight * scale.reshape(shape))
-
-
-def quantized(job: Job, model: onnx.ModelProto) -> Path:
-    """The static int8 model of a float one."""
+def quantized(job: Job, model: onnx.ModelProto, *, made_for_chains: bool = True) -> Path:
+    """The static int8 model of a float one; chains equalised and means corrected, or neither."""
+    scheme = replace(fastest(), equalise=made_for_chains, correct_bias=made_for_chains)
     path = job.folder / "int8.onnx"
-    made = quantize(model, calibrating(job), Batching(BATCH, fixed=False), fastest())
+    made = quantize(model, calibrating(job), Batching(BATCH, fixed=False), scheme)
     files.save(made, path)
     return path

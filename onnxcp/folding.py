@@ -1,0 +1,90 @@
+"""The float model that int8 is made of: at an opset that knows channels, folded, named.
+
+BatchNormalization is folded by ONNX Runtime's plain optimizations; every other node keeps its
+name, but for what `FUSED` puts behind it.
+"""
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+
+from onnxcp.errors import ModelError
+from onnxcp.precision import OPSET, opset_of
+from onnxcp.providers import Target
+from onnxcp.runtime import SILENT, runtime
+from onnxcp.sessions import as_our_error
+from onnxcp.sites import node_names
+
+IR = 7  # the first with opset 13
+FUSED = "/MatMulAddFusion"  # what the runtime puts behind the name of a MatMul with its Add
+
+
+def folded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """A folded copy of a model, every node under a name of its own.
+
+    Raises:
+        ModelError: ONNX can not raise its opset, or ONNX Runtime refuses it.
+    """
+    return _optimized(_named(_raised(proto, where)), where)
+
+
+def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """A copy at an opset that knows channels, whose initializers are no inputs: those could be
+    fed, so nothing would be folded into them."""
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    if opset_of(proto) < OPSET:
+        made = _converted(made, where)
+    made.ir_version = max(made.ir_version, IR)
+    stored = {t.name for t in made.graph.initializer}
+    for place in [i for i, v in enumerate(made.graph.input) if v.name in stored][::-1]:
+        del made.graph.input[place]
+    return made
+
+
+def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    unknown = next((n for n in proto.graph.node if not onnx.defs.has(n.op_type, n.domain)), None)
+    try:
+        made: onnx.ModelProto = onnx.version_converter.convert_version(proto, OPSET)
+    except Exception as error:  # its own type in some versions, RuntimeError in others
+        cause = f"it does not know {unknown.op_type}" if unknown else " ".join(str(error).split())
+        raise ModelError(
+            f"{where}: ONNX can not raise its opset to {OPSET}: {cause}; export the model anew"
+        ) from error
+    return made
+
+
+def _named(made: onnx.ModelProto) -> onnx.ModelProto:
+    """Every node under a name of its own: the quantizer tells nodes apart by it."""
+    for node, name in zip(made.graph.node, node_names(made.graph), strict=True):
+        node.name = name
+    return made
+
+
+def _optimized(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """The model after the runtime's plain optimizations, which fold BatchNormalization and
+    constants and keep to the standard's operators."""
+    ort = runtime()
+    with TemporaryDirectory() as folder:
+        options, path = ort.SessionOptions(), Path(folder) / "folded.onnx"
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level, options.intra_op_num_threads = SILENT, 1
+        target = Target.named("cpu", 1)
+        with as_our_error(f"loading {where}", target):
+            serialized = made.SerializeToString()
+            ort.InferenceSession(serialized, options, providers=[target.provider.ort_name])
+        return _with_row_biases(onnx.load(str(path)))
+
+
+def _with_row_biases(made: onnx.ModelProto) -> onnx.ModelProto:
+    """Biases of Gemm as [N] where they are stored as [1, N], which the quantizer fails at."""
+    readers = Counter(name for node in made.graph.node for name in node.input)
+    single = {n.input[2] for n in made.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
+    for tensor in made.graph.initializer:
+        is_row = len(tensor.dims) == 2 and tensor.dims[0] == 1
+        if is_row and tensor.name in single and readers[tensor.name] == 1:
+            del tensor.dims[0]
+    return made
