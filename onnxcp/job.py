@@ -28,6 +28,7 @@ from onnxcp.providers import Target
 from onnxcp.quantize import enough
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.runtime import available
+from onnxcp.scheme import fastest
 from onnxcp.sessions import Runner, open_runner
 from onnxcp.settings import Settings
 from onnxcp.sites import Site, Skip
@@ -88,7 +89,8 @@ class Job:
         sites = {s.name: s for s in self.sites}
         if self.settings.plan is not None:
             plan, _ = from_json(self.settings.plan)
-            asked = {name: [choice] for name, choice in plan.choices.items()}
+            is_int8 = self.settings.precision == INT8
+            asked = {n: [c if is_int8 else c.plain] for n, c in plan.choices.items()}
         elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
             most = {s.name: max(self._largest(s).values(), default=0) for s in self.chosen}
@@ -228,20 +230,22 @@ class Job:
         }
 
     def deployed(self, path: Path) -> Path:
-        """A model, in float, as the run deploys it: quantized beside it for int8, once."""
+        """A model, in float, as the run deploys it: quantized beside it for int8, once, but
+        for what its metadata says is left in float."""
         if self.settings.precision == FLOAT32:
             return path
         parent = self.folder / "alone" if path == self.model.path else path.parent
         made = parent / self.settings.precision / self.settings.output.name
         if not made.exists():
             made.parent.mkdir(parents=True)
-            calibrating = self.inputs.calibration
+            calibrating, model = self.inputs.calibration, files.load(path)
             narrow = converted(
-                replace(files.load(path), path=self.model.path),
+                replace(model, path=self.model.path),
                 self.settings.precision,
                 None if calibrating is None else calibrating.spaced(RANGED),
                 self.inputs.calibrating,
                 self.settings.target,
+                scheme=fastest(provenance.left_in_float(model.proto)),
                 raise_opset=self.settings.raise_opset,
                 progress=self.progress,
             )

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
 from onnxcp.tensors import Feeds
 
-CODE = ("quantize", "ranges", "scheme", "half", "narrowing")
+CODE = ("quantize", "ranges", "scheme", "mixing", "half", "narrowing")
 RANGED = 128  # calibration samples, at most, that a run takes ranges of activations from
 
 
@@ -61,11 +61,20 @@ def converted(
     )
 
 
-def for_time(model: bytes, precision: str, feeds: Feeds, where: str) -> bytes:
+def for_time(
+    model: bytes,
+    precision: str,
+    feeds: Feeds,
+    where: str,
+    floats: Sequence[str] = (),
+    *,
+    is_part: bool = False,
+) -> bytes:
     """A serialized float model in a precision, for its time alone: ranges are of one feed, and
-    the opset may be any."""
+    the opset may be any. In int8 `floats` are globs of nodes left in float; a part of a larger
+    model reads and writes int8 as it will there."""
     if precision == INT8:
-        return quantized_for_time(model, feeds, where)
+        return quantized_for_time(model, feeds, where, floats, is_part=is_part)
     if precision == FLOAT16:
         made = halved(onnx.ModelProto.FromString(model), where=where)
         return bytes(made.SerializeToString())

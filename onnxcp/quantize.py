@@ -51,7 +51,7 @@ OPERATORS = (
 class Prepared:
     """A float model that is ready to become int8: folded, every node under a name of its own,
     with the ranges of the activations of the `nodes` that are to compute in int8. Weights may
-    still change."""
+    still change. `borders` are activations to be rounded to 8 bits whatever reads them."""
 
     folded: onnx.ModelProto
     ranges: Mapping[str, Range]
@@ -59,14 +59,14 @@ class Prepared:
     scheme: Scheme
     original: onnx.ModelProto
     where: str
+    borders: tuple[str, ...] = ()
 
     def quantized(self) -> onnx.ModelProto:
         """The int8 model. Raises ModelError where ONNX Runtime's quantizer fails."""
         ready = onnx.ModelProto()
         ready.CopyFrom(self.folded)
         _declare(ready, self.ranges)
-        made = _by_runtime(ready, self.ranges, self.nodes, self.scheme, self.where)
-        return _finished(made, self.original)
+        return _finished(_by_runtime(ready, self), self.original)
 
 
 def quantize(
@@ -132,15 +132,27 @@ def prepare(
     return Prepared(ready, found, tuple(n.name for n in todo), scheme, proto, where)
 
 
-def quantized_for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
+def quantized_for_time(
+    model: bytes,
+    feeds: Feeds,
+    where: str,
+    floats: Sequence[str] = (),
+    *,
+    is_part: bool = False,
+) -> bytes:
     """A serialized int8 model that takes as long as that of real samples, whatever opset it
-    had: its ranges are of one feed."""
+    had: its ranges are of one feed. A part of a larger model stands between int8 borders as it
+    will there, even where `floats`, globs of nodes left in float, name all of it."""
     proto = onnx.ModelProto.FromString(model)
     ready, scheme = _folded(_named(_raised(proto, where)), where), fastest()
-    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split()]
-    run = _watched(ready, _touched(ready, todo), Batching(1, fixed=False), Target.named("cpu", 1))
+    left = _left_in_float(proto, ready, floats, where)
+    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
+    borders = [v.name for v in (*ready.graph.input, *ready.graph.output)] if is_part else []
+    wanted = list(dict.fromkeys((*_touched(ready, todo), *borders)))
+    run = _watched(ready, wanted, Batching(1, fixed=False), Target.named("cpu", 1))
     found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
-    made = Prepared(ready, found, names, scheme, proto, where).quantized()
+    rounded = tuple(name for name in borders if name in found)
+    made = Prepared(ready, found, names, scheme, proto, where, rounded).quantized()
     serialized: bytes = made.SerializeToString()
     return serialized
 
@@ -295,14 +307,9 @@ def _declare(ready: onnx.ModelProto, found: Mapping[str, Range]) -> None:
     )
 
 
-def _by_runtime(
-    ready: onnx.ModelProto,
-    found: Mapping[str, Range],
-    nodes: Sequence[str],
-    scheme: Scheme,
-    where: str,
-) -> onnx.ModelProto:
-    """What ONNX Runtime's quantizer makes of the named nodes."""
+def _by_runtime(ready: onnx.ModelProto, asked: Prepared) -> onnx.ModelProto:
+    """What ONNX Runtime's quantizer makes of the nodes that are asked for."""
+    scheme = asked.scheme
     runtime()  # says what to install where it is missing
     with _silenced():
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -311,7 +318,7 @@ def _by_runtime(
         types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
         data = {
             name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in found.items()
+            for name, (low, high) in asked.ranges.items()
         }
         quantizer: Any = QDQQuantizer(
             ready,
@@ -320,17 +327,19 @@ def _by_runtime(
             types[scheme.weights],
             types[scheme.activations],
             data,
-            list(nodes),
-            [],
+            list(asked.nodes),
+            [n.name for n in ready.graph.node if n.name not in asked.nodes],  # no nodes: all
             OPERATORS.split(),
             {},
         )
         try:
+            for name in asked.borders:
+                quantizer.quantize_activation_tensor(name)
             quantizer.quantize_model()
         except Exception as error:  # whatever it stumbles over
             raise ModelError(
-                f"{where}: ONNX Runtime's quantizer fails: {error}; leave the node it names in "
-                "float, or keep the model in float"
+                f"{asked.where}: ONNX Runtime's quantizer fails: {error}; leave the node it names "
+                "in float, or keep the model in float"
             ) from error
         quantizer.model.topological_sort()
     made: onnx.ModelProto = quantizer.model.model

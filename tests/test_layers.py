@@ -12,7 +12,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "errors arrays machine libraries",
     "runtime",
     "providers",
-    "conv tensors progress places seeds ladder scheme",
+    "conv tensors progress places seeds ladder scheme mixing",
     "chains constants nested shapes preprocess",
     "products",
     "external samples",

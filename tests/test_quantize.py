@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_chains_become_int8_and_their_windows_can_stay_in_float(tmp_path):
     assert chain <= {n.name for n in made.graph.node if n.op_type == "Conv"}
     assert in_float(made) == set()
     assert in_float(int8(proto, Scheme(floats=("*/cp/window",)))) == {"second/cp/window"}
+
+
+@pytest.mark.parametrize("floats", [(), ("second/cp/window",), ("second/cp/*",), ("*",)])
+def test_a_part_that_is_timed_stands_between_int8_borders(tmp_path, floats):
+    proto, feeds = files.load(written_chain(tmp_path)).proto, samples().read(0, 1)
+    timed = quantizing.quantized_for_time(
+        proto.SerializeToString(), feeds, "here", floats, is_part=True
+    )
+    made = onnx.load_from_string(timed)
+    fed = {n.op_type for n in made.graph.node if "x" in n.input}
+    given = {n.op_type for n in made.graph.node if "y" in n.output}
+    assert (fed, given) == ({"QuantizeLinear"}, {"DequantizeLinear"})
+    named = {n.name for n in proto.graph.node if n.op_type == "Conv"}
+    assert in_float(made) == {n for n in named if any(fnmatchcase(n, g) for g in floats)}
 
 
 def written_chain(tmp_path):
