@@ -36,7 +36,7 @@ LEAST = 0.3  # seconds at least: a burst of other work must not fall on one cont
 FIRST, MOST = 10, 5120  # turns, doubled until the intervals are tight
 TIGHT = 0.02  # half of a ratio's 95 % interval, over the ratio
 FLAT = 0.01  # times that differ by less are one step
-PROBE, PROBE_LEAST = 1.0, 0.1  # seconds for what stays in float, in one form and context
+PROBE, PROBE_LEAST = 0.5, 0.1  # seconds for what stays in float, in one form and context
 CLEARLY = 1.02  # times as fast, and surely faster at all, makes it worth timing
 
 
@@ -219,9 +219,9 @@ def _are_tight(taken: Sequence[Timing]) -> bool:
 
 
 def _are_told(taken: Sequence[Timing]) -> bool:
-    """Whether each is clearly slower or faster than the first, or all are known well."""
+    """Whether each is `CLEARLY` faster than the first or surely not, or all are known well."""
     ratios = [speedup(taken[0], timing) for timing in taken[1:]]
-    return all(r.high < 1 or r.low > CLEARLY for r in ratios) or _are_tight(taken)
+    return all(not r.low <= CLEARLY <= r.high for r in ratios) or _are_tight(taken)
 
 
 def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:
