@@ -19,7 +19,7 @@ from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
 from onnxcp.tensors import Feeds
 
-CODE = ("quantize", "ranges", "scheme", "mixing", "half", "narrowing")
+CODE = ("quantize", "ranges", "scheme", "mixing", "shield", "half", "narrowing")
 RANGED = 128  # calibration samples, at most, that a run takes ranges of activations from
 
 

@@ -33,6 +33,7 @@ from onnxcp.runtime import SILENT, runtime
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
 from onnxcp.sessions import as_our_error, open_runner
+from onnxcp.shield import shield
 from onnxcp.sites import node_names
 from onnxcp.tensors import Feeds
 
@@ -66,7 +67,9 @@ class Prepared:
         ready = onnx.ModelProto()
         ready.CopyFrom(self.folded)
         _declare(ready, self.ranges)
-        return _finished(_by_runtime(ready, self), self.original)
+        made = _by_runtime(ready, self)
+        shield(made)
+        return _finished(made, self.original)
 
 
 def quantize(

@@ -17,7 +17,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
-    "tally provenance proof saturation ranges precision",
+    "tally provenance proof saturation ranges precision shield",
     "activations accuracy rewrite verify search inputs",
     "structure recompose tolerances interface finetune quantize half dequantised steps",
     "weights readback narrowing",
@@ -50,7 +50,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
 HOMES = {  # the only modules that may import a heavy or a side-effecting library
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
-    "quantize half dequantised narrowing",
+    "quantize half dequantised narrowing shield",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 from written import model, weight, write
@@ -200,6 +201,45 @@ def test_chains_become_int8_and_their_windows_can_stay_in_float(tmp_path):
     assert chain <= {n.name for n in made.graph.node if n.op_type == "Conv"}
     assert in_float(made) == set()
     assert in_float(int8(proto, Scheme(floats=("*/cp/window",)))) == {"second/cp/window"}
+
+
+def test_the_runtime_keeps_in_float_what_is_left_in_float(tmp_path):
+    proto = files.load(written_chain(tmp_path)).proto
+    for floats, integers in ((), 4), (("second/cp/window",), 3), (("second/cp/*",), 1):
+        made = int8(proto, Scheme(floats=floats))
+        (tmp_path / "int8.onnx").write_bytes(made.SerializeToString())
+        assert kernels(tmp_path)["QLinearConv"] == integers, floats
+        shields = [n for n in made.graph.node if n.op_type == "LeakyRelu"]
+        assert [n.name for n in shields] == [f"{name}/float" for name in floats if "*" not in name]
+
+
+def test_a_node_in_float_between_int8_ones_computes_what_it_did(tmp_path):
+    proto, feeds = tiny(tmp_path), samples().read(0, 1)
+    made, bare = (int8(proto, Scheme(floats=("second",))) for _ in range(2))
+    (place,) = [i for i, n in enumerate(bare.graph.node) if n.op_type == "LeakyRelu"]
+    bare.graph.node[place].op_type = "Identity"
+    del bare.graph.node[place].attribute[:]
+    assert np.array_equal(plainly(made, feeds), plainly(bare, feeds))
+    assert relative(plainly(bare, feeds), outputs(made, feeds)) < 0.01  # a step here and there
+
+
+def plainly(proto, feeds):
+    """The first output without any optimization of the runtime."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    provider = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=provider)
+    return session.run(None, feeds)[0]
+
+
+def kernels(folder):
+    """What the runtime makes of a model: its nodes by type."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    provider = ["CPUExecutionProvider"]
+    onnxruntime.InferenceSession(folder / "int8.onnx", options, providers=provider)
+    return Counter(n.op_type for n in onnx.load(folder / "optimized.onnx").graph.node)
 
 
 @pytest.mark.parametrize("floats", [(), ("second/cp/window",), ("second/cp/*",), ("*",)])
