@@ -223,6 +223,23 @@ def test_a_node_in_float_between_int8_ones_computes_what_it_did(tmp_path):
     assert relative(plainly(bare, feeds), outputs(made, feeds)) < 0.01  # a step here and there
 
 
+@pytest.mark.parametrize("between", ["", "[r] {} = Relu (b)", "[r] {} = Clip (b, low, high)"])
+def test_the_runtime_keeps_in_float_what_relu_or_clip_follow(tmp_path, between):
+    nodes = f"""
+        [first] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+        [second] {"b" if between else "c"} = Conv (a, w2)
+        {between.format("c")}
+        [third] y = Conv <pads = [1, 1, 1, 1]> (c, w3)
+    """
+    ends = {"low": np.array(0.0), "high": np.array(6.0)} if "Clip" in between else {}
+    weights = {"w1": weight(6, 4, 3, 3), "w2": weight(5, 6, 1, 1), "w3": weight(4, 5, 3, 3)}
+    made = int8(tiny(tmp_path, nodes, {**weights, **ends}), Scheme(floats=("second",)))
+    (tmp_path / "int8.onnx").write_bytes(made.SerializeToString())
+    assert "second/float" in {n.name for n in made.graph.node}
+    ran = kernels(tmp_path)
+    assert (ran["QLinearConv"], ran["Conv"] + ran["FusedConv"]) == (2, 1)
+
+
 def plainly(proto, feeds):
     """The first output without any optimization of the runtime."""
     options = onnxruntime.SessionOptions()
