@@ -10,6 +10,7 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from typer.testing import CliRunner
 
+from onnxcp import pipeline
 from onnxcp.cli import app
 from onnxcp.plan import from_json
 from onnxcp.report.json import schema
@@ -220,3 +221,28 @@ def test_a_table_knows_its_precision(tmp_path):
     assert ", in int8" in ended.stdout
     other = optimize(tmp_path / "out.onnx", *FEW, "--latency", table)
     assert (other.exit_code, "times are of int8" in other.stderr) == (2, True), other.output
+
+
+def test_a_search_leaves_in_float_what_is_measured_faster_so(tmp_path, monkeypatch):
+    table, path = tmp_path / "latency.json", tmp_path / "out.onnx"
+    ended = onnxcp("profile", MODEL, "-o", table, "--form", "cp3", *INT8, "--threads", 1)
+    assert ended.exit_code == 0, ended.output
+    document = json.loads(table.read_text())
+    for row in document["rows"].values():
+        row["tried"] = [windows_at_once(m) for m in row["tried"] if "floats" not in m["choice"]]
+    table.write_text(json.dumps(document))
+    monkeypatch.setattr(pipeline, "fastest", lambda job, found, wanted: found[0])
+    monkeypatch.setattr(pipeline, "foreign", lambda job: ["so float is not searched"])
+    more = ("--max-drop", 0.3, "--form", "cp3", "--latency", table, "--include", "last/*")
+    ended = optimize(path, *FEW, *INT8, *more)
+    assert ended.exit_code == 0, ended.output
+    plan, _ = from_json(path.with_suffix(".plan.json"))
+    assert {choice.floats for choice in plan.choices.values()} == {"windows"}
+    assert in_float(path) == {f"{name}/cp/window" for name in plan.choices}
+
+
+def windows_at_once(row):
+    """A row of a table as it would be where windows in float took half the time."""
+    against = {name: 2 * ratio for name, ratio in row["against"].items()}
+    choice = {**row["choice"], "floats": "windows"}
+    return {"choice": choice, "seconds": row["seconds"] / 2, "against": against}
