@@ -28,7 +28,6 @@ from onnxcp.providers import Target
 from onnxcp.quantize import enough
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.runtime import available
-from onnxcp.scheme import fastest
 from onnxcp.sessions import Runner, open_runner
 from onnxcp.settings import Settings
 from onnxcp.sites import Site, Skip
@@ -230,22 +229,20 @@ class Job:
         }
 
     def deployed(self, path: Path) -> Path:
-        """A model, in float, as the run deploys it: quantized beside it for int8, once, but
-        for what its metadata says is left in float."""
+        """A model, in float, as the run deploys it: quantized beside it for int8, once."""
         if self.settings.precision == FLOAT32:
             return path
         parent = self.folder / "alone" if path == self.model.path else path.parent
         made = parent / self.settings.precision / self.settings.output.name
         if not made.exists():
             made.parent.mkdir(parents=True)
-            calibrating, model = self.inputs.calibration, files.load(path)
+            calibrating = self.inputs.calibration
             narrow = converted(
-                replace(model, path=self.model.path),
+                replace(files.load(path), path=self.model.path),
                 self.settings.precision,
                 None if calibrating is None else calibrating.spaced(RANGED),
                 self.inputs.calibrating,
                 self.settings.target,
-                scheme=fastest(provenance.left_in_float(model.proto)),
                 raise_opset=self.settings.raise_opset,
                 progress=self.progress,
             )

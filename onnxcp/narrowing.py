@@ -13,6 +13,7 @@ from onnxcp.errors import DataError
 from onnxcp.half import halved
 from onnxcp.precision import FLOAT16, INT8, refuse_unfit, refuse_without_kernels
 from onnxcp.progress import Progress, silent
+from onnxcp.provenance import left_in_float
 from onnxcp.providers import Target
 from onnxcp.quantize import quantize, quantized_for_time
 from onnxcp.samples import Batching, Samples
@@ -35,7 +36,8 @@ def converted(
     progress: Progress = silent,
 ) -> onnx.ModelProto:
     """The model in a precision, for a target; itself for "float32". int8 takes its ranges from
-    `samples`, and without a `scheme` the types that are fastest on this machine.
+    `samples`, and without a `scheme` the types that are fastest on this machine, and leaves in
+    float what the model's metadata say.
 
     Raises:
         UsageError: the target's provider gains nothing from the precision.
@@ -54,7 +56,7 @@ def converted(
         model.proto,
         _telling(samples, batching),
         batching,
-        scheme or fastest(),
+        scheme or fastest(left_in_float(model.proto)),
         where=where,
         raise_opset=raise_opset,
         progress=progress,
