@@ -22,6 +22,7 @@ from onnxcp.forms.form import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import flat, relative_error
 from onnxcp.ladder import knots, knots_up_to, read_off
+from onnxcp.mixing import possible
 from onnxcp.plan import Choice, Plan, round_up
 from onnxcp.seeds import digits
 from onnxcp.sites import Site
@@ -43,7 +44,8 @@ class Refit:
 
 
 class Fits:
-    """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them.
+    """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them, and
+    what of a chain int8 leaves in float does not matter.
 
     The norm is plain for kernels whose inputs nothing is known of. With `workers` fits run in
     other processes, and `get` may be called from several threads to keep them busy; with a
@@ -93,7 +95,7 @@ class Fits:
         Raises:
             OnnxcpError: a process that fits was killed from outside.
         """
-        starts = self.get(name, choice).factors
+        starts, choice = self.get(name, choice).factors, choice.plain
         task = Task(choice, (), FULL, starts, self._store, self._device)
         with while_alive(name):
             done = self._submit(task, wanted.aim).result()
@@ -106,14 +108,14 @@ class Fits:
         Raises:
             OnnxcpError: a process that fits was killed from outside.
         """
-        if effort == FULL and (name, choice) in self._refits:
-            return self._refits[name, choice][1]
+        if effort == FULL and (name, choice.plain) in self._refits:
+            return self._refits[name, choice.plain][1]
         with while_alive(name):
             return self._future(name, choice, effort).result()
 
     def _future(self, name: str, choice: Choice, effort: Effort) -> Future[Fitted]:
         check(self._sites, name, choice)
-        site = self._sites[name]
+        site, choice = self._sites[name], choice.plain
         key = (site.tensor, choice, effort)
         starts = self._below(site, choice) if effort == DRAFT and key not in self._known else ()
         with self._lock:
@@ -205,8 +207,8 @@ class Fits:
         if mean is None:
             return None
         wanted = _mean_output(site.kernel, mean)
-        if effort == FULL and (site.name, choice) in self._refits:
-            aimed = self._refits[site.name, choice][0]
+        if effort == FULL and (site.name, choice.plain) in self._refits:
+            aimed = self._refits[site.name, choice.plain][0]
             wanted, mean = aimed.outputs, aimed.means
         shift = wanted - _mean_output(self._kernel(site, choice, effort), mean)
         return np.asarray(shift + (0 if site.bias is None else site.bias))
@@ -215,7 +217,7 @@ class Fits:
         """Relative error, in the norm of the fit, of the factors as stored, rounded to the
         model's dtype."""
         site, fitted = self._sites[name], self.get(name, choice)
-        if (name, choice) in self._refits:
+        if (name, choice.plain) in self._refits:
             return fitted.error
         dense = parts(self._kernel(site, choice, FULL), site.group)
         errors = [
@@ -284,6 +286,18 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
             f"{name}: rank {choice.rank} is not in 1..{most}, all that a {size} kernel can use; "
             f"try --rank '{name}={min(most, outputs)}'"
         )
+    if choice.floats and choice.floats not in (kinds := _may_stay_in_float(site, choice.form)):
+        raise PlanError(
+            f"{name}: a {choice.form} chain has no {choice.floats!r} to leave in float; the plan "
+            f"may say {' or '.join(kinds)}"
+        )
+
+
+def _may_stay_in_float(site: Site, form: str) -> tuple[str, ...]:
+    """What int8 can leave in float of a site's chain in some form."""
+    rng, rank = np.random.default_rng(0), site.group
+    chain = grouped.drawn(FORMS[form], site.shape, site.group, rank, site.geometry, rng)
+    return possible([stage.role for stage in chain])
 
 
 def largest_rank(site: Site, form: str) -> int:

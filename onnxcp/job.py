@@ -88,7 +88,8 @@ class Job:
         sites = {s.name: s for s in self.sites}
         if self.settings.plan is not None:
             plan, _ = from_json(self.settings.plan)
-            asked = {name: [choice] for name, choice in plan.choices.items()}
+            is_int8 = self.settings.precision == INT8
+            asked = {n: [c if is_int8 else c.plain] for n, c in plan.choices.items()}
         elif self.settings.ranks and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
             most = {s.name: max(self._largest(s).values(), default=0) for s in self.chosen}

@@ -4,11 +4,14 @@ The node, mostly a Conv, and each candidate chain run in turns on the provider, 
 follows it closely enough to fuse (`context`). The time of a chain does not depend on its
 weights, so no fit is needed. A small model's first and last layout conversions fall on both
 sides alike: what a candidate saves is the difference of the two times.
+
+In int8 a chain may keep its windows, or all of it, in float. That is rarely faster, so it is
+probed at one rank of a form, and timed at all of them only where it is.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +21,7 @@ from onnxcp.conv import Chain, Sizes, Stage, cost
 from onnxcp.errors import UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
+from onnxcp.mixing import globs, possible
 from onnxcp.narrowing import for_time
 from onnxcp.plan import Choice
 from onnxcp.precision import FLOAT32
@@ -32,6 +36,8 @@ LEAST = 0.3  # seconds at least: a burst of other work must not fall on one cont
 FIRST, MOST = 10, 5120  # turns, doubled until the intervals are tight
 TIGHT = 0.02  # half of a ratio's 95 % interval, over the ratio
 FLAT = 0.01  # times that differ by less are one step
+PROBE, PROBE_LEAST = 0.5, 0.1  # seconds for what stays in float, in one form and context
+CLEARLY = 1.02  # times as fast, and surely faster at all, makes it worth timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +110,12 @@ def measure(
     *,
     precision: str = FLOAT32,
     seed: int = 0,
+    is_mixed: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
     """Times of each site's `choices`, by site name; equal measurements are taken once. In int8
-    the node itself is measured in int8, too."""
+    the node itself is measured in int8, too; `is_mixed` adds the same choices with windows or
+    all in float, where that is clearly faster."""
     known: dict[object, Latency] = {}
     times: dict[str, Latency] = {}
     asked = [context for context in contexts if context.site.name in choices]
@@ -116,40 +124,87 @@ def measure(
         wanted = tuple(choices[context.site.name])
         key = (context.key, wanted)
         if key not in known:
-            known[key] = _measure(context, wanted, target, clock, precision, seed)
+            bench = _Bench(context, target, clock, precision, seed)
+            known[key] = _mixed(bench, wanted) if is_mixed else _plain(bench, wanted)
         times[context.site.name] = known[key]
     return times
 
 
-def _measure(
-    context: Context,
-    choices: Sequence[Choice],
-    target: Target,
-    clock: Callable[[], float],
-    precision: str,
-    seed: int,
-) -> Latency:
-    rng = np.random.default_rng(seed)
-    chains = [None, *(chain_of(context.site, choice, rng) for choice in choices)]
-    feeds, models = context.feeds(rng), [context.model(chain) for chain in chains]
-    where = context.site.name
-    runners = [open_runner(for_time(m, precision, feeds, where), target) for m in models]
-    dense, *timings = _until_tight([runner.bound(feeds) for runner in runners], clock)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bench:
+    """One context, and how chains are timed in it."""
+
+    context: Context
+    target: Target
+    clock: Callable[[], float]
+    precision: str
+    seed: int
+
+    def ready(self, choices: Sequence[Choice | None]) -> list[Callable[[], object]]:
+        """The node for None and chains for choices, ready to run."""
+        rng, site = np.random.default_rng(self.seed), self.context.site
+        chains = [None if c is None else chain_of(site, c, rng) for c in choices]
+        feeds, runs = self.context.feeds(rng), list[Callable[[], object]]()
+        for choice, chain in zip(choices, chains, strict=True):
+            floats = [] if choice is None else globs(site.name, choice.floats, _roles(chain))
+            model = self.context.model(chain)
+            made = for_time(model, self.precision, feeds, site.name, floats, is_part=True)
+            runs.append(open_runner(made, self.target).bound(feeds))
+        return runs
+
+
+def _roles(chain: Chain | None) -> list[str]:
+    return [stage.role for stage in chain or ()]
+
+
+def _plain(bench: _Bench, choices: Sequence[Choice]) -> Latency:
+    """The choices as they are."""
+    dense, *timings = _until(_are_tight, bench.ready([None, *choices]), bench.clock)
     tried = [
         Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)
     ]
     return Latency(dense.median, tuple(tried))
 
 
-def _until_tight(
-    subjects: Sequence[Callable[[], object]], clock: Callable[[], float]
+def _mixed(bench: _Bench, choices: Sequence[Choice]) -> Latency:
+    """The choices, and the same with windows or all in float where a probe at one rank of the
+    form is clearly faster."""
+    found, more = _plain(bench, choices), list[Choice]()
+    for form in dict.fromkeys(choice.form for choice in choices):
+        mine = [choice for choice in choices if choice.form == form]
+        more += [replace(c, floats=floats) for floats in _faster(bench, mine) for c in mine]
+    if not more:
+        return found
+    others = [  # on the scale of the first: the machine may have slowed down since
+        replace(m, seconds=found.dense / m.against.ratio) for m in _plain(bench, more).tried
+    ]
+    return Latency(found.dense, (*found.tried, *others))
+
+
+def _faster(bench: _Bench, choices: Sequence[Choice]) -> list[str]:
+    """What is clearly faster in float, at the rank of a form nearest the site's channels."""
+    site = bench.context.site
+    probed = min(choices, key=lambda c: abs(c.rank - site.shape[0]))
+    kinds = possible(_roles(chain_of(site, probed, np.random.default_rng(bench.seed))))
+    runs = bench.ready([probed, *(replace(probed, floats=kind) for kind in kinds)])
+    int8, *timings = _until(_are_told, runs, bench.clock, PROBE_LEAST, PROBE)
+    ratios = [speedup(int8, timing) for timing in timings]
+    return [k for k, r in zip(kinds, ratios, strict=True) if r.low > 1 and r.ratio > CLEARLY]
+
+
+def _until(
+    is_enough: Callable[[Sequence[Timing]], bool],
+    subjects: Sequence[Callable[[], object]],
+    clock: Callable[[], float],
+    least: float = LEAST,
+    most: float = SECONDS,
 ) -> tuple[Timing, ...]:
-    """Turns until the ratio of the first to each of the others is known to `TIGHT`."""
+    """Turns until they are enough, for a time between two bounds."""
     begun = clock()
-    least, end = begun + LEAST, begun + SECONDS
-    taken = take_turns(subjects, clock, turns=FIRST, seconds=SECONDS)
+    end = begun + most
+    taken = take_turns(subjects, clock, turns=FIRST, seconds=most)
     while len(taken[0].seconds) < MOST and clock() < end:
-        if clock() > least and _are_tight(taken):
+        if clock() > begun + least and is_enough(taken):
             break
         turns = len(taken[0].seconds)
         more = take_turns(subjects, clock, turns=turns, warmup=0, seconds=end - clock())
@@ -158,9 +213,15 @@ def _until_tight(
 
 
 def _are_tight(taken: Sequence[Timing]) -> bool:
-    """Whether all ratios to the first are; a time alone never is."""
+    """Whether all ratios to the first are known to `TIGHT`; a time alone never is."""
     ratios = [speedup(taken[0], timing) for timing in taken[1:]]
     return bool(ratios) and all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
+
+
+def _are_told(taken: Sequence[Timing]) -> bool:
+    """Whether each is `CLEARLY` faster than the first or surely not, or all are known well."""
+    ratios = [speedup(taken[0], timing) for timing in taken[1:]]
+    return all(not r.low <= CLEARLY <= r.high for r in ratios) or _are_tight(taken)
 
 
 def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:
@@ -185,12 +246,27 @@ def _spread(chain: Chain) -> float:
 
 def steps(latency: Latency) -> list[Measured]:
     """The candidates worth choosing from: measured faster than the Conv, times that do not
-    fall with rank in a form, and of a flat step of times the largest rank alone."""
+    fall with rank in a form, and of a flat step of times the largest rank alone.
+
+    What stays in float has steps of its own; of one form, nothing is kept that is no faster
+    than something else of at least its rank.
+    """
     kept: list[Measured] = []
     for form in dict.fromkeys(m.choice.form for m in latency.tried):
         mine = sorted((m for m in latency.tried if m.choice.form == form), key=_rank)
-        kept += [m for m in _steps(mine) if m.is_faster]
+        kinds = dict.fromkeys(m.choice.floats for m in mine)
+        faster = [m for k in kinds for m in _steps([m for m in mine if m.choice.floats == k])]
+        kept += _undominated([m for m in faster if m.is_faster])
     return kept
+
+
+def _undominated(found: Sequence[Measured]) -> list[Measured]:
+    """Those of rising rank than which none of at least their rank is as fast."""
+    kept: list[Measured] = []
+    for measured in sorted(found, key=lambda m: (-m.choice.rank, m.seconds)):
+        if not kept or measured.seconds < kept[-1].seconds:
+            kept.append(measured)
+    return kept[::-1]
 
 
 def _rank(measured: Measured) -> int:

@@ -137,7 +137,8 @@ def _candidates(site: Site, row: Latency, scale: float, block: int, odd: int) ->
     """A site's faster candidates whose rank, in steps, has an odd part of at most `odd`."""
     step = math.lcm(block, site.group)
     found = [m for m in steps(row) if _odd_part(m.choice.rank // step) <= odd]
-    general = {(m.choice.form, m.choice.rank): m.seconds for m in row.tried}
+    slow_first = sorted(row.tried, key=lambda m: -m.seconds)  # whatever is left in float
+    general = {(m.choice.form, m.choice.rank): m.seconds for m in slow_first}
     kept = [m for m in found if not _is_pointless(m, general)]
     return [
         Candidate(site.name, m.choice, scale * m.seconds, _parameters(site, m.choice)) for m in kept

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnxcp.errors import DataError
 from onnxcp.half import halved
 from onnxcp.precision import FLOAT16, INT8, refuse_unfit, refuse_without_kernels
 from onnxcp.progress import Progress, silent
+from onnxcp.provenance import left_in_float
 from onnxcp.providers import Target
 from onnxcp.quantize import Prepared, prepare, quantized_for_time
 from onnxcp.samples import Batching, Samples
@@ -28,6 +29,8 @@ CODE = (
     "correction",
     "ranges",
     "scheme",
+    "mixing",
+    "shield",
     "half",
     "narrowing",
 )
@@ -46,7 +49,8 @@ def converted(
     progress: Progress = silent,
 ) -> onnx.ModelProto:
     """The model in a precision, for a target; itself for "float32". int8 takes its ranges from
-    `samples`, and without a `scheme` the types that are fastest on this machine.
+    `samples`, and without a `scheme` the types that are fastest on this machine, and leaves in
+    float what the model's metadata say.
 
     Raises:
         UsageError: the target's provider gains nothing from the precision.
@@ -84,18 +88,27 @@ def prepared(
         model.proto,
         _telling(samples, batching),
         batching,
-        scheme or fastest(),
+        scheme or fastest(left_in_float(model.proto)),
         where=where,
         raise_opset=raise_opset,
         progress=progress,
     )
 
 
-def for_time(model: bytes, precision: str, feeds: Feeds, where: str) -> bytes:
+def for_time(
+    model: bytes,
+    precision: str,
+    feeds: Feeds,
+    where: str,
+    floats: Sequence[str] = (),
+    *,
+    is_part: bool = False,
+) -> bytes:
     """A serialized float model in a precision, for its time alone: ranges are of one feed, and
-    the opset may be any."""
+    the opset may be any. In int8 `floats` are globs of nodes left in float; a part of a larger
+    model reads and writes int8 as it will there."""
     if precision == INT8:
-        return quantized_for_time(model, feeds, where)
+        return quantized_for_time(model, feeds, where, floats, is_part=is_part)
     if precision == FLOAT16:
         made = halved(onnx.ModelProto.FromString(model), where=where)
         return bytes(made.SerializeToString())

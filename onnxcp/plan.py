@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,22 @@ PLAN_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A form at a rank, for one site."""
+    """A form at a rank, for one site. `floats` is what of the chain an int8 model leaves in
+    float, "windows" or "chain" (see `mixing`), on which its fit does not depend."""
 
     form: str
     rank: int
+    floats: str = field(default="", repr=False)  # fits and journals are kept under the rest
+
+    @property
+    def plain(self) -> "Choice":
+        """The same with nothing left in float: what the fit is known by."""
+        return replace(self, floats="")
+
+    def row(self) -> dict[str, Any]:
+        """As a plan's file and a report have it."""
+        row: dict[str, Any] = {"form": self.form, "rank": self.rank}
+        return {**row, "floats": self.floats} if self.floats else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,8 @@ class Plan:
     choices: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[tuple[str, str, int], ...]:
-        return tuple(sorted((s, c.form, c.rank) for s, c in self.choices.items()))
+    def key(self) -> tuple[tuple[str | int, ...], ...]:
+        return tuple((s, *c.row().values()) for s, c in sorted(self.choices.items()))
 
     @property
     def sha256(self) -> str:
@@ -136,7 +148,7 @@ class Recipe:
 
 def to_json(plan: Plan, source: str, recipe: Recipe) -> str:
     """The file `--plan` reads. `source` is the model's sha256."""
-    sites = {n: {"form": c.form, "rank": c.rank} for n, c in sorted(plan.choices.items())}
+    sites = {n: c.row() for n, c in sorted(plan.choices.items())}
     document = {
         "plan_version": PLAN_VERSION,
         "source_sha256": source,
@@ -155,7 +167,10 @@ def from_json(path: Path) -> tuple[Plan, Recipe]:
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version, sites, fits = document["plan_version"], document["sites"], document.get("fits", {})
-        choices = {name: Choice(str(row["form"]), row["rank"]) for name, row in sites.items()}
+        choices = {
+            name: Choice(str(row["form"]), row["rank"], str(row.get("floats", "")))
+            for name, row in sites.items()
+        }
         recipe = Recipe(**fits)
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; give a plan that a run wrote") from error

@@ -19,9 +19,10 @@ from onnxcp.environment import environment
 from onnxcp.errors import ModelError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
-from onnxcp.narrowing import for_time
+from onnxcp.mixing import globs
+from onnxcp.narrowing import for_time, version
 from onnxcp.plan import Choice
-from onnxcp.precision import FLOAT32, refuse_without_kernels
+from onnxcp.precision import FLOAT32, INT8, refuse_without_kernels
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite
@@ -74,7 +75,7 @@ def identity(
         [target.name, sorted(target.settings.items()), target.threads, target.block],
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
         sorted({(c.key, str(all_choices(c.site, forms, target.block))) for c in found}),
-        [*forms, precision],
+        [*forms, precision, "" if precision == FLOAT32 else version()],
         __version__,
     ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -93,9 +94,15 @@ def tabulate(
 ) -> Table:
     """Measure the candidates of some sites, and check their sum against whole models."""
     choices = {s.name: all_choices(s, forms, target.block) for s in sites}
-    clock = time.perf_counter
     times = measure(
-        choices, found, target, clock, precision=precision, seed=seed, progress=progress
+        choices,
+        found,
+        target,
+        time.perf_counter,
+        precision=precision,
+        seed=seed,
+        is_mixed=precision == INT8,
+        progress=progress,
     )
     progress("time whole models", 0, 1)
     total, checks = _checked(model, sites, times, inputs, target, precision, seed)
@@ -128,14 +135,14 @@ def _checked(
     menu = {site.name: (rows[site.name].dense, steps(rows[site.name])) for site in sites}
     plans = [{n: _saving(*row, share) for n, row in menu.items() if row[1]} for share in (0.5, 1.0)]
     with tempfile.TemporaryDirectory() as folder:
-        paths = [model.path]
+        wholes: list[tuple[Path, list[str]]] = [(model.path, [])]
         for number, plan in enumerate(plans):
             path = Path(folder) / f"{number}.onnx"
-            _write(model, sites, {n: m.choice for n, m in plan.items()}, path, seed)
-            paths.append(path)
-        tried = paths[: 1 if not plans[0] else None]
+            floats = _write(model, sites, {n: m.choice for n, m in plan.items()}, path, seed)
+            wholes.append((path, floats))
+        tried = wholes[: 1 if not plans[0] else None]
         try:
-            runs = [_bound(path, inputs, target, precision) for path in tried]
+            runs = [_bound(path, inputs, target, precision, floats) for path, floats in tried]
             total, *times = _in_turns(runs)
         except ModelError:  # random weights may give what the model's other nodes refuse
             return _in_turns([_bound(model.path, inputs, target, precision)])[0], ()
@@ -144,12 +151,14 @@ def _checked(
     return total, tuple(Check(total - less, measured) for less, measured in pairs)
 
 
-def _bound(path: Path, inputs: Inputs, target: Target, precision: str) -> Callable[[], object]:
-    """A whole model, ready to be timed in a precision."""
+def _bound(
+    path: Path, inputs: Inputs, target: Target, precision: str, floats: Sequence[str] = ()
+) -> Callable[[], object]:
+    """A whole model, ready to be timed in a precision, some nodes of it in float."""
     source: Path | bytes = path
     if precision != FLOAT32:
         serialized = files.load(path).proto.SerializeToString()
-        source = for_time(serialized, precision, inputs.timed, str(path))
+        source = for_time(serialized, precision, inputs.timed, str(path), floats)
     return open_runner(source, target).bound(inputs.timed)
 
 
@@ -165,11 +174,14 @@ def _write(
     choices: Mapping[str, Choice],
     path: Path,
     seed: int,
-) -> None:
+) -> list[str]:
+    """Write the model with random chains; globs of what int8 leaves in float."""
     rng = np.random.default_rng(seed)
     chains = {s.name: chain_of(s, choices[s.name], rng) for s in sites if s.name in choices}
     made = rewrite(model.proto, chains, sites, metadata={}, external=model.external)
     files.save(made.proto, path, made.external)
+    roles = {name: [stage.role for stage in chain] for name, chain in chains.items()}
+    return [g for name in chains for g in globs(name, choices[name].floats, roles[name])]
 
 
 def _in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxcp.conv import Chain, Stage
+from onnxcp.mixing import globs
 from onnxcp.plan import Choice
 from onnxcp.sites import replaced_before
 
@@ -23,11 +24,13 @@ TRAINED = "onnxcp.trained"  # hashes of tensors of the original that training ch
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A chain as it was written: `stages` are roles with the hash of what they store."""
+    """A chain as it was written: `stages` are roles with the hash of what they store, `floats`
+    what of it stays in float once the model becomes int8."""
 
     form: str
     rank: int
     stages: tuple[tuple[str, str], ...]
+    floats: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Provenance:
 
 def record(choice: Choice, chain: Chain, dtype: np.dtype) -> Record:
     """What is noted of a chain whose weights are stored in `dtype`."""
-    return Record(choice.form, choice.rank, tuple((s.role, digest(s, dtype)) for s in chain))
+    stages = tuple((s.role, digest(s, dtype)) for s in chain)
+    return Record(choice.form, choice.rank, stages, choice.floats)
 
 
 def digest(stage: Stage, dtype: np.dtype) -> str:
@@ -108,7 +112,15 @@ def _renewed(sha256: str, old: Stage, new: Stage) -> str:
 
 def text(chains: Mapping[str, Record]) -> str:
     """Records as the entry `CHAINS` holds them."""
-    return json.dumps({name: asdict(row) for name, row in chains.items()}, sort_keys=True)
+    rows = {name: asdict(row) for name, row in chains.items()}
+    told = {n: {k: v for k, v in row.items() if k != "floats" or v} for n, row in rows.items()}
+    return json.dumps(told, sort_keys=True)
+
+
+def left_in_float(proto: onnx.ModelProto) -> list[str]:
+    """Globs of the nodes that stay in float once the model becomes int8."""
+    rows = (read(proto).chains or {}).items()
+    return [glob for site, row in rows for glob in globs(site, row.floats, dict(row.stages))]
 
 
 def _chains(text: str) -> dict[str, Record] | None:
@@ -118,6 +130,7 @@ def _chains(text: str) -> dict[str, Record] | None:
                 str(row["form"]),
                 int(row["rank"]),
                 tuple((str(role), str(sha256)) for role, sha256 in row["stages"]),
+                str(row.get("floats", "")),
             )
             for name, row in json.loads(text).items()
         }

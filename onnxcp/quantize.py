@@ -31,6 +31,7 @@ from onnxcp.rewrite import with_outputs
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import Scheme, fastest
 from onnxcp.sessions import open_runner
+from onnxcp.shield import shield
 from onnxcp.sites import node_names
 from onnxcp.tensors import Feeds
 
@@ -42,7 +43,8 @@ class Prepared:
     """A float model that is ready to become int8: folded, every node under a name of its own,
     with the ranges of the activations of the `nodes` that are to compute in int8, and the mean
     `patches` that correct the means of products. Weights may still change. `uncorrected` tells
-    of the products whose means are left as they come, by node, why."""
+    of the products whose means are left as they come, by node, why. `borders` are activations
+    to be rounded to 8 bits whatever reads them."""
 
     folded: onnx.ModelProto
     ranges: Mapping[str, Range]
@@ -52,19 +54,23 @@ class Prepared:
     where: str
     patches: Mapping[str, Patch] = field(default_factory=dict)
     uncorrected: Mapping[str, str] = field(default_factory=dict)
+    borders: tuple[str, ...] = ()
 
     def quantized(self) -> onnx.ModelProto:
         """The int8 model. Raises ModelError where ONNX Runtime's quantizer fails."""
-        ready = self.corrected()
-        made = by_runtime(ready.folded, self.ranges, self.nodes, self.scheme, self.where)
+        made = self.corrected()._by_runtime()
+        shield(made)
         return _finished(made, self.original)
+
+    def _by_runtime(self) -> onnx.ModelProto:
+        given = (self.folded, self.ranges, self.nodes, self.scheme, self.where)
+        return by_runtime(*given, borders=self.borders)
 
     def corrected(self) -> "Prepared":
         """The same with what `patches` correct in its biases. Raises as `quantized` does."""
         if not self.patches:
             return self
-        made = by_runtime(self.folded, self.ranges, self.nodes, self.scheme, self.where)
-        ready = onnx.ModelProto()
+        made, ready = self._by_runtime(), onnx.ModelProto()
         ready.CopyFrom(self.folded)
         correction.correct(ready.graph, _rounded(made), self.patches)
         return replace(self, folded=ready, patches={})
@@ -173,23 +179,35 @@ def _watched(
     return run
 
 
+def quantized_for_time(
+    model: bytes,
+    feeds: Feeds,
+    where: str,
+    floats: Sequence[str] = (),
+    *,
+    is_part: bool = False,
+) -> bytes:
+    """A serialized int8 model that takes as long as that of real samples, whatever opset it
+    had: its ranges are of one feed. A part of a larger model stands between int8 borders as it
+    will there, even where `floats`, globs of nodes left in float, name all of it."""
+    proto = onnx.ModelProto.FromString(model)
+    ready, scheme = folded(proto, where), fastest()
+    left = _left_in_float(proto, ready, floats, where)
+    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
+    borders = [v.name for v in (*ready.graph.input, *ready.graph.output)] if is_part else []
+    wanted = list(dict.fromkeys((*_touched(ready, todo), *borders)))
+    run = _watched(ready, wanted, Batching(1, fixed=False), threads=1)
+    found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
+    rounded = tuple(name for name in borders if name in found)
+    made = Prepared(ready, found, names, scheme, proto, where, borders=rounded).quantized()
+    return bytes(made.SerializeToString())
+
+
 def _touched(ready: onnx.ModelProto, todo: Sequence[onnx.NodeProto]) -> list[str]:
     """Activations that the nodes read and write."""
     stored = {t.name for t in ready.graph.initializer}
     names = dict.fromkeys(n for node in todo for n in (*node.input, *node.output))
     return [name for name in names if name and name not in stored]
-
-
-def quantized_for_time(model: bytes, feeds: Feeds, where: str) -> bytes:
-    """A serialized int8 model that takes as long as that of real samples, whatever opset it
-    had: its ranges are of one feed."""
-    proto = onnx.ModelProto.FromString(model)
-    ready, scheme = folded(proto, where), fastest()
-    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split()]
-    run = _watched(ready, _touched(ready, todo), Batching(1, fixed=False), threads=1)
-    found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
-    made = Prepared(ready, found, names, scheme, proto, where).quantized()
-    return bytes(made.SerializeToString())
 
 
 def enough(samples: Samples | None) -> Samples:

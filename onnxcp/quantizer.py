@@ -32,8 +32,11 @@ def by_runtime(
     nodes: Sequence[str],
     scheme: Scheme,
     where: str,
+    *,
+    borders: Sequence[str] = (),
 ) -> onnx.ModelProto:
-    """What the quantizer makes of the named nodes of a model, which is not changed.
+    """What the quantizer makes of the named nodes of a model, which is not changed; `borders`
+    are activations to be rounded whatever reads them.
 
     Raises:
         ModelError: it fails.
@@ -59,11 +62,13 @@ def by_runtime(
             types[scheme.activations],
             data,
             list(nodes),
-            [],
+            [n.name for n in copy.graph.node if n.name not in nodes],  # no nodes would be all
             OPERATORS.split(),
             {},
         )
         try:
+            for name in borders:
+                quantizer.quantize_activation_tensor(name)
             quantizer.quantize_model()
         except Exception as error:  # whatever it stumbles over
             raise ModelError(

@@ -18,8 +18,9 @@ from onnxcp.context import Context
 from onnxcp.environment import environment
 from onnxcp.errors import TableError
 from onnxcp.latency import Latency, Measured
+from onnxcp.mixing import KINDS
 from onnxcp.plan import Choice
-from onnxcp.precision import FLOAT32, PRECISIONS
+from onnxcp.precision import FLOAT32, INT8, PRECISIONS
 from onnxcp.providers import Target
 
 TABLE_VERSION = 1
@@ -122,7 +123,13 @@ def to_text(table: Table) -> str:
 
 def to_document(table: Table) -> dict[str, Any]:
     """A table as plain values."""
-    return {"latency_version": TABLE_VERSION, **asdict(table)}
+    rows = {key: _row(latency) for key, latency in table.rows.items()}
+    return {"latency_version": TABLE_VERSION, **asdict(table), "rows": rows}
+
+
+def _row(latency: Latency) -> dict[str, Any]:
+    tried = [{**asdict(m), "choice": m.choice.row()} for m in latency.tried]
+    return {**asdict(latency), "tried": tried}
 
 
 def from_file(path: Path) -> Table:
@@ -170,6 +177,9 @@ def from_document(document: Mapping[str, Any]) -> Table:
         raise ValueError("a provider has a name")
     if table.precision not in PRECISIONS:
         raise ValueError("a precision is known")
+    known = ("", *(KINDS if table.precision == INT8 else ()))
+    if not all(m.choice.floats in known for row in rows.values() for m in row.tried):
+        raise ValueError("what is left in float is known, and in int8 alone")
     return table
 
 

@@ -200,3 +200,108 @@ def test_a_random_chain_gives_about_as_much_as_its_site():
             for made in (None, chain)
         ]
         assert 0.5 < sizes[1] / sizes[0] < 2, form
+
+
+class Machine:
+    """A machine whose clock is told how long everything takes, by what of it is in float."""
+
+    def __init__(self, **seconds):
+        self.seconds, self.now, self.timed = seconds, 0.0, []
+
+    def __call__(self):
+        return self.now
+
+    def for_time(self, model, precision, feeds, where, floats=(), *, is_part=False):
+        assert (precision, is_part) == ("int8", True)
+        nodes = [n for n in onnx.load_from_string(model).graph.node if "/cp/" in n.name]
+        kind = "windows" if floats else "int8"
+        kind = "chain" if any(glob.endswith("*") for glob in floats) else kind
+        return (kind, nodes[0].name.partition("/cp/")[0]) if nodes else ("dense", "")
+
+    def open_runner(self, made, target):
+        self.timed.append(made[0])
+        self.kind = made[0]
+        return self
+
+    def bound(self, feeds):
+        seconds = self.seconds[self.kind]
+
+        def run():
+            self.now += seconds
+
+        return run
+
+
+def mixed(monkeypatch, choices, is_mixed=True, **seconds):
+    """What is measured on such a machine, and what was run on it."""
+    machine = Machine(dense=1.0, int8=0.5, **seconds)
+    monkeypatch.setattr(latency, "for_time", machine.for_time)
+    monkeypatch.setattr(latency, "open_runner", machine.open_runner)
+    table = measure(
+        {"a": choices}, [context(site())], CPU, machine, precision="int8", is_mixed=is_mixed
+    )
+    return table["a"], machine.timed
+
+
+CP3 = [Choice("cp3", rank) for rank in (16, 32, 48)]
+MIXED = {  # seconds of windows and of all in float, and what is worth timing at all ranks
+    "neither": (0.6, 0.7, []),
+    "as fast": (0.5, 0.5, []),
+    "hardly faster": (0.495, 0.7, []),
+    "windows": (0.4, 0.7, ["windows"]),
+    "chain": (0.6, 0.3, ["chain"]),
+    "both": (0.4, 0.3, ["windows", "chain"]),
+}
+
+
+@pytest.mark.parametrize("row", MIXED.values(), ids=MIXED)
+def test_what_stays_in_float_is_timed_at_all_ranks_only_where_a_probe_is_faster(row, monkeypatch):
+    windows, chain, worth = row
+    found, timed = mixed(monkeypatch, CP3, windows=windows, chain=chain)
+    more = [replace(choice, floats=kind) for kind in worth for choice in CP3]
+    assert [m.choice for m in found.tried] == CP3 + more
+    seconds = {"": 0.5, "windows": windows, "chain": chain}
+    assert [m.seconds for m in found.tried] == pytest.approx(
+        [seconds[m.choice.floats] for m in found.tried]
+    )
+    probes = ["int8", "windows", "chain"]
+    again = ["dense", *(choice.floats for choice in more)] if more else []
+    assert timed == ["dense", "int8", "int8", "int8", *probes, *again]
+
+
+def test_a_chain_without_windows_is_probed_as_a_whole(monkeypatch):
+    _, timed = mixed(monkeypatch, [Choice("svd", 16)], windows=0.1, chain=0.7)
+    assert timed == ["dense", "int8", "int8", "chain"]
+
+
+def test_choices_that_are_given_are_timed_as_they_are(monkeypatch):
+    given = [Choice("cp3", 32, "windows")]
+    found, timed = mixed(monkeypatch, given, is_mixed=False, windows=0.9, chain=0.1)
+    assert ([m.choice for m in found.tried], timed) == (given, ["dense", "windows"])
+
+
+def kinds(**rows):
+    """A table of chains at ranks, by what of them is in float."""
+    faster = Speedup(2.0, 1.9, 2.1)
+    return Latency(
+        1.0,
+        tuple(
+            Measured(Choice("cp3", rank, kind.removeprefix("int8")), seconds, faster)
+            for kind, times in rows.items()
+            for rank, seconds in times.items()
+        ),
+    )
+
+
+def test_of_equal_form_and_rank_only_the_faster_is_chosen_from():
+    table = kinds(int8={16: 0.2, 32: 0.4, 48: 0.6}, windows={16: 0.3, 32: 0.35, 48: 0.7})
+    assert [(m.choice.rank, m.choice.floats) for m in steps(table)] == [
+        (16, ""),
+        (32, "windows"),
+        (48, ""),
+    ]
+
+
+def test_a_larger_rank_that_is_faster_in_float_leaves_smaller_ones_no_use():
+    table = kinds(int8={16: 0.2, 32: 0.4, 48: 0.6}, chain={16: 0.298, 32: 0.299, 48: 0.3})
+    assert [(m.choice.rank, m.choice.floats) for m in steps(table)] == [(16, ""), (48, "chain")]

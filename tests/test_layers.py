@@ -12,12 +12,12 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "errors arrays machine libraries",
     "runtime",
     "providers",
-    "conv tensors progress places seeds ladder scheme",
+    "conv tensors progress places seeds ladder scheme mixing",
     "chains constants nested shapes preprocess",
     "products",
     "external samples",
     "forms files sites data sessions environment benchmark plan",
-    "tally provenance proof saturation ranges precision",
+    "tally provenance proof saturation ranges precision shield",
     "activations accuracy rewrite verify search inputs",
     "parameters folding dequantised quantizer",
     "equalise correction",
@@ -53,7 +53,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
     "quantize quantizer folding parameters equalise correction half dequantised "
-    "narrowing simulation deploying",
+    "narrowing simulation deploying shield",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

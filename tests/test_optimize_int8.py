@@ -10,6 +10,7 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from typer.testing import CliRunner
 
+from onnxcp import pipeline
 from onnxcp.cli import app
 from onnxcp.plan import from_json
 from onnxcp.report.json import schema
@@ -76,6 +77,67 @@ def test_a_plan_of_int8_can_be_written_in_float(forced, tmp_path):
     ended = optimize(tmp_path / "float.onnx", *FEW, "--plan", plan, "--precision", "float32")
     assert ended.exit_code == 0, ended.output
     assert "QuantizeLinear" not in nodes(tmp_path / "float.onnx")
+
+
+def changed(plan, folder, **floats):
+    """A plan with something of some chains left in float."""
+    document = json.loads(plan.read_text())
+    for name, kind in floats.items():
+        document["sites"][f"block/{name}"]["floats"] = kind
+    path = folder / "changed.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.fixture(scope="module")
+def mixed(forced, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    plan = changed(forced[0].with_suffix(".plan.json"), folder, conv1="windows", conv2="chain")
+    path, report = folder / "out.onnx", folder / "run.json"
+    ended = optimize(path, *FEW, "--plan", plan, "--report", report)
+    assert ended.exit_code == 0, ended.output
+    return path, json.loads(report.read_text()), ended.stdout, plan
+
+
+def in_float(path):
+    """Convolutions of chains that read a weight in float."""
+    proto = onnx.load(path)
+    stored = {t.name for t in proto.graph.initializer}
+    return {n.name for n in proto.graph.node if n.op_type == "Conv" and n.input[1] in stored}
+
+
+def test_a_plan_leaves_in_float_what_it_says(mixed, forced):
+    path, report, text, plan = mixed
+    roles = {f"block/conv2/cp/{role}" for role in ("inputs", "window", "outputs")}
+    assert in_float(path) == roles | {"block/conv1/cp/window"}
+    assert in_float(forced[0]) == set()
+    assert from_json(path.with_suffix(".plan.json")) == from_json(plan)
+    jsonschema.validate(report, schema())
+    floats = {site["name"]: site["floats"] for site in report["sites"]}
+    assert (floats["block/conv1"], floats["block/conv2"]) == ("windows", "chain")
+    assert {kind for n, kind in floats.items() if not n.startswith("block/")} == {None}
+    assert report["plan"]["block/conv1"]["floats"] == "windows"
+    assert "windows in float: block/conv1\nchains in float: block/conv2\n" in text
+
+
+def test_it_is_checked_as_any_int8_model_is(mixed):
+    ended = onnxcp("verify", MODEL, mixed[0], "--data", f"{DATA}[:200]", "--max-drop", 0.2)
+    assert ended.exit_code == 0, ended.output
+
+
+def test_in_a_float_model_nothing_of_that_is_left(mixed, tmp_path):
+    path, precision = tmp_path / "float.onnx", ("--precision", "float32")
+    assert optimize(path, *FEW, "--plan", mixed[3], *precision).exit_code == 0
+    plan, _ = from_json(path.with_suffix(".plan.json"))
+    assert {choice.floats for choice in plan.choices.values()} == {""}
+    assert b"floats" not in path.read_bytes()
+
+
+def test_what_a_chain_does_not_have_can_not_stay_in_float(forced, tmp_path):
+    plan = changed(forced[0].with_suffix(".plan.json"), tmp_path, conv1="core")
+    ended = optimize(tmp_path / "out.onnx", *FEW, "--plan", plan)
+    assert (ended.exit_code, "block/conv1" in ended.stderr) == (2, True), ended.output
+    assert "windows or chain" in ended.stderr
 
 
 def test_a_search_writes_the_fastest_of_three(tmp_path):
@@ -159,3 +221,28 @@ def test_a_table_knows_its_precision(tmp_path):
     assert ", in int8" in ended.stdout
     other = optimize(tmp_path / "out.onnx", *FEW, "--latency", table)
     assert (other.exit_code, "times are of int8" in other.stderr) == (2, True), other.output
+
+
+def test_a_search_leaves_in_float_what_is_measured_faster_so(tmp_path, monkeypatch):
+    table, path = tmp_path / "latency.json", tmp_path / "out.onnx"
+    ended = onnxcp("profile", MODEL, "-o", table, "--form", "cp3", *INT8, "--threads", 1)
+    assert ended.exit_code == 0, ended.output
+    document = json.loads(table.read_text())
+    for row in document["rows"].values():
+        row["tried"] = [windows_at_once(m) for m in row["tried"] if "floats" not in m["choice"]]
+    table.write_text(json.dumps(document))
+    monkeypatch.setattr(pipeline, "fastest", lambda job, found, wanted: found[0])
+    monkeypatch.setattr(pipeline, "foreign", lambda job: ["so float is not searched"])
+    more = ("--max-drop", 0.3, "--form", "cp3", "--latency", table, "--include", "last/*")
+    ended = optimize(path, *FEW, *INT8, *more)
+    assert ended.exit_code == 0, ended.output
+    plan, _ = from_json(path.with_suffix(".plan.json"))
+    assert {choice.floats for choice in plan.choices.values()} == {"windows"}
+    assert in_float(path) == {f"{name}/cp/window" for name in plan.choices}
+
+
+def windows_at_once(row):
+    """A row of a table as it would be where windows in float took half the time."""
+    against = {name: 2 * ratio for name, ratio in row["against"].items()}
+    choice = {**row["choice"], "floats": "windows"}
+    return {"choice": choice, "seconds": row["seconds"] / 2, "against": against}

@@ -19,6 +19,24 @@ def test_a_plan_survives_its_file(tmp_path):
     assert from_json(file) == (plan, RECIPE)
 
 
+def test_what_stays_in_float_is_told_where_there_is_any(tmp_path):
+    plain, mixed = Choice("cp3", 32), Choice("cp3", 32, "windows")
+    file, one, two = tmp_path / "plan.json", Plan({"a": plain}), Plan({"a": plain, "b": mixed})
+    file.write_text(to_json(two, "ab" * 32, RECIPE))
+    assert from_json(file) == (two, RECIPE)
+    rows = {"a": {"form": "cp3", "rank": 32}}
+    assert json.loads(to_json(one, "ab" * 32, RECIPE))["sites"] == rows
+    rows["b"] = {"form": "cp3", "rank": 32, "floats": "windows"}
+    assert json.loads(file.read_text())["sites"] == rows
+    assert len({Plan({"a": c}).sha256 for c in (plain, mixed, Choice("cp3", 32, "chain"))}) == 3
+    assert (mixed.plain, str(mixed)) == (plain, str(plain))  # fits are kept under its words
+
+
+def test_a_plan_of_before_keeps_its_hash():
+    plan = Plan({"b": Choice("cp3", 32), "a": Choice("cp4", 16)})
+    assert plan.sha256 == "6efdf17a433d9e7a8c5389660f99759ebfddc7e74726995d3546287128e4c4b1"
+
+
 def test_a_plan_is_identified_by_its_choices_not_their_order():
     one = Plan({"a": Choice("cp3", 16), "b": Choice("cp3", 32)})
     two = Plan({"b": Choice("cp3", 32), "a": Choice("cp3", 16)})

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 from written import model, weight, write
@@ -20,7 +22,7 @@ from onnxcp.cli import app
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.inputs import Sources, prepare
 from onnxcp.providers import Target
-from onnxcp.quantize import FEWEST, quantize
+from onnxcp.quantize import FEWEST, quantize, quantized_for_time
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import METHODS, Scheme
 from onnxcp.sessions import open_runner
@@ -198,6 +200,74 @@ def test_chains_become_int8_and_their_windows_can_stay_in_float(tmp_path):
     assert chain <= {n.name for n in made.graph.node if n.op_type == "Conv"}
     assert in_float(made) == set()
     assert in_float(int8(proto, Scheme(floats=("*/cp/window",)))) == {"second/cp/window"}
+
+
+def test_the_runtime_keeps_in_float_what_is_left_in_float(tmp_path):
+    proto = files.load(written_chain(tmp_path)).proto
+    for floats, integers in ((), 4), (("second/cp/window",), 3), (("second/cp/*",), 1):
+        made = int8(proto, Scheme(floats=floats))
+        (tmp_path / "int8.onnx").write_bytes(made.SerializeToString())
+        assert kernels(tmp_path)["QLinearConv"] == integers, floats
+        shields = [n for n in made.graph.node if n.op_type == "LeakyRelu"]
+        assert [n.name for n in shields] == [f"{name}/float" for name in floats if "*" not in name]
+
+
+def test_a_node_in_float_between_int8_ones_computes_what_it_did(tmp_path):
+    proto, feeds = tiny(tmp_path), samples().read(0, 1)
+    made, bare = (int8(proto, Scheme(floats=("second",))) for _ in range(2))
+    (place,) = [i for i, n in enumerate(bare.graph.node) if n.op_type == "LeakyRelu"]
+    bare.graph.node[place].op_type = "Identity"
+    del bare.graph.node[place].attribute[:]
+    assert np.array_equal(plainly(made, feeds), plainly(bare, feeds))
+    assert relative(plainly(bare, feeds), outputs(made, feeds)) < 0.01  # a step here and there
+
+
+@pytest.mark.parametrize("between", ["", "[r] {} = Relu (b)", "[r] {} = Clip (b, low, high)"])
+def test_the_runtime_keeps_in_float_what_relu_or_clip_follow(tmp_path, between):
+    nodes = f"""
+        [first] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+        [second] {"b" if between else "c"} = Conv (a, w2)
+        {between.format("c")}
+        [third] y = Conv <pads = [1, 1, 1, 1]> (c, w3)
+    """
+    ends = {"low": np.array(0.0), "high": np.array(6.0)} if "Clip" in between else {}
+    weights = {"w1": weight(6, 4, 3, 3), "w2": weight(5, 6, 1, 1), "w3": weight(4, 5, 3, 3)}
+    made = int8(tiny(tmp_path, nodes, {**weights, **ends}), Scheme(floats=("second",)))
+    (tmp_path / "int8.onnx").write_bytes(made.SerializeToString())
+    assert "second/float" in {n.name for n in made.graph.node}
+    ran = kernels(tmp_path)
+    assert (ran["QLinearConv"], ran["Conv"] + ran["FusedConv"]) == (2, 1)
+
+
+def plainly(proto, feeds):
+    """The first output without any optimization of the runtime."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    provider = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=provider)
+    return session.run(None, feeds)[0]
+
+
+def kernels(folder):
+    """What the runtime makes of a model: its nodes by type."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    provider = ["CPUExecutionProvider"]
+    onnxruntime.InferenceSession(folder / "int8.onnx", options, providers=provider)
+    return Counter(n.op_type for n in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@pytest.mark.parametrize("floats", [(), ("second/cp/window",), ("second/cp/*",), ("*",)])
+def test_a_part_that_is_timed_stands_between_int8_borders(tmp_path, floats):
+    proto, feeds = files.load(written_chain(tmp_path)).proto, samples().read(0, 1)
+    timed = quantized_for_time(proto.SerializeToString(), feeds, "here", floats, is_part=True)
+    made = onnx.load_from_string(timed)
+    fed = {n.op_type for n in made.graph.node if "x" in n.input}
+    given = {n.op_type for n in made.graph.node if "y" in n.output}
+    assert (fed, given) == ({"QuantizeLinear"}, {"DequantizeLinear"})
+    named = {n.name for n in proto.graph.node if n.op_type == "Conv"}
+    assert in_float(made) == {n for n in named if any(fnmatchcase(n, g) for g in floats)}
 
 
 def written_chain(tmp_path):

@@ -208,6 +208,17 @@ def test_the_schema_refuses_what_is_no_run():
             jsonschema.validate(broken, schema())
 
 
+def test_what_stays_in_float_is_told():
+    sites = [replace(REPLACED, floats="windows"), replace(REPLACED, name="last", floats="chain")]
+    mixed = replace(FASTER, sites=(*sites, KEPT))
+    assert "| cp3 rank 64, windows in float |" in WRITERS[".md"](mixed)
+    assert "| cp3 rank 64, in float |" in WRITERS[".md"](mixed)
+    text = to_text(mixed, 80)
+    assert f"windows in float: {REPLACED.name}\nchains in float: last\n" in text
+    assert max(map(len, text.splitlines())) <= 80
+    jsonschema.validate(json.loads(to_json(mixed)), schema())
+
+
 def test_numbers_json_can_not_hold_become_null():
     wild = replace(FASTER, accuracy=replace(FASTER.accuracy, drop=float("inf")))
     document = json.loads(to_json(wild))

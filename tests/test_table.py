@@ -60,6 +60,19 @@ def test_a_table_reads_as_it_was_written(tmp_path):
     assert table.from_file(path) == whole
 
 
+def with_floats(floats):
+    """A row of a chain that leaves something in float."""
+    return {"key": replace(ROW, tried=(replace(ROW.tried[0], choice=Choice("cp3", 16, floats)),))}
+
+
+def test_what_stays_in_float_is_told_where_there_is_any(tmp_path):
+    path, mixed = tmp_path / "t.json", replace(MADE, precision="int8", rows=with_floats("chain"))
+    path.write_text(table.to_text(mixed))
+    assert table.from_file(path) == mixed
+    assert '"floats": "chain"' in path.read_text()
+    assert "floats" not in table.to_text(MADE)
+
+
 def test_without_checks_nothing_is_scaled():
     assert (MADE.scale, MADE.disagrees) == (1.0, False)
 
@@ -95,6 +108,16 @@ BAD = {
     "of a later version": (damaged(latency_version=9), "version 9, not 1", WORDS),
     "without rows": (damaged(rows=None), "not a latency table", WORDS),
     "with a time of nothing": (damaged(total=0.0), "not a latency table", WORDS),
+    "with something in float in a float model": (
+        table.to_text(replace(MADE, rows=with_floats("chain"))),
+        "not a latency table",
+        WORDS,
+    ),
+    "with something unknown in float": (
+        table.to_text(replace(MADE, precision="int8", rows=with_floats("x"))),
+        "damaged",
+        WORDS,
+    ),
     "of a provider without a name": (damaged(provider="../x"), "not a latency table", WORDS),
 }
 

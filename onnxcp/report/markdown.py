@@ -29,7 +29,7 @@ def _row(site: SiteRecord) -> str:
     cells = (
         f"`{site.name}`",
         words.shape(site),
-        words.decision(site),
+        words.with_floats(site),
         error,
         sensitivity,
         words.milliseconds(site.ms_before),

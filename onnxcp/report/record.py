@@ -26,7 +26,8 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class SiteRecord:
-    """One convolution or matrix product. `decision` is a form's name or "kept"."""
+    """One convolution or matrix product. `decision` is a form's name or "kept"; `floats` what
+    of its chain is left in float in an int8 model, "windows" or "chain"."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,6 +37,7 @@ class SiteRecord:
     macs_before: int | None
     macs_after: int | None
     rank: int | None = None
+    floats: str | None = None
     error: float | None = None
     outcome: str | None = None
     sensitivity_before: float | None = None

@@ -1,7 +1,9 @@
 """The report as plain text for a terminal of any width."""
 
 import textwrap
+from collections.abc import Sequence
 
+from onnxcp import mixing
 from onnxcp.report import words
 from onnxcp.report.record import KEPT, Report, SiteRecord
 
@@ -24,14 +26,16 @@ def _wrapped(text: str, width: int, indent: str) -> str:
 
 
 def _table(report: Report, width: int) -> str:
-    """Replaced layers with their figures, then the kept ones with their reasons."""
+    """Replaced layers with their figures, what of them is left in float, then the kept ones
+    with their reasons."""
     fixed = 14 + 14 + 8 + 9 + 9
     name = max(12, min(width - fixed, max((len(s.name) for s in report.sites), default=0) + 2))
     lines = [f"{'layer':<{name}}{'weight':<14}{'chain':<14}{'error':>8}{'ms':>9}{'was':>9}"]
     lines += [_replaced(s, name) for s in report.replaced]
     kept = [s for s in report.sites if s.decision == KEPT]
     table = "\n".join(lines) if report.replaced else ""
-    return "\n\n".join(part for part in (table, _kept(kept, width)) if part)
+    parts = (table, _in_float(report.replaced, width), _kept(kept, width))
+    return "\n\n".join(part for part in parts if part)
 
 
 def _replaced(site: SiteRecord, name: int) -> str:
@@ -42,6 +46,21 @@ def _replaced(site: SiteRecord, name: int) -> str:
     )
 
 
+def _in_float(sites: Sequence[SiteRecord], width: int) -> str:
+    """Chains of which an int8 model leaves something in float."""
+    lines = []
+    for kind in mixing.KINDS:
+        names = [site.name for site in sites if site.floats == kind]
+        if names:
+            what = f"{kind}{'s' * (kind == mixing.CHAIN)} in float: {_listed(names)}"
+            lines.append(_wrapped(what, width, "     "))
+    return "\n".join(lines)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _kept(sites: list[SiteRecord], width: int) -> str:
     """Layers left alone, those with one reason together."""
     reasons: dict[str, list[str]] = {}
@@ -49,8 +68,7 @@ def _kept(sites: list[SiteRecord], width: int) -> str:
         reasons.setdefault(site.reason, []).append(site.name)
     lines = []
     for reason, names in reasons.items():
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(_wrapped(f"kept {shown}: {reason}", width, "     "))
+        lines.append(_wrapped(f"kept {_listed(names)}: {reason}", width, "     "))
     return "\n".join(lines)
 
 

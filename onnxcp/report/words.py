@@ -1,5 +1,6 @@
 """The numbers of a report as people read them."""
 
+from onnxcp import mixing
 from onnxcp.report.record import (
     AccuracyRecord,
     FinetuneRecord,
@@ -195,3 +196,8 @@ def accuracy(found: AccuracyRecord) -> str:
 
 def decision(site: SiteRecord) -> str:
     return site.decision if site.rank is None else f"{site.decision} rank {site.rank}"
+
+
+def with_floats(site: SiteRecord) -> str:
+    """The decision, and what of the chain is left in float."""
+    return decision(site) + mixing.words(site.floats or "")

@@ -1,0 +1,29 @@
+"""What of a chain an int8 model leaves in float: nothing, its depthwise windows, or all of it.
+
+Where int8 kernels of depthwise convolutions are slow, as on some CPUs, either may be faster.
+Nodes of chains are named `SITE/cp/ROLE`.
+"""
+
+import re
+from collections.abc import Collection
+
+WINDOWS, CHAIN = KINDS = ("windows", "chain")
+DEPTHWISE = {"window", "vertical", "horizontal", "deep"}  # roles
+
+
+def possible(roles: Collection[str]) -> tuple[str, ...]:
+    """What can be left in float in a chain of stages with these roles."""
+    return KINDS if DEPTHWISE & set(roles) else (CHAIN,)
+
+
+def globs(site: str, floats: str, roles: Collection[str]) -> list[str]:
+    """Of the nodes of a site's chain that are left in float."""
+    prefix = re.sub(r"([*?[])", r"[\1]", site) + "/cp/"
+    if floats == CHAIN:
+        return [f"{prefix}*"]
+    return [prefix + role for role in roles if role in DEPTHWISE] if floats == WINDOWS else []
+
+
+def words(floats: str) -> str:
+    """What is left in float, behind a chain's form and rank."""
+    return {"": "", WINDOWS: ", windows in float", CHAIN: ", in float"}[floats]
