@@ -121,10 +121,9 @@ def check_steps(simulation: Simulation, feeds: Feeds) -> float:
 
 def _differs(name: str, by: str) -> ParityError:
     return ParityError(
-        f"activation {name!r}: ONNX Runtime's int8 is not what torch computes, by {by}; a Conv or "
-        "Gemm left in float between int8 nodes is rounded by the runtime itself: leave its "
-        "neighbour in float too; on a CPU whose sums of 8-bit products saturate give weights a "
-        "reduced range; else this is a bug in onnxcp: please report it with the model"
+        f"activation {name!r}: ONNX Runtime's int8 is not what torch computes, by {by}; on a CPU "
+        "whose sums of 8-bit products saturate give weights a reduced range; else this is a bug "
+        "in onnxcp: please report it with the model"
     )
 
 
