@@ -80,6 +80,10 @@ class Fits:
             self._known.clear()
             self._aims.clear()
 
+    def knows(self, site: Site) -> bool:
+        """Whether the inputs of a site are known."""
+        return site.tensor in self._statistics
+
     @property
     def refitted(self) -> int:
         """How many fits have had another aim."""

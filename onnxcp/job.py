@@ -176,16 +176,18 @@ class Job:
         return self.table is None or self.table.provider == self.settings.target.name
 
     def calibrate(self, names: Collection[str]) -> None:
-        """Fit what is named in the norm of its real inputs, where there are calibration data.
+        """Fit what is named in the norm of its real inputs, where there are calibration data; what
+        is known already stays.
 
         Raises:
             DataError: activations that are NaN or infinite.
             PlanError: a replayed plan was made with other samples.
             UsageError: a memory limit that can not be kept.
         """
-        sites = [s for s in self.sites if s.name in names]
+        known = self.fits.knows
+        sites = [s for s in self.sites if s.name in names or known(s)]
         replayed = None if self.settings.plan is None else self.settings.recipe
-        if not sites or (replayed is not None and replayed.calibration is None):
+        if all(map(known, sites)) or (replayed is not None and replayed.calibration is None):
             return
         found, samples = calibrate(
             self.model,

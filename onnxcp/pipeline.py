@@ -131,14 +131,15 @@ def _forced(job: Job, teacher: School | None) -> Outcome:
 
 
 def _in_contest(job: Job, teacher: School | None, deadline: float) -> Outcome:
-    """The fastest of int8 with chains, int8 alone, and chains in float as they are fitted; a
-    table of another machine knows no float."""
+    """The fastest of int8 with chains, int8 alone, and chains in float as they are fitted: not
+    by a table of another machine, which knows no float, nor of fits made in sequence, which are
+    of one plan."""
     alone = _alone(job)
     if not job.chosen:
         return alone
     chained = _searched(job, teacher, deadline, alone)
     found = [chained, replace(alone, latency=chained.latency, table=chained.table)]
-    if not foreign(job):
+    if not foreign(job) and not job.recipe.sequential:
         found.append(_searched(job.in_precision(FLOAT32), None, deadline))
     known = [outcome for outcome in found if outcome.staged is not None]
     return fastest(job, known, job.settings.target_speedup)
