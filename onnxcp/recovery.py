@@ -17,7 +17,7 @@ from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Plan, Score
 from onnxcp.report.record import TrialRecord
 from onnxcp.school import School
-from onnxcp.search.curve import Curve, Point, fit
+from onnxcp.search.curve import Curve, Point, fit, pooled
 from onnxcp.search.frontier import Frontier, frontier
 from onnxcp.searching import Search, predicted
 
@@ -111,12 +111,16 @@ class Recovery:
 
     def _curve(self, plans: Frontier) -> Curve:
         """What long trainings leave, by what is predicted without."""
+        price = pooled([*self._shorts.values(), *self._longs.values()])
         points = [
             Point(float(plans.loss[at]), share * max(score.loss, 0.0), share * score.spread)
+            if price is None
+            else Point(float(plans.loss[at]), share * price.scale * score.change, 0.0)
             for share, known in ((self._gain(), self._shorts), (1.0, self._longs))
             for at, score in known.items()
         ]
-        return fit(points, self.limit)
+        found = fit(points, self.limit)
+        return found if price is None else replace(found, doubt=price.doubt)
 
     def _gain(self) -> float:
         """Of what a short training leaves, what a long one of the same plan does."""
