@@ -23,7 +23,7 @@ from onnxcp.searching import Search, predicted
 
 SHORT = 8  # a short training has this part of a long one's epochs
 GAIN = 0.6  # of what a short training leaves, what a long one does: a heuristic
-AIMS = (2.5, 1.0, 1.0)  # limits that short trainings aim at, after the first
+AIMS = (2.5, 1.0)  # limits that short trainings aim at, after the first
 FIRST = 4.0  # predicted loss of the first plan, over that of the plan without training
 FACTOR = 8.0  # in predicted loss, at most, from what is measured to what is tried
 LONGS = 3  # long trainings, at most

@@ -61,7 +61,7 @@ class Price:
 def pooled(scores: Sequence[Score]) -> Price | None:
     """The price that all scores give together: how far outputs moved is known far better than
     how many right answers that cost. None where losses have no noise, or are lost in it."""
-    moved, lost = (math.fsum(values) for values in zip(*((s.change, s.loss) for s in scores)))
+    moved, lost = math.fsum(s.change for s in scores), math.fsum(s.loss for s in scores)
     noise = math.hypot(*(score.spread for score in scores))
     if not math.isfinite(moved) or not 0 < CLEAR * noise < lost:
         return None
