@@ -133,7 +133,9 @@ def trained(
     optimizer, highest = rate
     output = folder / f"{fit}.{optimizer}-{highest:g}.onnx"
     data = options.data / "cifar10"
-    recipe = Recipe(epochs=options.epochs, optimizer=optimizer, learning_rate=highest, seed=seed)
+    recipe = Recipe(
+        epochs=options.epochs, batch=128, optimizer=optimizer, learning_rate=highest, seed=seed
+    )
     asked = Round(
         reference=job.model.path,
         candidate=folder / f"{fit}.onnx",
