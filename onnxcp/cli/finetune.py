@@ -73,7 +73,7 @@ def finetune(
             metavar="T",
             help="Of what the original teaches.",
         ),
-    ] = 2.0,
+    ] = 12.0,
     labels: Annotated[
         float,
         typer.Option(
