@@ -14,7 +14,7 @@ DEVICES = ("cpu", "cuda")
 BATCH_NORMS = ("frozen", "recalibrated", "trained")
 AUGMENTATIONS = ("flip", "crop", "mix")
 CHAINS, ALL = "chains", "all"
-ADAMW, SGD = 2e-4, 0.01  # learning rates, that of AdamW at a loss of 1 or more
+ADAMW, MOST, SGD = 2e-4, 1e-3, 0.01  # learning rates: AdamW's at a loss of 1, and at most
 OPTIONAL = {"loss": (str, type(None)), "learning_rate": (float, int, type(None))}
 
 
@@ -92,7 +92,7 @@ class Recipe:
         follow the loss by themselves."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return SGD if self.optimizer == "sgd" else ADAMW * math.sqrt(min(1.0, loss))
+        return SGD if self.optimizer == "sgd" else min(MOST, ADAMW * math.sqrt(loss))
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
