@@ -134,7 +134,12 @@ def trained(
     output = folder / f"{fit}.{optimizer}-{highest:g}.onnx"
     data = options.data / "cifar10"
     recipe = Recipe(
-        epochs=options.epochs, batch=128, optimizer=optimizer, learning_rate=highest, seed=seed
+        epochs=options.epochs,
+        batch=128,
+        learning_rate=highest,
+        optimizer=optimizer,
+        temperature=2.0,
+        seed=seed,
     )
     asked = Round(
         reference=job.model.path,

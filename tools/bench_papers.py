@@ -47,7 +47,16 @@ TRIALS = {
     "lenet": Trial(
         form="auto",
         ranks=("/3/Conv=16", "/7/Gemm=16"),
-        recipe=("--epochs", "3", "--batch-size", "128", "--learning-rate", "0.002"),
+        recipe=(
+            "--epochs",
+            "3",
+            "--batch-size",
+            "128",
+            "--temperature",
+            "2",
+            "--learning-rate",
+            "0.002",
+        ),
         paper={
             "conv_parameters": [52_096, 758],
             "original": {"top1": 0.9926, "time": 14.8},
@@ -58,7 +67,16 @@ TRIALS = {
         form="auto",
         ranks=("/0/Conv=32", "/3/Conv=64", "/7/Gemm=64"),
         recipe=(
-            *("--epochs", "3", "--batch-size", "128", "--learning-rate", "0.002"),
+            *(
+                "--epochs",
+                "3",
+                "--batch-size",
+                "128",
+                "--temperature",
+                "2",
+                "--learning-rate",
+                "0.002",
+            ),
             *("--augment", "flip,crop", "--label-weight", "0.3"),
         ),
         paper={
