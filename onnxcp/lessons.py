@@ -6,7 +6,7 @@ Nothing here but what is imported inside functions needs PyTorch.
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,9 @@ def teach(
         progress=progress,
     )
     counts = {"train": len(training), "held_out": len(held)}
-    return Taught(train(lesson, resume=resume), recipe, counts, parity)
+    trained = train(lesson, resume=resume)
+    used = replace(recipe, learning_rate=trained.learning_rate)
+    return Taught(trained, used, counts, parity)
 
 
 def checked_surgery(

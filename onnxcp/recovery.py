@@ -17,13 +17,13 @@ from onnxcp.outcome import Outcome, Recovered
 from onnxcp.plan import Plan, Score
 from onnxcp.report.record import TrialRecord
 from onnxcp.school import School
-from onnxcp.search.curve import Curve, Point, fit
+from onnxcp.search.curve import Curve, Point, fit, pooled
 from onnxcp.search.frontier import Frontier, frontier
 from onnxcp.searching import Search, predicted
 
 SHORT = 8  # a short training has this part of a long one's epochs
 GAIN = 0.6  # of what a short training leaves, what a long one does: a heuristic
-AIMS = (2.5, 1.0, 1.0)  # limits that short trainings aim at, after the first
+AIMS = (2.5, 1.0)  # limits that short trainings aim at, after the first
 FIRST = 4.0  # predicted loss of the first plan, over that of the plan without training
 FACTOR = 8.0  # in predicted loss, at most, from what is measured to what is tried
 LONGS = 3  # long trainings, at most
@@ -111,12 +111,16 @@ class Recovery:
 
     def _curve(self, plans: Frontier) -> Curve:
         """What long trainings leave, by what is predicted without."""
+        price = pooled([*self._shorts.values(), *self._longs.values()])
         points = [
             Point(float(plans.loss[at]), share * max(score.loss, 0.0), share * score.spread)
+            if price is None
+            else Point(float(plans.loss[at]), share * price.scale * score.change, 0.0)
             for share, known in ((self._gain(), self._shorts), (1.0, self._longs))
             for at, score in known.items()
         ]
-        return fit(points, self.limit)
+        found = fit(points, self.limit)
+        return found if price is None else replace(found, doubt=price.doubt)
 
     def _gain(self) -> float:
         """Of what a short training leaves, what a long one of the same plan does."""

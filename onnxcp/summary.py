@@ -326,7 +326,7 @@ def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
         best_epoch=None if trained is None else trained.best,
         stopped=None if trained is None else trained.stopped,
         parity=None if taught is None else taught.parity,
-        recipe=asdict(recipe),
+        recipe=asdict(recipe if taught is None else taught.recipe),
         samples={} if taught is None else taught.samples,
         before=found.before,
         without_accuracy=None if without is None else without.accuracy,

@@ -51,6 +51,7 @@ def test_a_forced_plan_is_trained(forced):
     assert report["accuracy"]["drop"] < found["before"]["drop"]
     assert len(found["epochs"]) == 1 + 3
     assert found["recipe"]["warmup"] == 0.1
+    assert 0 < found["recipe"]["learning_rate"] <= 1e-3
     assert found["samples"] == {"train": 360, "held_out": 40}
     assert f"3 epochs on 360 samples, weights of number {found['best_epoch']}; before" in text
 

@@ -324,6 +324,33 @@ def test_statistics_of_two_normalizations_are_left_as_they_are(tmp_path):
     assert not network.weights()["mean"].requires_grad
 
 
+FOLDED = "a = Conv <pads: ints = [1, 1, 1, 1]> ({inputs}) " + NORMALIZED.replace("(x", "(a")
+
+
+@pytest.mark.parametrize("inputs", ["x, w", "x, w, b"])
+def test_a_normalization_does_the_same_folded_into_a_convolution(tmp_path, inputs):
+    fixed = {**STATISTICS, "mean": np.arange(4.0), "var": np.arange(1.0, 5)}
+    stored = {"w": weight(4, 4, 3, 3), **({"b": weight(4)} if "b" in inputs else {}), **fixed}
+    network = Network(loaded(tmp_path, FOLDED.format(inputs=inputs), stored))
+    feeds = {"x": torch.from_numpy(image())}
+    computed = []
+    for also in ((), ("a",)):  # a tensor that is asked for is computed as it is
+        y, *_ = network(feeds, also)
+        y.square().sum().backward()
+        trained = [t for t in network.weights().values() if t.requires_grad]
+        computed.append([y.detach(), *(t.grad.clone() for t in trained)])
+        network.zero_grad()
+    assert network._foldable.keys() == {"a"}
+    for folded, plain in zip(*computed, strict=True):
+        torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_what_others_read_is_not_folded(tmp_path):
+    nodes = FOLDED.format(inputs="x, w").replace("y =", "c =") + " y = Add (a, c)"
+    network = Network(loaded(tmp_path, nodes, {"w": weight(4, 4, 3, 3), **STATISTICS}))
+    assert not network._foldable
+
+
 def test_one_value_for_each_channel_has_no_statistics(tmp_path):
     network = Network(loaded(tmp_path, NORMALIZED, STATISTICS))
     with pytest.raises(DataError, match=r"node 'y' .*give more samples at once"):

@@ -146,6 +146,26 @@ def test_a_damaged_checkpoint_is_said_to_be(tmp_path):
         train(lesson(folder=tmp_path), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("how", "loss", "rate"),
+    [
+        ({}, 4.0, 4e-4),
+        ({}, 0.25, 1e-4),
+        ({}, 0.01, 2e-5),
+        ({}, math.inf, 1e-3),
+        ({"optimizer": "sgd"}, 0.01, 0.01),
+        ({"learning_rate": 0.3}, 0.01, 0.3),
+    ],
+)
+def test_a_rate_that_is_not_given_follows_what_there_is_to_win_back(how, loss, rate):
+    assert Recipe(**how).highest(loss) == pytest.approx(rate)
+
+
+def test_a_training_tells_the_rate_that_it_chose():
+    found = train(lesson(Recipe(epochs=1, batch=16)))
+    assert found.learning_rate == Recipe().highest(found.epochs[0].held_out) <= 1e-3
+
+
 def test_the_rate_rises_and_then_falls_to_nothing():
     recipe = Recipe(learning_rate=1.0, warmup=0.1)
     rates = [rate(step, 100, recipe) for step in range(100)]

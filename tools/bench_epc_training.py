@@ -133,7 +133,14 @@ def trained(
     optimizer, highest = rate
     output = folder / f"{fit}.{optimizer}-{highest:g}.onnx"
     data = options.data / "cifar10"
-    recipe = Recipe(epochs=options.epochs, optimizer=optimizer, learning_rate=highest, seed=seed)
+    recipe = Recipe(
+        epochs=options.epochs,
+        batch=128,
+        learning_rate=highest,
+        optimizer=optimizer,
+        temperature=2.0,
+        seed=seed,
+    )
     asked = Round(
         reference=job.model.path,
         candidate=folder / f"{fit}.onnx",

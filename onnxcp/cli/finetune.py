@@ -39,13 +39,16 @@ def finetune(
         typer.Option(
             "--batch-size", rich_help_panel=options.TRAINING, metavar="N", help="Samples of a step."
         ),
-    ] = 128,
+    ] = 64,
     learning_rate: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--learning-rate", rich_help_panel=options.TRAINING, metavar="X", help="At its highest."
+            "--learning-rate",
+            rich_help_panel=options.TRAINING,
+            metavar="X",
+            help="At its highest; without it, by how much the candidate loses.",
         ),
-    ] = 5e-4,
+    ] = None,
     optimizer: Annotated[
         str,
         typer.Option(
@@ -70,7 +73,7 @@ def finetune(
             metavar="T",
             help="Of what the original teaches.",
         ),
-    ] = 2.0,
+    ] = 12.0,
     labels: Annotated[
         float,
         typer.Option(

@@ -14,6 +14,7 @@ from onnx import inliner
 from torch import Tensor
 
 from onnxcp.errors import DataError, UsageError
+from onnxcp.finetune.folding import foldable, folded
 from onnxcp.finetune.node import Body, Node, Reader, opsets
 from onnxcp.finetune.operators import compute, numbers, together
 from onnxcp.finetune.statistics import moments, normalized, statistics
@@ -42,6 +43,7 @@ class Network(torch.nn.Module):
         self._body = reader.body(self.proto.graph)
         refuse(self._body, reader, self.proto)
         self._statistics = statistics(self._body)
+        self._foldable = foldable(self._body, self._statistics, reader.tensors)
         self._momentum: float | None = None
         self._on_cpu: dict[str, Tensor] = {}
         self._own(reader.tensors, trainable)
@@ -120,8 +122,9 @@ class Network(torch.nn.Module):
     ) -> dict[str, Tensor]:
         """Compute a body; what is read no more is let go, unless `kept` holds it or is None."""
         known |= {name: self._stored(key) for name, key in body.keys.items()}
+        folds = self._folds(kept)
         for place, node in enumerate(body.nodes):
-            made = self._computed(node, known)
+            made = self._computed(node, known, folds)
             known |= {n: y for n, y in zip(node.outputs, made, strict=False) if n}
             for name in self._freed[place] - kept if kept is not None else ():
                 known.pop(name, None)
@@ -130,8 +133,21 @@ class Network(torch.nn.Module):
     def _stored(self, key: str) -> Tensor:
         return self._on_cpu[key] if key in self._on_cpu else getattr(self, key)
 
-    def _computed(self, node: Node, known: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    def _folds(self, kept: frozenset[str] | None) -> Mapping[str, Node]:
+        """The normalizations that convolutions do now, by what they read."""
+        if kept is None or self._momentum is not None:
+            return {}
+        return {name: node for name, node in self._foldable.items() if name not in kept}
+
+    def _computed(
+        self, node: Node, known: dict[str, Tensor], folds: Mapping[str, Node]
+    ) -> tuple[Tensor, ...]:
         inputs = [known[name] if name else None for name in node.inputs]
+        if node.outputs[0] in folds:
+            norm = folds[node.outputs[0]]
+            inputs = folded(inputs, norm, [known[name] for name in norm.inputs[1:]])
+        elif node.op == "BatchNormalization" and node.inputs[0] in folds:
+            return (known[node.inputs[0]],)
         if node.op == "If":
             assert inputs[0] is not None
             body = node.bodies["then_branch" if inputs[0].item() else "else_branch"]

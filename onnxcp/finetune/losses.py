@@ -21,19 +21,18 @@ def are_scores(output: Tensor) -> bool:
 def divergence(student: Tensor, teacher: Tensor, temperature: float, *, soft: bool) -> Tensor:
     """KL of the teacher's distribution over classes from the student's, both at a temperature,
     times its square, so that gradients keep their size. `soft`: they are probabilities already.
+    In double precision: where both are all but flat little is left of the difference of logs.
     """
     given, wanted = (_scores(x, soft=soft) / temperature for x in (student, teacher))
     logs = functional.log_softmax(given, 1)
-    return (
-        functional.kl_div(
-            logs, functional.log_softmax(wanted, 1), log_target=True, reduction="batchmean"
-        )
-        * temperature**2
+    found = functional.kl_div(
+        logs, functional.log_softmax(wanted, 1), log_target=True, reduction="batchmean"
     )
+    return (found * temperature**2).float()
 
 
 def _scores(output: Tensor, *, soft: bool) -> Tensor:
-    flat = output.reshape(len(output), -1).float()
+    flat = output.reshape(len(output), -1).double()
     return flat.clamp_min(TINY).log() if soft else flat
 
 

@@ -34,11 +34,13 @@ MEASURED = 64  # batches that statistics are measured on
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """Weights by initializer, and how they came about. `stopped` says why it ended early."""
+    """Weights by initializer, and how they came about: the `learning_rate` is the highest one.
+    `stopped` says why it ended early."""
 
     weights: Mapping[str, np.ndarray]
     epochs: tuple[Epoch, ...]
     best: int
+    learning_rate: float
     stopped: str | None = None
 
 
@@ -94,17 +96,18 @@ def _trained(lesson: Lesson, *, resume: bool) -> Trained:
         state.epochs.append(_look(lesson, 0, 0.0))
         if lesson.recipe.batch_norm != "frozen":
             _recalibrate(lesson, state)
-    total = lesson.recipe.epochs
+    recipe = lesson.recipe
+    highest, total = recipe.highest(state.epochs[0].held_out), recipe.epochs
     for number in range(len(state.epochs), total + 1):
         if state.stopped is not None:
             break
-        _epoch(lesson, state, parameters, number)
+        _epoch(lesson, state, parameters, number, highest)
         if lesson.folder is not None:
             save(lesson.folder, state, _changing(lesson), lesson.identity)
     if state.stopped is None and state.best_epoch == 0:
         state.stopped = "no epoch came closer to the original; try a smaller --learning-rate"
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
-    return Trained(weights, tuple(state.epochs), state.best_epoch, state.stopped)
+    return Trained(weights, tuple(state.epochs), state.best_epoch, highest, state.stopped)
 
 
 def _changing(lesson: Lesson) -> dict[str, Tensor]:
@@ -157,15 +160,12 @@ def _start(lesson: Lesson, parameters: Tensors) -> State:
     if recipe.optimizer == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             parameters.values(),
-            lr=recipe.learning_rate,
             momentum=0.9,
             nesterov=True,
             weight_decay=recipe.weight_decay,
         )
     else:
-        optimizer = torch.optim.AdamW(
-            parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        optimizer = torch.optim.AdamW(parameters.values(), weight_decay=recipe.weight_decay)
     scaled = torch.amp.GradScaler(recipe.device, enabled=_half(recipe) == torch.float16)
     return State(optimizer, scaled, copies(parameters), copies({**parameters, **measured(lesson)}))
 
@@ -179,15 +179,16 @@ def _half(recipe: Recipe) -> torch.dtype | None:
 
 
 def rate(step: int, total: int, recipe: Recipe) -> float:
-    """The learning rate of a step: a rise over the warm-up, then half a cosine down to 0."""
+    """The share of the highest learning rate at a step: a rise over the warm-up, then half a
+    cosine down to 0."""
     warm = max(1, round(recipe.warmup * total))
     if step < warm:
-        return recipe.learning_rate * (step + 1) / warm
+        return (step + 1) / warm
     share = (step - warm) / max(1, total - warm)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    return 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int) -> None:
+def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int, highest: float) -> None:
     """One pass over the training samples, and a look at the others."""
     recipe, losses = lesson.recipe, list[float]()
     if recipe.batch_norm == "trained":
@@ -196,7 +197,7 @@ def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int) -> No
     for step, (feeds, labels) in enumerate(shuffled(lesson.training, recipe, number)):
         at = (number - 1) * count + step
         for group in state.optimizer.param_groups:
-            group["lr"] = rate(at, recipe.epochs * count, recipe)
+            group["lr"] = highest * rate(at, recipe.epochs * count, recipe)
         loss = _loss(lesson, feeds, labels)
         if not math.isfinite(loss.item()):
             state.stopped = f"the loss became {loss.item()} in epoch {number}, step {step + 1}"

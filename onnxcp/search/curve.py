@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxcp.plan import Score
+
 EXPONENT, SURE = 1.0, 0.3  # b and its standard deviation before anything is measured
 EXPONENTS = np.linspace(0.5, 2.0, 61)
 MODEL = 0.1  # what the law may be wrong by, relative, at e times the limit: a heuristic
 NEAR = 0.2  # of that, at the limit itself
 FURTHEST = 100.0  # times the limit: a loss beyond is taken for this
+CLEAR = 2.0  # standard errors: a loss that is no more is taken for noise
 TINY = 1e-12  # keeps divisors from zero
 
 
@@ -45,6 +48,24 @@ class Curve:
         if self.scale <= 0:
             return math.inf
         return math.pow(loss / self.scale / (1 + self.doubt), 1 / self.exponent)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a unit of change costs in loss, and the standard error of that, relative."""
+
+    scale: float
+    doubt: float
+
+
+def pooled(scores: Sequence[Score]) -> Price | None:
+    """The price that all scores give together: how far outputs moved is known far better than
+    how many right answers that cost. None where losses have no noise, or are lost in it."""
+    moved, lost = math.fsum(s.change for s in scores), math.fsum(s.loss for s in scores)
+    noise = math.hypot(*(score.spread for score in scores))
+    if not math.isfinite(moved) or not 0 < CLEAR * noise < lost:
+        return None
+    return Price(lost / moved, noise / lost)
 
 
 def fit(points: Sequence[Point], limit: float) -> Curve:
