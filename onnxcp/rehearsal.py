@@ -86,7 +86,8 @@ def teach_int8(
     made = replace(prepared, folded=with_weights(prepared.folded, trained.weights))
     check_steps(simulated(made), feeds)
     counts = {"train": len(training), "held_out": len(held)}
-    return made, Taught(trained, recipe, counts, parity)
+    used = replace(recipe, learning_rate=trained.learning_rate)
+    return made, Taught(trained, used, counts, parity)
 
 
 def check_steps(simulation: Simulation, feeds: Feeds) -> float:
