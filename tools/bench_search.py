@@ -48,6 +48,7 @@ def row(found: dict[str, Any]) -> dict[str, Any]:
     accuracy, latency, search = found["accuracy"], found["latency"], found["search"]
     quantized = found["quantization"] or {"rivals": [], "chained": None}
     made = {
+        "verdict": found["verdict"],
         "exit_code": found["exit_code"],
         "precision": found["precision"],
         "rivals": quantized["rivals"],
@@ -57,16 +58,16 @@ def row(found: dict[str, Any]) -> dict[str, Any]:
         "speedup_ci": latency and latency["speedup_ci"],
         "ms_before": latency and latency["before"]["p50"],
         "ms_after": latency and latency["after"]["p50"],
-        "ms_predicted": search["predicted_ms"],
         "metric": accuracy and accuracy["metric"],
         "before": accuracy and accuracy["before"],
         "after": accuracy and accuracy["after"],
         "drop": accuracy and accuracy["drop"],
         "drop_ci": accuracy and accuracy["drop_ci"],
     }
-    if search is None:  # no chain is written
+    if search is None:  # there is no chain to search for, or none is written
         return made
     return made | {
+        "ms_predicted": search["predicted_ms"],
         "samples": search["samples"],
         "held_out": search["held_out"],
         "judged": len(search["judged"]),
