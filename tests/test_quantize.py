@@ -544,8 +544,9 @@ def test_a_real_model_becomes_int8_or_is_refused_with_the_reason(name, capfd):
 
 
 def concrete(dims):
-    """The first free size is the batch, the others images of 64×64."""
-    return tuple(d if isinstance(d, int) else (64 if k else 1) for k, d in enumerate(dims))
+    """The first free size is the batch, the others images of 64×64, or volumes of 16×16×16."""
+    side = 64 if len(dims) <= 4 else 16
+    return tuple(d if isinstance(d, int) else (side if k else 1) for k, d in enumerate(dims))
 
 
 @pytest.mark.slow
