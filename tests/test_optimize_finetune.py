@@ -38,7 +38,7 @@ def optimize(output, recipe, *more):
 def forced(tmp_path_factory, recipe):
     path = tmp_path_factory.mktemp("forced") / "out.onnx"
     report = path.with_suffix(".json")
-    options = ("--rank", "*=4", "--epochs", 3, "--report", report)
+    options = ("--rank", "*=8", "--epochs", 3, "--report", report)
     ended = optimize(path, recipe, *TRAIN, *options)
     assert ended.exit_code == 0, ended.output
     return path, json.loads(report.read_text()), ended.stdout
