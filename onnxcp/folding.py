@@ -27,7 +27,9 @@ def folded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     Raises:
         ModelError: ONNX can not raise its opset, or ONNX Runtime refuses it.
     """
-    return _optimized(_named(_raised(proto, where)), where)
+    made = _raised(proto, where)
+    name_nodes(made.graph)
+    return _optimized(made, where)
 
 
 def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
@@ -38,9 +40,7 @@ def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if opset_of(proto) < OPSET:
         made = _converted(made, where)
     made.ir_version = max(made.ir_version, IR)
-    stored = {t.name for t in made.graph.initializer}
-    for place in [i for i, v in enumerate(made.graph.input) if v.name in stored][::-1]:
-        del made.graph.input[place]
+    unlist(made.graph)
     return made
 
 
@@ -56,11 +56,17 @@ def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     return made
 
 
-def _named(made: onnx.ModelProto) -> onnx.ModelProto:
-    """Every node under a name of its own: the quantizer tells nodes apart by it."""
-    for node, name in zip(made.graph.node, node_names(made.graph), strict=True):
+def unlist(graph: onnx.GraphProto) -> None:
+    """Take initializers out of the inputs."""
+    stored = {t.name for t in graph.initializer}
+    for place in [i for i, v in enumerate(graph.input) if v.name in stored][::-1]:
+        del graph.input[place]
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Every node under a name of its own: converters tell nodes apart by it."""
+    for node, name in zip(graph.node, node_names(graph), strict=True):
         node.name = name
-    return made
 
 
 def _optimized(made: onnx.ModelProto, where: str) -> onnx.ModelProto:

@@ -17,11 +17,11 @@ from onnx.inliner import inline_local_functions
 
 from onnxcp import files
 from onnxcp.errors import ModelError
+from onnxcp.folding import name_nodes, unlist
 from onnxcp.precision import FLOAT32, precision_of, quantized_already
 from onnxcp.providers import Target
 from onnxcp.runtime import runtime
 from onnxcp.sessions import open_runner
-from onnxcp.sites import node_names
 
 LARGEST = float(np.finfo(np.float16).max)
 IR = 4  # the first that keeps initializers apart from inputs
@@ -69,8 +69,7 @@ def _prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
     if made.functions:
         made = inline_local_functions(made)
     graph = made.graph
-    for node, name in zip(graph.node, node_names(graph), strict=True):
-        node.name = name
+    name_nodes(graph)
     outputs = {output.name for output in graph.output}
     for place, node in reversed(list(enumerate(graph.node))):
         tensor = None if set(node.output) & outputs else _stored(node)
@@ -78,9 +77,7 @@ def _prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
             graph.initializer.append(tensor)
             del graph.node[place]
     made.ir_version = max(made.ir_version, IR)
-    stored = {t.name for t in graph.initializer}
-    for place in [i for i, v in enumerate(graph.input) if v.name in stored][::-1]:
-        del graph.input[place]
+    unlist(graph)
     return made
 
 

@@ -305,7 +305,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
     if settings.precision == INT8:
         refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
-        enough(inputs.calibration)
+        enough(inputs.calibration, inputs.calibrating)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):

@@ -2,22 +2,20 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from onnxcp import files
-from onnxcp.errors import DataError
 from onnxcp.half import halved
-from onnxcp.precision import FLOAT16, INT8, refuse_unfit, refuse_without_kernels
+from onnxcp.precision import FLOAT16, INT8, refuse_without_kernels
 from onnxcp.progress import Progress, silent
 from onnxcp.provenance import left_in_float
 from onnxcp.providers import Target
 from onnxcp.quantize import Prepared, prepare, quantized_for_time
 from onnxcp.samples import Batching, Samples
-from onnxcp.scheme import Scheme, fastest
+from onnxcp.scheme import fastest
 from onnxcp.tensors import Feeds
 
 CODE = (
@@ -44,13 +42,12 @@ def converted(
     batching: Batching,
     target: Target,
     *,
-    scheme: Scheme | None = None,
     raise_opset: bool = False,
     progress: Progress = silent,
 ) -> onnx.ModelProto:
     """The model in a precision, for a target; itself for "float32". int8 takes its ranges from
-    `samples`, and without a `scheme` the types that are fastest on this machine, and leaves in
-    float what the model's metadata say.
+    `samples`, the types that are fastest on this machine, and leaves in float what the model's
+    metadata say.
 
     Raises:
         UsageError: the target's provider gains nothing from the precision.
@@ -58,14 +55,13 @@ def converted(
         DataError: no samples for int8, too few, or such that tell no ranges.
     """
     refuse_without_kernels(precision, target)
-    where = str(model.path)
     if precision == FLOAT16:
         progress("convert to float16", 0, 1)
-        return halved(model.proto, where=where)
+        return halved(model.proto, where=str(model.path))
     if precision != INT8:
         return model.proto
     given = (model, samples, batching)
-    return prepared(*given, scheme=scheme, raise_opset=raise_opset, progress=progress).quantized()
+    return prepared(*given, raise_opset=raise_opset, progress=progress).quantized()
 
 
 def prepared(
@@ -73,7 +69,6 @@ def prepared(
     samples: Samples | None,
     batching: Batching,
     *,
-    scheme: Scheme | None = None,
     raise_opset: bool = False,
     progress: Progress = silent,
 ) -> Prepared:
@@ -82,14 +77,12 @@ def prepared(
     Raises:
         ModelError, DataError: as `converted`.
     """
-    where = str(model.path)
-    refuse_unfit(model.proto, where, raise_opset=raise_opset)
     return prepare(
         model.proto,
-        _telling(samples, batching),
+        samples,
         batching,
-        scheme or fastest(left_in_float(model.proto)),
-        where=where,
+        fastest(left_in_float(model.proto)),
+        where=str(model.path),
         raise_opset=raise_opset,
         progress=progress,
     )
@@ -122,22 +115,3 @@ def version() -> str:
     for name in CODE:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()
-
-
-def _telling(samples: Samples | None, batching: Batching) -> Samples:
-    """Samples that differ. Raises DataError for others, or none."""
-    if samples is None or not len(samples):
-        raise DataError(
-            "--precision int8: no samples to take the ranges of activations from; give "
-            "--calibration SPEC with real inputs, labels are not needed"
-        )
-    first: Mapping[str, np.ndarray] | None = None
-    for feeds in samples.batches(batching.size):
-        first = first or feeds
-        if any(a.size and (a != first[n].flat[0]).any() for n, a in feeds.items()):
-            return samples
-    shown = ", ".join(f"{n!r} is {a.flat[0]:g}" for n, a in (first or {}).items() if a.size)
-    raise DataError(
-        f"int8: the calibration samples in {samples.source} are constant ({shown} everywhere), "
-        "and tell no ranges; give real inputs"
-    )

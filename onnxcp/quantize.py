@@ -76,36 +76,6 @@ class Prepared:
         return replace(self, folded=ready, patches={})
 
 
-def quantize(
-    proto: onnx.ModelProto,
-    samples: Samples | None,
-    batching: Batching,
-    scheme: Scheme,
-    *,
-    where: str = "the model",
-    raise_opset: bool = False,
-    threads: int = 1,
-    progress: Progress = silent,
-) -> onnx.ModelProto:
-    """The int8 model of a float32 one, which is not changed; on one thread the same input gives
-    the same bytes. `where` names the model in messages.
-
-    Raises:
-        DataError, ModelError, UsageError: as `prepare`.
-    """
-    prepared = prepare(
-        proto,
-        samples,
-        batching,
-        scheme,
-        where=where,
-        raise_opset=raise_opset,
-        threads=threads,
-        progress=progress,
-    )
-    return prepared.quantized()
-
-
 def prepare(
     proto: onnx.ModelProto,
     samples: Samples | None,
@@ -114,19 +84,19 @@ def prepare(
     *,
     where: str = "the model",
     raise_opset: bool = False,
-    threads: int = 1,
     progress: Progress = silent,
 ) -> Prepared:
-    """Fold a float32 model, equalise its chains, and find the ranges of its activations.
+    """Fold a float32 model, which is not changed, equalise its chains, and find the ranges of
+    its activations; the same input gives the same bytes. `where` names the model in messages.
 
     Raises:
-        DataError: no samples, too few, or activations that are not finite.
+        DataError: no samples, too few, constant ones, or activations that are not finite.
         ModelError: quantized already, not float32, an old opset without `raise_opset`, too
             large, or nothing in it has int8 kernels.
         UsageError: a glob that names no node.
     """
     refuse_unfit(proto, where, raise_opset=raise_opset)
-    given = enough(samples)
+    given = enough(samples, batching)
     ready = folded(proto, where)
     left = _left_in_float(proto, ready, scheme.floats, where)
     todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
@@ -134,7 +104,7 @@ def prepare(
         raise ModelError(
             f"{where}: no Conv, Gemm or MatMul of its main graph is left for int8; keep it in float"
         )
-    names, runs = tuple(n.name for n in todo), _Runs(given, batching, threads, progress)
+    names, runs = tuple(n.name for n in todo), _Runs(given, batching, progress)
     if scheme.equalise:
         _equalise(ready, names, runs)
     patches = correction.Patches.of(ready.graph, names if scheme.correct_bias else ())
@@ -149,7 +119,6 @@ class _Runs:
 
     samples: Samples
     batching: Batching
-    threads: int
     progress: Progress
 
     def batches(self) -> Iterator[Feeds]:
@@ -161,15 +130,15 @@ class _Runs:
         self, ready: onnx.ModelProto, wanted: Sequence[str]
     ) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
         """Runs the model and gives those of the wanted tensors that are float32."""
-        return _watched(ready, wanted, self.batching, self.threads)
+        return _watched(ready, wanted, self.batching)
 
 
 def _watched(
-    ready: onnx.ModelProto, wanted: Sequence[str], batching: Batching, threads: int
+    ready: onnx.ModelProto, wanted: Sequence[str], batching: Batching
 ) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
     fed = {i.name for i in ready.graph.input}
     inside = [name for name in wanted if name not in fed]
-    target = Target.named("cpu", threads)
+    target = Target.named("cpu", 1)
     runner = open_runner(with_outputs(ready, inside).SerializeToString(), target)
 
     def run(feeds: Feeds) -> Mapping[str, np.ndarray]:
@@ -196,7 +165,7 @@ def quantized_for_time(
     todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
     borders = [v.name for v in (*ready.graph.input, *ready.graph.output)] if is_part else []
     wanted = list(dict.fromkeys((*_touched(ready, todo), *borders)))
-    run = _watched(ready, wanted, Batching(1, fixed=False), threads=1)
+    run = _watched(ready, wanted, Batching(1, fixed=False))
     found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
     rounded = tuple(name for name in borders if name in found)
     made = Prepared(ready, found, names, scheme, proto, where, borders=rounded).quantized()
@@ -210,20 +179,32 @@ def _touched(ready: onnx.ModelProto, todo: Sequence[onnx.NodeProto]) -> list[str
     return [name for name in names if name and name not in stored]
 
 
-def enough(samples: Samples | None) -> Samples:
-    """The samples, where there are enough of them.
+def enough(samples: Samples | None, batching: Batching) -> Samples:
+    """The samples, where they tell ranges of activations.
 
     Raises:
-        DataError: none, or too few.
+        DataError: none, too few, or constant ones.
     """
     if samples is None or not len(samples):
-        raise DataError("int8: no calibration samples; give real inputs, labels are not needed")
+        raise DataError(
+            "int8: no samples to take the ranges of activations from; give --calibration SPEC "
+            "with real inputs, labels are not needed"
+        )
     if len(samples) < FEWEST:
         raise DataError(
             f"int8: {len(samples)} calibration samples in {samples.source} are too few to know "
-            f"ranges by; give {FEWEST} or more"
+            f"ranges by; give {FEWEST} or more, by --calibration"
         )
-    return samples
+    first: Feeds | None = None
+    for feeds in samples.batches(batching.size):
+        first = first or feeds
+        if any(a.size and (a != first[n].flat[0]).any() for n, a in feeds.items()):
+            return samples
+    shown = ", ".join(f"{n!r} is {a.flat[0]:g}" for n, a in (first or {}).items() if a.size)
+    raise DataError(
+        f"int8: the calibration samples in {samples.source} are constant ({shown} everywhere), "
+        "and tell no ranges; give real inputs"
+    )
 
 
 def _left_in_float(

@@ -9,6 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from onnxcp.cli import app
+from onnxcp.inputs import Sources
+from onnxcp.job import open_job
+from onnxcp.progress import silent
+from onnxcp.providers import Target
+from onnxcp.settings import Settings
 
 MODELS = pathlib.Path(__file__).parents[1] / "models"
 MODEL, DATA = MODELS / "digits.onnx", f"{MODELS}/digits.npz"
@@ -95,6 +100,23 @@ def test_a_plan_made_with_other_samples_is_refused(tmp_path):
     assert ended.exit_code == 2
     assert "other calibration samples" in ended.stderr
     assert not (tmp_path / "again.onnx").exists()
+
+
+def test_what_is_calibrated_once_stays_known(tmp_path):
+    settings = Settings(
+        model=MODELS / "digits.onnx",
+        output=tmp_path / "out.onnx",
+        target=Target.named("cpu", 1),
+        sources=Sources(data=(str(DATA),)),
+    )
+    with open_job(settings, silent) as job:
+        (first, second), known = job.sites[:2], job.fits.knows
+        job.calibrate([first.name])
+        assert known(first)
+        assert not known(second)
+        job.calibrate([second.name])
+        assert known(first)
+        assert known(second)
 
 
 def test_less_memory_falls_back_to_channels(tmp_path):

@@ -182,7 +182,7 @@ def quantized(tmp_path_factory):
 
 INT8 = ("--precision", "int8")
 REFUSED = {
-    "no samples": (INT8, 2, "give real inputs"),
+    "no samples": (INT8, 2, "give --calibration"),
     "too few samples": ((*INT8, "--calibration", f"{DATA}[:9]"), 2, "9 calibration samples"),
     "an unknown precision": (("--precision", "int4"), 2, "float32, float16, int8"),
     "another provider": ((*INT8, *FEW, "--provider", "cuda"), 2, "provider cuda"),

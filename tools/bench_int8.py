@@ -28,7 +28,7 @@ from onnxcp.accuracy import Evaluation
 from onnxcp.benchmark import speedup, take_turns
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.providers import Target
-from onnxcp.quantize import quantize
+from onnxcp.quantize import prepare as prepare_int8
 from onnxcp.samples import Batching
 from onnxcp.scheme import METHODS, Scheme, fastest
 from onnxcp.sessions import open_runner
@@ -90,7 +90,7 @@ def in_int8(name: str, source: Path, inputs: Inputs, scheme: Scheme, folder: Pat
     samples = inputs.calibration.split(step)[0].first(CALIBRATING)
     batching = Batching(BATCH, fixed=False)
     proto = files.load(source).proto
-    made = quantize(proto, samples, batching, scheme, where=str(source))
+    made = prepare_int8(proto, samples, batching, scheme, where=str(source)).quantized()
     files.save(made, path)
     return Variant(name, path, counted(made), time.perf_counter() - start)
 

@@ -12,7 +12,7 @@ import onnx
 from onnxcp import files
 from onnxcp.conv import Chain
 from onnxcp.job import Job
-from onnxcp.quantize import quantize
+from onnxcp.quantize import prepare as prepare_int8
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import fastest
@@ -56,6 +56,6 @@ def quantized(job: Job, model: onnx.ModelProto, *, made_for_chains: bool = True)
     """The static int8 model of a float one; chains equalised and means corrected, or neither."""
     scheme = replace(fastest(), equalise=made_for_chains, correct_bias=made_for_chains)
     path = job.folder / "int8.onnx"
-    made = quantize(model, calibrating(job), Batching(BATCH, fixed=False), scheme)
+    made = prepare_int8(model, calibrating(job), Batching(BATCH, fixed=False), scheme).quantized()
     files.save(made, path)
     return path
