@@ -76,6 +76,8 @@ MODELS = {
     "mnist": Odd("mnist/mnist-8.onnx", 2, 2, 0),
 }
 KEYS = list(MODELS)
+SLOWEST = {("candy", "cp4")}  # a minute for 720×720 pixels, and nothing new
+FORCED = [(k, f) for k in KEYS for f in ("cp4", "cp3") if (k, f) not in SLOWEST]
 
 
 def path_of(odd: Odd) -> Path:
@@ -136,8 +138,7 @@ def test_inspect_accounts_for_every_convolution(key: str) -> None:
     assert run("inspect", path_of(odd))[0] == 0
 
 
-@pytest.mark.parametrize("form", ["cp4", "cp3"])
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(("key", "form"), FORCED)
 def test_a_forced_rewrite_does_what_its_chains_say(key: str, form: str, tmp_path: Path) -> None:
     odd, output = MODELS[key], tmp_path / "out.onnx"
     options = ("--form", form, "--rank", f"*={odd.rank}", "--iterations", "8")
