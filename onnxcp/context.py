@@ -1,8 +1,10 @@
 """A layer as its runtime sees it: the node and what follows closely enough to fuse with it.
 
 A runtime folds a BatchNormalization into the convolution before it, and runs a following Add
-and activation inside its kernel. A chain is to be timed where it will stand, so the context of
-a site is a small model of its node and those followers, at the shapes of the run.
+and activation inside its kernel. A pool behind them takes several times longer on int8 where
+what is before it stays in float, for the layout that this leaves (ONNX Runtime 1.31 on CPUs). A
+chain is to be timed where it will stand, so the context of a site is a small model of its node
+and those followers, at the shapes of the run.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ from onnxcp.tensors import Shape
 
 FOLLOWERS = ("BatchNormalization", "Add", "Mul")
 ACTIVATIONS = ("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "PRelu")
+POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,19 +97,20 @@ class Graph:
         return Context(inside, nodes, fed, stored, _key(inside, nodes, fed, stored, self), self)
 
     def _nodes(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, ...]:
-        """A node and its followers, to the first activation or the second Add."""
+        """A node and its followers, to the first activation or the second Add, and a pool."""
         nodes = [node]
         while nodes[-1].op_type not in ACTIVATIONS:
-            follower = self._follower(nodes[-1].output[0])
+            follower = self._follower(nodes[-1].output[0], (*FOLLOWERS, *ACTIVATIONS))
             if follower is None or follower.op_type in [n.op_type for n in nodes]:
                 break
             nodes.append(follower)
-        return tuple(nodes)
+        pool = self._follower(nodes[-1].output[0], POOLS)
+        return (*nodes, pool) if pool is not None else tuple(nodes)
 
-    def _follower(self, written: str) -> onnx.NodeProto | None:
-        """The only reader of a tensor, if it could fuse with what writes it."""
+    def _follower(self, written: str, kinds: Sequence[str]) -> onnx.NodeProto | None:
+        """The only reader of a tensor, if it is of these kinds."""
         readers = self._readers.get(written, [])
-        if len(readers) != 1 or readers[0].op_type not in (*FOLLOWERS, *ACTIVATIONS):
+        if len(readers) != 1 or readers[0].op_type not in kinds:
             return None
         others = [name for name in readers[0].input if name not in ("", written)]
         known = all(self.constants.find(n) is not None or n in self.shapes for n in others)

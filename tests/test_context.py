@@ -26,6 +26,14 @@ BODIES = {  # nodes after the convolution → the types of its context
     "two shortcuts": ("b = Add (a, x) c = Add (b, x) y = Relu (c) }", ["Conv", "Add"]),
     "two readers": ("b = Relu (a) c = Sigmoid (a) y = Add (b, c) }", ["Conv"]),
     "what nothing tells the shape of": ("u = Odd (x) y = Add (a, u) }", ["Conv"]),
+    "a pool": (
+        "b = Relu (a) y = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (b) }",
+        ["Conv", "Relu", "MaxPool"],
+    ),
+    "a pool at once": (
+        "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (a) }",
+        ["Conv", "AveragePool"],
+    ),
     "limits": ("y = Clip (a, low, high) }", ["Conv", "Clip"]),
 }
 
