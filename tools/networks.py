@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,7 +25,20 @@ MODELS = {
     "resnet18": "imagenet/resnet18.onnx",
     "darknet": "imagenet/darknet_tiny.onnx",
     "vdsr": "vdsr/vdsr.onnx",
+    "mnist": "mnist/mnist-8.onnx",
+    "classifier": "odd/winml_pytorch_cifar_ImageClassifier.onnx",
+    "ultraface": "odd/ultraface_RFB-320.onnx",
+    "ppocr": "odd/ppocr_v3_det.onnx",
 }
+PICTURES = {  # for models that have no data of their own: how they read, and height × width
+    "ultraface": ({"scale": 1 / 128, "mean": [127 / 128]}, (240, 320)),
+    "ppocr": (
+        {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        (320, 320),
+    ),
+}
+HALVES = {"scale": 1 / 255, "mean": [0.5], "std": [0.5]}
+SEEN = 192  # of these pictures, a third to calibrate
 
 
 def sources(name: str, data: Path, folder: Path) -> list[str]:
@@ -31,9 +46,14 @@ def sources(name: str, data: Path, folder: Path) -> list[str]:
     them is written to `folder`."""
     if name == "vdsr":
         return super_resolution(data / "vdsr/Set5", folder)
-    if MODELS[name].startswith("cifar10"):
+    if name in PICTURES:
+        return pictures(name, data / "imagenet/val", folder)
+    if name == "mnist":
+        judged, calibrating = f"{data}/mnist/test.npz", f"{data}/mnist/train.npz[:1024]"
+        recipe = "none"
+    elif MODELS[name].startswith("cifar10") or name == "classifier":
         judged, calibrating = f"{data}/cifar10/test.npz", f"{data}/cifar10/calibration.npz"
-        recipe = "cifar10"
+        recipe = "cifar10" if name != "classifier" else written(HALVES, folder / "halves.json")
     else:
         images, recipe = data / "imagenet/val", "imagenet"
         if name == "darknet":
@@ -42,17 +62,36 @@ def sources(name: str, data: Path, folder: Path) -> list[str]:
     return ["--data", judged, "--calibration", calibrating, "--preprocess", recipe]
 
 
+def written(recipe: Mapping[str, Any], path: Path) -> str:
+    """The path of a recipe, which is written there."""
+    path.write_text(json.dumps(recipe), encoding="utf-8")
+    return str(path)
+
+
+def pictures(name: str, images: Path, folder: Path) -> list[str]:
+    """Pictures of anything, at the size a model reads: what it says of them must stay."""
+    recipe, (height, width) = PICTURES[name]
+    found = sorted(images.glob("*.JPEG"))[:SEEN]
+    shown = np.stack(
+        [np.asarray(Image.open(p).convert("RGB").resize((width, height))) for p in found]
+    )
+    np.savez(folder / f"{name}.npz", shown)
+    path, third = folder / f"{name}.npz", len(found) // 3
+    judged = ["--data", f"{path}[{third}:]", "--calibration", f"{path}[:{third}]"]
+    read = written(recipe, folder / f"{name}.json")
+    return [*judged, "--preprocess", read, "--metric", "cosine"]
+
+
 def labelled_for_darknet(images: Path, folder: Path) -> tuple[Path, str]:
     """The images under Darknet's own numbers of classes, and how it reads them."""
-    made, recipe = folder / "darknet", folder / "darknet.json"
+    made = folder / "darknet"
     made.mkdir(exist_ok=True)
     for image in images.glob("*.JPEG"):
         link = made / image.name
         link.unlink(missing_ok=True)
         link.symlink_to(image.resolve())
     shutil.copyfile(images / "labels_darknet.csv", made / "labels.csv")
-    recipe.write_text(json.dumps({"resize": 224, "scale": 1 / 255}), encoding="utf-8")
-    return made, str(recipe)
+    return made, written({"resize": 224, "scale": 1 / 255}, folder / "darknet.json")
 
 
 def super_resolution(images: Path, folder: Path) -> list[str]:
