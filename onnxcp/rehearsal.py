@@ -45,13 +45,15 @@ def teach_int8(
     inputs: Inputs,
     recipe: "Recipe",
     *,
+    stays: float = 0.0,
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
 ) -> tuple[Prepared, Taught]:
     """Train the weights of a prepared model, rounded as its int8 model has them, to give what
-    `model` gives, on the inputs' samples to train on. Ranges of activations stay. With a
-    `folder` a killed training leaves there what another one goes on from.
+    `model` gives, on the inputs' samples to train on. Ranges of activations stay. `stays` is
+    what the float model that was prepared loses on held-out samples. With a `folder` a killed
+    training leaves there what another one goes on from.
 
     Raises:
         DataError: too few samples, or none with labels where the loss needs them.
@@ -75,6 +77,7 @@ def teach_int8(
         recipe=recipe,
         soft=gives_probabilities(model),
         fixed=inputs.batching.size if inputs.batching.fixed else None,
+        stays=stays,
         chains=rank_one(prepared.folded),
         watched=_watched(model, prepared, simulation) if recipe.features else (),
         user_loss=user_loss(recipe.loss),

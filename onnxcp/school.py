@@ -56,7 +56,7 @@ class School:
         assert fitted.staged is not None and fitted.accuracy is not None
         job = self.job
         path, taught = self.trained(fitted.staged, self.recipe.epochs)
-        rounded = self._rehearsed(path) if fitted.precision == INT8 else None
+        rounded = self._rehearsed(path, taught) if fitted.precision == INT8 else None
         verification, errors = self._verified(path)
         accuracy = referee.judge(job.judged(job.deployed(path)))
         if fitted.accuracy.budget is None:
@@ -71,21 +71,22 @@ class School:
             recovered=Recovered(taught, fitted.accuracy, errors, rounded=rounded),
         )
 
-    def _rehearsed(self, path: Path) -> Taught:
-        """Train the int8 model of one that is trained in float, and deploy it."""
+    def _rehearsed(self, path: Path, taught: Taught) -> Taught:
+        """Train the int8 model of one that was trained in float, and deploy it."""
         job, epochs = self.job, -(-self.recipe.epochs // ROUNDING)
         folder = self._folder(f"{path.parent.name}-{INT8}")
-        made, taught = teach_int8(
+        made, rounded = teach_int8(
             job.model,
             job.deployment.prepared(path),
             job.inputs,
             replace(self.recipe, epochs=epochs, features=0.0),
+            stays=taught.trained.epochs[taught.trained.best].held_out,
             folder=folder,
             resume=folder is not None,
             progress=job.progress,
         )
         job.deployment.deploy(path, made.quantized())
-        return taught
+        return rounded
 
     def _folder(self, name: str) -> Path | None:
         """Where a training leaves what it goes on from; None where nothing is kept."""

@@ -34,7 +34,7 @@ DATA = Path(os.environ.get("ONNXCP_DATA", ROOT / "../shared/data")).resolve()
 COARSE = Scheme(  # so that there is something to win
     per_channel=False, reduce_range=True, method="percentile", percentile=99
 )
-RECIPE = Recipe(epochs=3, batch=32, learning_rate=1e-4, train="all")
+RECIPE = Recipe(epochs=3, batch=32, learning_rate=3e-4, train="all")
 
 
 @pytest.fixture(scope="module")

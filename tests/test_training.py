@@ -14,7 +14,7 @@ from onnxcp.errors import UsageError, WorkError  # noqa: E402
 from onnxcp.finetune import Lesson, Network, Recipe, train  # noqa: E402
 from onnxcp.finetune.augment import augmented  # noqa: E402
 from onnxcp.finetune.losses import are_scores, distance, divergence, sensitivity  # noqa: E402
-from onnxcp.finetune.training import rate  # noqa: E402
+from onnxcp.finetune.training import rate, share  # noqa: E402
 from onnxcp.forms import algebra  # noqa: E402
 from onnxcp.samples import Samples  # noqa: E402
 
@@ -164,6 +164,34 @@ def test_a_rate_that_is_not_given_follows_what_there_is_to_win_back(how, loss, r
 def test_a_training_tells_the_rate_that_it_chose():
     found = train(lesson(Recipe(epochs=1, batch=16)))
     assert found.learning_rate == Recipe().highest(found.epochs[0].held_out) <= 1e-3
+
+
+def test_what_no_training_wins_back_asks_for_no_steps():
+    loss = train(lesson(Recipe(epochs=1, batch=16))).epochs[0].held_out
+    found = train(lesson(Recipe(epochs=1, batch=16), stays=0.75 * loss))
+    assert found.learning_rate == pytest.approx(Recipe().highest(loss / 4))
+    least = train(lesson(Recipe(epochs=1, batch=16), stays=2 * loss))
+    assert 0 < least.learning_rate < found.learning_rate
+
+
+@pytest.mark.parametrize("by", [0.01, 100.0])
+def test_steps_are_in_proportion_to_weights(by):
+    """Twice the same function, the second time with a smaller or larger kernel."""
+    moved = []
+    for times in (1.0, by):
+        weights = torch.nn.Parameter(times * torch.from_numpy(KERNEL))
+        optimizer = torch.optim.AdamW(
+            [{"params": [weights], "lr": 0.1 * share(weights)}], weight_decay=0.0
+        )
+        (weights * torch.ones_like(weights)).sum().backward()
+        before = weights.detach().clone()
+        optimizer.step()
+        moved.append(((weights.detach() - before).norm() / before.norm()).item())
+    assert moved[1] == pytest.approx(moved[0], rel=1e-3)
+
+
+def test_weights_of_no_size_are_moved_too():
+    assert share(torch.zeros(4, 4)) == share(torch.zeros(4)) == share(torch.ones(4)) == 1.0
 
 
 def test_the_rate_rises_and_then_falls_to_nothing():

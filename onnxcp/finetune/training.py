@@ -30,6 +30,9 @@ from onnxcp.samples import Samples
 Teacher = Callable[[Tensors, Sequence[str]], Sequence[Tensor]]
 UserLoss = Callable[[Sequence[Tensor], "Tensor | None"], Tensor]
 MEASURED = 64  # batches that statistics are measured on
+TYPICAL = 0.3  # root mean square of the weights that AdamW's rates are for: CIFAR-10's chains
+SHARE = "share"
+LEAST = 0.05  # of the loss: what a training wins back, if it does any good
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +51,9 @@ class Trained:
 class Lesson:
     """What is trained to do what. `chains` are the stages' weights of each chain, by name;
     `watched` are tensors that both models have. `soft`: the outputs are probabilities.
-    `fixed` is the batch that the models take, where they take no other. `about` tells the
-    models and samples from others, for what a killed run leaves in `folder`."""
+    `fixed` is the batch that the models take, where they take no other. `stays` is the loss that
+    no training is expected to win back. `about` tells the models and samples from others, for
+    what a killed run leaves in `folder`."""
 
     network: Network
     teacher: Teacher
@@ -58,6 +62,7 @@ class Lesson:
     recipe: Recipe
     soft: bool = False
     fixed: int | None = None
+    stays: float = 0.0
     chains: Sequence[Sequence[str]] = ()
     watched: tuple[str, ...] = ()
     user_loss: UserLoss | None = None
@@ -97,7 +102,8 @@ def _trained(lesson: Lesson, *, resume: bool) -> Trained:
         if lesson.recipe.batch_norm != "frozen":
             _recalibrate(lesson, state)
     recipe = lesson.recipe
-    highest, total = recipe.highest(state.epochs[0].held_out), recipe.epochs
+    loss, total = state.epochs[0].held_out, recipe.epochs
+    highest = recipe.highest(max(loss - lesson.stays, LEAST * loss))
     for number in range(len(state.epochs), total + 1):
         if state.stopped is not None:
             break
@@ -165,9 +171,17 @@ def _start(lesson: Lesson, parameters: Tensors) -> State:
             weight_decay=recipe.weight_decay,
         )
     else:
-        optimizer = torch.optim.AdamW(parameters.values(), weight_decay=recipe.weight_decay)
+        groups = [{"params": [p], SHARE: share(p)} for p in parameters.values()]
+        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     scaled = torch.amp.GradScaler(recipe.device, enabled=_half(recipe) == torch.float16)
     return State(optimizer, scaled, copies(parameters), copies({**parameters, **measured(lesson)}))
+
+
+def share(weights: Tensor) -> float:
+    """Of the learning rate, what weights get whose steps are of one size whatever their own: a
+    chain's terms are scaled as int8 likes them, and small stages would be lost in such steps."""
+    size = float(weights.detach().square().mean().sqrt())
+    return size / TYPICAL if weights.dim() > 1 and size > 0 else 1.0
 
 
 def _half(recipe: Recipe) -> torch.dtype | None:
@@ -197,7 +211,8 @@ def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int, highe
     for step, (feeds, labels) in enumerate(shuffled(lesson.training, recipe, number)):
         at = (number - 1) * count + step
         for group in state.optimizer.param_groups:
-            group["lr"] = highest * rate(at, recipe.epochs * count, recipe)
+            part = group.get(SHARE, 1.0)
+            group["lr"] = part * highest * rate(at, recipe.epochs * count, recipe)
         loss = _loss(lesson, feeds, labels)
         if not math.isfinite(loss.item()):
             state.stopped = f"the loss became {loss.item()} in epoch {number}, step {step + 1}"
