@@ -47,6 +47,11 @@ class Recovered:
     seconds: float = 0.0
     rounded: Taught | None = None
 
+    @property
+    def of_another(self) -> "Recovered":
+        """What there is to say where another model than the trained one is written."""
+        return Recovered(trials=self.trials, without=self.without, seconds=self.seconds)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:

@@ -142,7 +142,10 @@ def _in_contest(job: Job, teacher: School | None, deadline: float) -> Outcome:
     if not foreign(job) and not job.recipe.sequential:
         found.append(_searched(job.in_precision(FLOAT32), None, deadline))
     known = [outcome for outcome in found if outcome.staged is not None]
-    return fastest(job, known, job.settings.target_speedup)
+    best = fastest(job, known, job.settings.target_speedup)
+    if best.recovered is None and chained.recovered is not None:
+        best = replace(best, recovered=chained.recovered.of_another)
+    return best
 
 
 def _alone(job: Job) -> Outcome:

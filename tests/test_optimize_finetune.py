@@ -125,6 +125,19 @@ def test_a_search_tells_what_training_was_worth(recipe, tmp_path):
     assert "trainings" in ended.stdout
 
 
+@pytest.mark.slow
+def test_a_search_in_int8_tells_its_trainings_whichever_model_wins(recipe, tmp_path):
+    report = tmp_path / "run.json"
+    options = ("--max-error", 0.05, "--precision", "int8", "--report", report)
+    ended = optimize(tmp_path / "out.onnx", recipe, *TRAIN, *options)
+    assert ended.exit_code == 0, ended.output
+    document = json.loads(report.read_text())
+    jsonschema.validate(document, schema())
+    assert len(document["quantization"]["rivals"]) == 2
+    assert document["finetune"]["trials"]
+    assert "trainings" in ended.stdout
+
+
 def test_a_speed_up_asked_for_is_met_by_a_trained_plan(recipe, tmp_path):
     report = tmp_path / "run.json"
     options = ("--target-speedup", 1.5, "--epochs", 2, "--report", report)

@@ -28,17 +28,10 @@ MODELS = {
     "mnist": "mnist/mnist-8.onnx",
     "classifier": "odd/winml_pytorch_cifar_ImageClassifier.onnx",
     "ultraface": "odd/ultraface_RFB-320.onnx",
-    "ppocr": "odd/ppocr_v3_det.onnx",
-}
-PICTURES = {  # for models that have no data of their own: how they read, and height × width
-    "ultraface": ({"scale": 1 / 128, "mean": [127 / 128]}, (240, 320)),
-    "ppocr": (
-        {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
-        (320, 320),
-    ),
 }
 HALVES = {"scale": 1 / 255, "mean": [0.5], "std": [0.5]}
-SEEN = 192  # of these pictures, a third to calibrate
+FACES = {"scale": 1 / 128, "mean": [127 / 128]}  # how the detector reads
+SEEN, HEIGHT, WIDTH = 192, 240, 320  # pictures that it sees, a third to calibrate
 
 
 def sources(name: str, data: Path, folder: Path) -> list[str]:
@@ -46,8 +39,8 @@ def sources(name: str, data: Path, folder: Path) -> list[str]:
     them is written to `folder`."""
     if name == "vdsr":
         return super_resolution(data / "vdsr/Set5", folder)
-    if name in PICTURES:
-        return pictures(name, data / "imagenet/val", folder)
+    if name == "ultraface":
+        return pictures(data / "imagenet/val", folder)
     if name == "mnist":
         judged, calibrating = f"{data}/mnist/test.npz", f"{data}/mnist/train.npz[:1024]"
         recipe = "none"
@@ -68,18 +61,14 @@ def written(recipe: Mapping[str, Any], path: Path) -> str:
     return str(path)
 
 
-def pictures(name: str, images: Path, folder: Path) -> list[str]:
-    """Pictures of anything, at the size a model reads: what it says of them must stay."""
-    recipe, (height, width) = PICTURES[name]
+def pictures(images: Path, folder: Path) -> list[str]:
+    """Pictures of anything, at the detector's size: what it says of them must stay."""
     found = sorted(images.glob("*.JPEG"))[:SEEN]
-    shown = np.stack(
-        [np.asarray(Image.open(p).convert("RGB").resize((width, height))) for p in found]
-    )
-    np.savez(folder / f"{name}.npz", shown)
-    path, third = folder / f"{name}.npz", len(found) // 3
+    shown = [np.asarray(Image.open(p).convert("RGB").resize((WIDTH, HEIGHT))) for p in found]
+    path, third = folder / "pictures.npz", len(found) // 3
+    np.savez(path, np.stack(shown))
     judged = ["--data", f"{path}[{third}:]", "--calibration", f"{path}[:{third}]"]
-    read = written(recipe, folder / f"{name}.json")
-    return [*judged, "--preprocess", read, "--metric", "cosine"]
+    return [*judged, "--preprocess", written(FACES, folder / "faces.json"), "--metric", "cosine"]
 
 
 def labelled_for_darknet(images: Path, folder: Path) -> tuple[Path, str]:

@@ -131,7 +131,8 @@ def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
         lines.append(("trained", text))
         if found.rounded:
             text = f"{plural(len(found.rounded) - 1, 'epoch')} more, rounded as int8 is"
-            lines.append(("", text))
+            best = min(found.rounded, key=lambda epoch: epoch.held_out)
+            lines.append(("", text if best.number else f"{text}: none came closer"))
     elif found.trials:
         lines.append(("trained", "no training brought a faster plan within the budget"))
     short = sum(t.epochs < found.recipe["epochs"] for t in found.trials)
