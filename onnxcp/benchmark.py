@@ -26,6 +26,10 @@ class Timing:
 
     seconds: tuple[float, ...]  # in the order they were taken
 
+    def __add__(self, other: "Timing") -> "Timing":
+        """All runs of both, which are of one model."""
+        return Timing(self.seconds + other.seconds)
+
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)

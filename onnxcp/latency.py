@@ -208,7 +208,7 @@ def _until(
             break
         turns = len(taken[0].seconds)
         more = take_turns(subjects, clock, turns=turns, warmup=0, seconds=end - clock())
-        taken = tuple(Timing(a.seconds + b.seconds) for a, b in zip(taken, more, strict=True))
+        taken = tuple(a + b for a, b in zip(taken, more, strict=True))
     return taken
 
 

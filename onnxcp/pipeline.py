@@ -255,11 +255,16 @@ def _recovered(
     job: Job, teacher: School, asked: Search, without: Outcome, deadline: float
 ) -> Outcome:
     """What training makes of a search's outcome: for a budget of time of the same plan, else
-    of the fastest one that it brings within the budget."""
+    of the fastest one that it brings within the budget. The same plan is the same graph, so what
+    was timed before the training counts, too: else noise could refuse a speed-up just proven."""
     if without.budget.seconds is not None:
         if without.staged is None:
             return without
-        return _timed(job, teacher.finished(without, asked.court.referee))
+        found = _timed(job, teacher.finished(without, asked.court.referee))
+        if without.timings is None or found.timings is None:
+            return found
+        (dense, chained), (old, new) = without.timings, found.timings
+        return replace(found, timings=(dense + old, chained + new))
 
     def timed(outcome: Outcome) -> Outcome:
         return _timed(job, outcome)

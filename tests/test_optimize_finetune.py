@@ -145,6 +145,7 @@ def test_a_speed_up_asked_for_is_met_by_a_trained_plan(recipe, tmp_path):
     assert ended.exit_code == 0, ended.output
     document = json.loads(report.read_text())
     assert document["latency"]["speedup"] >= 1.5
+    assert document["latency"]["turns"] == 2 * 20, "before the training, and after it"
     assert document["finetune"]["before"] is not None
 
 
