@@ -178,8 +178,8 @@ def _start(lesson: Lesson, parameters: Tensors) -> State:
 
 
 def share(weights: Tensor) -> float:
-    """Of the learning rate, what weights get whose steps are of one size whatever their own: a
-    chain's terms are scaled as int8 likes them, and small stages would be lost in such steps."""
+    """Of the learning rate, by the size of weights: AdamW takes steps of one size, in which the
+    small weights of some stages, after int8 has scaled a chain's terms, would drown."""
     size = float(weights.detach().square().mean().sqrt())
     return size / TYPICAL if weights.dim() > 1 and size > 0 else 1.0
 
