@@ -21,6 +21,7 @@ OPTIONAL = {"loss": (str, type(None)), "learning_rate": (float, int, type(None))
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Without a `learning_rate` it follows how far from the original the model is as it comes.
+    AdamW's is that of weights of a root mean square of 0.3; others get theirs in proportion.
     `train` is "chains", "all" or a glob of node names. Weights of the loss: of `labels`
     (cross-entropy), `features` (what replaced layers gave) and `stability` (sensitivity of the
     chains) beside 1 for what the original gives. `warmup` is a share of all steps, `ema` the
