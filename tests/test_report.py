@@ -183,6 +183,15 @@ def golden(name, text):
     assert text == file.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("left", "said"), [(0.2, False), (0.5, True)])
+def test_a_training_that_rounds_in_vain_is_said_to(left, said):
+    rounded = (EpochRecord(0, 0.0, 0.41, 0.91), EpochRecord(1, 0.39, left, 0.9))
+    report = replace(TRAINED, finetune=replace(TRAINED.finetune, rounded=rounded))
+    text = WRITERS[".md"](report)
+    assert "1 epoch more, rounded as int8 is" in text
+    assert ("none came closer" in text) == said
+
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_markdown_reads_as_agreed(name):
     golden(f"{name}.md", WRITERS[".md"](REPORTS[name]))
