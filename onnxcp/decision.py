@@ -60,7 +60,7 @@ def _predicted_speedup(outcome: Outcome) -> float:
     trail, table = outcome.trail, outcome.table
     if table is None or trail is None or not trail.predicted:
         return 1.0
-    return table.total / trail.predicted
+    return table.before / trail.predicted
 
 
 def foreign(job: Job) -> list[str]:

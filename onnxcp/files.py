@@ -26,12 +26,14 @@ LARGEST_MESSAGE = 2**31 - 2**24  # bytes: protobuf's 2 GiB, less room for the gr
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A checked model in memory. `external` names the tensors that lay outside its file;
-    those of Constant nodes may have no name, and are written inside."""
+    those of Constant nodes may have no name, and are written inside. `shortcuts` are those that
+    are convolutions in memory, and not in the file."""
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
     external: frozenset[str] = field(default_factory=frozenset)
+    shortcuts: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

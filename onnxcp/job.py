@@ -32,6 +32,7 @@ from onnxcp.sessions import Runner, open_runner
 from onnxcp.settings import Settings
 from onnxcp.sites import Site, Skip
 from onnxcp.spread import Spread
+from onnxcp.straighten import straight, straightened
 from onnxcp.survey import survey
 from onnxcp.table import Table, from_document, from_file, to_document
 from onnxcp.workdir import open_folder
@@ -159,7 +160,7 @@ class Job:
         if self.table is not None:
             return self.table
         settings, forms = self.settings, self.settings.forms
-        key = identity(found, self.inputs, settings.target, forms, settings.precision)
+        key = identity(self.model, found, self.inputs, settings.target, forms, settings.precision)
         known = None if self.kept_in is None else store.load_note(self.kept_in, key)
         if known is not None:
             return from_document(known)
@@ -216,6 +217,7 @@ class Job:
             self.settings.recipe,
             calibration=self.fits.samples,
             precision=self.settings.precision,
+            shortcuts=self.model.shortcuts,
         )
 
     def _metadata(self, plan: Plan, chains: Mapping[str, Chain]) -> dict[str, str]:
@@ -289,6 +291,22 @@ def _on_target_of(settings: Settings, found: Table) -> Settings:
     return replace(settings, target=wanted)
 
 
+def _straightened(
+    model: files.Model, inputs: Inputs, settings: Settings, table: Table | None, progress: Progress
+) -> files.Model:
+    """The model that chains are put into: by a plan or a table that is given, or by measurement.
+
+    Raises:
+        PlanError: shortcuts are named that it does not have.
+    """
+    if settings.plan is not None:
+        return straight(model, inputs, settings.recipe.shortcuts)
+    if table is not None:
+        return straight(model, inputs, table.shortcuts)
+    how = (settings.target, settings.precision)
+    return straightened(model, inputs, *how, kept_in=settings.cache, progress=progress)
+
+
 @contextmanager
 def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
@@ -306,6 +324,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     if settings.precision == INT8:
         refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
         enough(inputs.calibration, inputs.calibrating)
+    model = _straightened(model, inputs, settings, table, progress)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):

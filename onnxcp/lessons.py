@@ -20,6 +20,7 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
+from onnxcp.shortcuts import as_in
 from onnxcp.structure import changes
 from onnxcp.surgery import Surgery
 from onnxcp.weights import rank_one, trainable
@@ -183,7 +184,9 @@ def _student(other: files.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Net
 def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, ...]:
     """What the replaced layers gave, which the chains give now under the same names."""
     made = provenance.read(other)
-    return tuple(node.output[0] for node in changes(proto, other, made.sites).replaced)
+    return tuple(
+        node.output[0] for node in changes(as_in(proto, other), other, made.sites).replaced
+    )
 
 
 def user_loss(name: str | None) -> "UserLoss | None":

@@ -29,6 +29,7 @@ CODE = (
     "scheme",
     "mixing",
     "shield",
+    "stems",
     "half",
     "narrowing",
 )
@@ -61,7 +62,7 @@ def converted(
     if precision != INT8:
         return model.proto
     given = (model, samples, batching)
-    return prepared(*given, raise_opset=raise_opset, progress=progress).quantized()
+    return prepared(*given, raise_opset=raise_opset, progress=progress).deployed()
 
 
 def prepared(

@@ -221,13 +221,13 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
 
 def _objective(job: Job, budget: Budget, table: Table, alone: Outcome | None) -> Budget:
     """The budget of the accuracy, or of the time where that is what was asked for: over the
-    original, which is slower than the table's where that is of int8."""
+    original in float, which is slower than the table's where that is of int8."""
     wanted = job.settings.target_speedup
     if wanted is None:
         return budget
     limit = budget.limit if job.settings.limits.is_given else math.inf
     lead = 1.0 if alone is None or alone.timings is None else speedup(*alone.timings).ratio
-    return Budget(limit, f"{wanted:g}× faster", lead * table.total / wanted)
+    return Budget(limit, f"{wanted:g}× faster", lead * table.before / wanted)
 
 
 def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:

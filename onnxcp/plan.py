@@ -136,7 +136,8 @@ Judge = Callable[[Plan], Score]
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What the fits of a plan depend on besides the model: with it a plan replays to the same
-    bytes. `calibration` is the hash of the samples that calibrated; None for the plain norm."""
+    bytes. `calibration` is the hash of the samples that calibrated; None for the plain norm.
+    `shortcuts` are those that became convolutions."""
 
     seed: int = 0
     calibration: str | None = None
@@ -144,6 +145,7 @@ class Recipe:
     sequential: bool = False
     memory: int = 0  # bytes that covariances may take: it decides which are kept whole
     precision: str = "float32"  # of the model that is written, which fits do not depend on
+    shortcuts: tuple[str, ...] = ()
 
 
 def to_json(plan: Plan, source: str, recipe: Recipe) -> str:
@@ -171,7 +173,7 @@ def from_json(path: Path) -> tuple[Plan, Recipe]:
             name: Choice(str(row["form"]), row["rank"], str(row.get("floats", "")))
             for name, row in sites.items()
         }
-        recipe = Recipe(**fits)
+        recipe = Recipe(**{**fits, "shortcuts": tuple(map(str, fits.get("shortcuts", ())))})
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; give a plan that a run wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -20,7 +20,7 @@ from onnxcp.errors import ModelError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
 from onnxcp.mixing import globs
-from onnxcp.narrowing import for_time, version
+from onnxcp.narrowing import version
 from onnxcp.plan import Choice
 from onnxcp.precision import FLOAT32, INT8, refuse_without_kernels
 from onnxcp.progress import Progress, silent
@@ -28,6 +28,7 @@ from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
+from onnxcp.straighten import bound, straightened
 from onnxcp.survey import survey
 from onnxcp.table import MATTERS, Check, Table
 
@@ -53,6 +54,7 @@ def profile(
     model = files.load(path)
     inputs = prepare(model.inputs, sources)
     open_runner(path, target)
+    model = straightened(model, inputs, target, precision, progress=progress)
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
     found = contexts(model, sites, inputs)
     how = (target, forms, precision, sources.seed)
@@ -66,7 +68,12 @@ def contexts(model: files.Model, sites: Sequence[Site], inputs: Inputs) -> list[
 
 
 def identity(
-    found: Sequence[Context], inputs: Inputs, target: Target, forms: Sequence[str], precision: str
+    model: files.Model,
+    found: Sequence[Context],
+    inputs: Inputs,
+    target: Target,
+    forms: Sequence[str],
+    precision: str,
 ) -> str:
     """The hash of all that a table depends on but the state of the machine."""
     here = environment(target)
@@ -76,6 +83,7 @@ def identity(
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
         sorted({(c.key, str(all_choices(c.site, forms, target.block))) for c in found}),
         [*forms, precision, "" if precision == FLOAT32 else version()],
+        model.shortcuts,
         __version__,
     ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
@@ -105,7 +113,7 @@ def tabulate(
         progress=progress,
     )
     progress("time whole models", 0, 1)
-    total, checks = _checked(model, sites, times, inputs, target, precision, seed)
+    original, total, checks = _checked(model, sites, times, inputs, target, precision, seed)
     return Table(
         model=model.path.name,
         environment=environment(target),
@@ -116,6 +124,8 @@ def tabulate(
         forms=tuple(forms),
         precision=precision,
         total=total,
+        original=original,
+        shortcuts=model.shortcuts,
         rows={context.key: times[context.site.name] for context in found},
         checks=checks,
     )
@@ -129,37 +139,34 @@ def _checked(
     target: Target,
     precision: str,
     seed: int,
-) -> tuple[float, tuple[Check, ...]]:
-    """Seconds of the whole model in turns with two whole plans of random chains: every site's
-    fastest candidate, and the one that saves half as much."""
+) -> tuple[float, float, tuple[Check, ...]]:
+    """Seconds of the whole model, as it came and with its shortcuts rewritten, in turns with two
+    whole plans of random chains: every site's fastest candidate, and the one that saves half as
+    much."""
     menu = {site.name: (rows[site.name].dense, steps(rows[site.name])) for site in sites}
     plans = [{n: _saving(*row, share) for n, row in menu.items() if row[1]} for share in (0.5, 1.0)]
     with tempfile.TemporaryDirectory() as folder:
-        wholes: list[tuple[Path, list[str]]] = [(model.path, [])]
-        for number, plan in enumerate(plans):
-            path = Path(folder) / f"{number}.onnx"
-            floats = _write(model, sites, {n: m.choice for n, m in plan.items()}, path, seed)
-            wholes.append((path, floats))
-        tried = wholes[: 1 if not plans[0] else None]
+
+        def written(name: str, plan: Mapping[str, Measured]) -> tuple[Path, list[str]]:
+            path, choices = Path(folder) / name, {n: m.choice for n, m in plan.items()}
+            return path, _write(model, sites, choices, path, seed)
+
+        def timed(wholes: Sequence[tuple[Path, Sequence[str]]]) -> list[float]:
+            runs = [bound(path, inputs, target, precision, floats) for path, floats in wholes]
+            return _in_turns(runs)
+
+        dense = [(model.path, list[str]())]
+        dense += [written("straight.onnx", {})] if model.shortcuts else []
+        named = enumerate(plans if plans[0] else [])
+        chained = [written(f"{number}.onnx", plan) for number, plan in named]
         try:
-            runs = [_bound(path, inputs, target, precision, floats) for path, floats in tried]
-            total, *times = _in_turns(runs)
+            times = timed([*dense, *chained])
         except ModelError:  # random weights may give what the model's other nodes refuse
-            return _in_turns([_bound(model.path, inputs, target, precision)])[0], ()
+            times = timed(dense)
+    original, total = times[0], times[len(dense) - 1]
     saved = [sum(menu[n][0] - m.seconds for n, m in plan.items()) for plan in plans]
-    pairs = zip(saved, times, strict=False)
-    return total, tuple(Check(total - less, measured) for less, measured in pairs)
-
-
-def _bound(
-    path: Path, inputs: Inputs, target: Target, precision: str, floats: Sequence[str] = ()
-) -> Callable[[], object]:
-    """A whole model, ready to be timed in a precision, some nodes of it in float."""
-    source: Path | bytes = path
-    if precision != FLOAT32:
-        serialized = files.load(path).proto.SerializeToString()
-        source = for_time(serialized, precision, inputs.timed, str(path), floats)
-    return open_runner(source, target).bound(inputs.timed)
+    pairs = zip(saved, times[len(dense) :], strict=False)
+    return original, total, tuple(Check(total - less, measured) for less, measured in pairs)
 
 
 def _saving(dense: float, tried: Sequence[Measured], share: float) -> Measured:
@@ -200,9 +207,15 @@ def as_text(table: Table) -> str:
         f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
         f"{table.environment['onnxruntime']}, {table.provider}, "
         f"{table.threads or 'all'} threads{_in(table.precision)}",
-        f"{1e3 * table.total:.3f} ms as it is; {len(table.rows)} distinct layers, "
+        f"{1e3 * table.before:.3f} ms as it is; {len(table.rows)} distinct layers, "
         f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
     ]
+    if table.shortcuts:
+        number, many = len(table.shortcuts), "s" * (len(table.shortcuts) > 1)
+        lines.append(
+            f"{1e3 * table.total:.3f} ms with {number} shortcut{many} as convolution{many}, which "
+            "compute the same"
+        )
     for check in table.checks:
         lines.append(
             f"check: {1e3 * check.predicted:.3f} ms by the table, {1e3 * check.measured:.3f} ms "

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx
 
-from onnxcp import correction, equalise, ranges
+from onnxcp import correction, equalise, ranges, stems
 from onnxcp.correction import Patch, Patches
 from onnxcp.dequantised import dequantised
 from onnxcp.errors import DataError, ModelError, UsageError
@@ -61,6 +61,13 @@ class Prepared:
         made = self.corrected()._by_runtime()
         shield(made)
         return _finished(made, self.original)
+
+    def deployed(self) -> onnx.ModelProto:
+        """The int8 model as it is run, which gives the same integers: convolutions of images read
+        what is faster to read. Raises as `quantized` does."""
+        made = self.quantized()
+        stems.fold(made)
+        return made
 
     def _by_runtime(self) -> onnx.ModelProto:
         given = (self.folded, self.ranges, self.nodes, self.scheme, self.where)
@@ -168,7 +175,7 @@ def quantized_for_time(
     run = _watched(ready, wanted, Batching(1, fixed=False))
     found, names = ranges.extremes(run, [feeds]), tuple(n.name for n in todo)
     rounded = tuple(name for name in borders if name in found)
-    made = Prepared(ready, found, names, scheme, proto, where, borders=rounded).quantized()
+    made = Prepared(ready, found, names, scheme, proto, where, borders=rounded).deployed()
     return bytes(made.SerializeToString())
 
 

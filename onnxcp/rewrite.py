@@ -60,7 +60,7 @@ def rewrite(
             made.graph.node.append(node)
     _add_tensors(made.graph, proto.graph.initializer)
     made.graph.input.extend(proto.graph.input)
-    _drop_unread(made, _dropped(proto, chosen.values(), chains))
+    drop_unread(made, _dropped(proto, chosen.values(), chains))
     made.graph.initializer.extend(pool.tensors)
     if proto.ir_version <= LISTED_INITIALIZERS:  # rule 5
         made.graph.input.extend(_value_info(t) for t in pool.tensors)
@@ -146,13 +146,13 @@ def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: _Pool) -> lis
     return list(made.nodes)
 
 
-def _drop_unread(made: onnx.ModelProto, kernels: list[str]) -> None:
-    """Remove what only the replaced nodes read (rule 3)."""
+def drop_unread(made: onnx.ModelProto, names: Iterable[str]) -> None:
+    """Remove those of some tensors that nothing reads any more (rule 3)."""
     graph = made.graph
-    candidates = list(kernels)
+    candidates = list(names)
     while candidates:
         name = candidates.pop()
-        if name in read_names(graph) or name in _trained(made):
+        if not name or name in read_names(graph) or name in _trained(made):
             continue
         for node in [n for n in graph.node if name in n.output]:
             if node.op_type in ("Constant", "Identity") and len(node.output) == 1:

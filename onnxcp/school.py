@@ -85,7 +85,7 @@ class School:
             resume=folder is not None,
             progress=job.progress,
         )
-        job.deployment.deploy(path, made.quantized())
+        job.deployment.deploy(path, made.deployed())
         return rounded
 
     def _folder(self, name: str) -> Path | None:

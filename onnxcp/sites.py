@@ -23,11 +23,13 @@ from onnxcp.shapes import Shapes, element_type, padded, refuse_misfit
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in an earlier run, one a line
+SHORTCUTS = "onnxcp.shortcuts"  # likewise: the shortcuts that became convolutions
 
 LARGEST = 2**28  # numbers of a weight: chains at all ranks are held to be timed
 
 LEFT_ALONE = {
     "chain": "part of a chain that an earlier run made",
+    "shortcut": "a shortcut that onnxcp wrote as a convolution",
     "nested": "inside {detail}: only nodes of the main graph are replaced",
     "operator": "{detail} is not a plain Conv, Gemm or MatMul",
     "first": "its stored matrix is the first factor, so what it multiplies are no rows",
@@ -122,7 +124,11 @@ def find(
     """
     names = node_names(proto.graph)
     known = _Known(
-        Constants(proto.graph), shapes, shapes if fixed is None else fixed, replaced_before(proto)
+        Constants(proto.graph),
+        shapes,
+        shapes if fixed is None else fixed,
+        replaced_before(proto),
+        shortcuts_before(proto),
     )
     found: list[Site | Skip] = []
     for index, node in enumerate(proto.graph.node):
@@ -137,12 +143,13 @@ def find(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
     """What is known of a graph: `fixed` shapes hold at every size the model takes, `ours`
-    are the sites of earlier runs."""
+    are the sites of earlier runs, `shortcuts` what became a convolution in one."""
 
     constants: Constants
     shapes: Shapes
     fixed: Shapes
     ours: Sequence[str]
+    shortcuts: Sequence[str]
 
 
 def is_layer(node: onnx.NodeProto, constants: Constants) -> bool:
@@ -167,8 +174,17 @@ def node_names(graph: onnx.GraphProto) -> list[str]:
 
 def replaced_before(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the sites that earlier runs replaced, as the model's metadata tells."""
-    listed = next((p.value for p in proto.metadata_props if p.key == MADE_BY_US), "")
-    return tuple(listed.splitlines())
+    return _listed(proto, MADE_BY_US)
+
+
+def shortcuts_before(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """Names of the shortcuts that are convolutions now, as the model's metadata tells."""
+    return _listed(proto, SHORTCUTS)
+
+
+def _listed(proto: onnx.ModelProto, key: str) -> tuple[str, ...]:
+    found = next((p.value for p in proto.metadata_props if p.key == key), "")
+    return tuple(found.splitlines())
 
 
 def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Site | Skip:
@@ -230,6 +246,8 @@ def _left_alone(
 ) -> tuple[str, str] | None:
     if any(node.name.startswith(f"{site}/cp/") for site in known.ours):
         return "chain", ""
+    if layer.name in known.shortcuts:
+        return "shortcut", ""
     if node.op_type not in ("Conv", *products.PRODUCTS) or node.domain not in ("", "ai.onnx"):
         return "operator", node.op_type
     if (

@@ -65,7 +65,8 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
 
 
 def _sites(job: Job, outcome: Outcome, plan: Plan) -> tuple[SiteRecord, ...]:
-    kept = [_skipped(s.layer, s.reason) for s in job.skips]
+    own = job.model.shortcuts  # no layers of the model as it came
+    kept = [_skipped(s.layer, s.reason) for s in job.skips if s.layer.name not in own]
     return tuple([_site(job, site, outcome, plan) for site in job.sites] + kept)
 
 
@@ -147,14 +148,19 @@ def _why_untried(job: Job, site: Site) -> str:
 def _model(job: Job, sites: Sequence[SiteRecord], exit_code: int) -> ModelRecord:
     stored = sum(math.prod(t.dims) for t in files.tensors(job.model.proto))
     change = sum(_parameter_change(job, s) for s in sites if s.decision != KEPT)
+    straight = [s.layer for s in job.skips if s.layer.name in job.model.shortcuts]
+    added = sum(layer.parameters for layer in straight)
+    is_rewritten = any(s.decision != KEPT for s in sites)
     return ModelRecord(
         path=str(job.model.path),
         sha256=job.model.sha256,
         output=str(job.settings.output) if exit_code == 0 else None,
         macs_before=sum(s.macs_before or 0 for s in sites),
-        macs_after=sum(s.macs_after or 0 for s in sites),
-        parameters_before=stored,
-        parameters_after=stored + change,
+        macs_after=sum(s.macs_after or 0 for s in sites)
+        + is_rewritten * sum(layer.macs or 0 for layer in straight),
+        parameters_before=stored - added,
+        parameters_after=stored + change if is_rewritten else stored - added,
+        shortcuts=job.model.shortcuts if is_rewritten else (),
     )
 
 

@@ -25,6 +25,7 @@ from onnxcp.readback import Reader
 from onnxcp.rewrite import add_outputs, rewrite, with_outputs
 from onnxcp.saturation import bounded
 from onnxcp.sessions import open_runner
+from onnxcp.shortcuts import as_in
 from onnxcp.sites import Site, Skip, node_names
 from onnxcp.structure import Changes, changes, is_chain_node, named
 from onnxcp.survey import survey
@@ -96,7 +97,7 @@ def check(
     if narrow == INT8 or (narrow == FLOAT16 and was != narrow):
         return Surgery(NARROWED.format(narrow), (), tuple(_lost(reference, candidate, made)))
     progress("check the surgery", 0, 1)
-    asked, reference = reference, _as_trained(reference, candidate, made)
+    asked, reference = reference, _as_written(reference, candidate, made)
     found = changes(reference.proto, candidate.proto, made.sites)
     known = survey(reference, inputs.shapes, reference_target or target, inputs.timed)
     back = _read_back(reference.proto, candidate.proto, found, known)
@@ -117,10 +118,12 @@ def check(
     return numbers.judged(Surgery(None, tuple(sites), tuple(failures)), inputs)
 
 
-def _as_trained(
+def _as_written(
     reference: files.Model, candidate: files.Model, made: provenance.Provenance
 ) -> files.Model:
-    """The reference with what training changed of it, where that is what was written."""
+    """The reference with its shortcuts as they were written, and with what training changed of
+    it, where that is what was written."""
+    reference = replace(reference, proto=as_in(reference.proto, candidate.proto))
     new = {t.name: t for t in candidate.proto.graph.initializer if t.name in made.trained}
     new = {name: t for name, t in new.items() if provenance.content(t) == made.trained[name]}
     if not new:

@@ -46,8 +46,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Times on one target. `total` are the seconds of the whole model as it is; `forms` those
-    whose candidates were timed."""
+    """Times on one target. `total` are the seconds of the whole model without chains; `forms`
+    those whose candidates were timed. Where `shortcuts` of it were convolutions then, `original`
+    are the seconds of the model as it came."""
 
     model: str
     environment: Mapping[str, Any]
@@ -60,6 +61,13 @@ class Table:
     rows: Mapping[str, Latency]
     checks: tuple[Check, ...] = ()
     precision: str = FLOAT32  # that candidates and the whole model compute in
+    original: float | None = None
+    shortcuts: tuple[str, ...] = ()
+
+    @property
+    def before(self) -> float:
+        """Seconds of the whole model as it came."""
+        return self.total if self.original is None else self.original
 
     @property
     def scale(self) -> float:
@@ -165,11 +173,12 @@ def from_document(document: Mapping[str, Any]) -> Table:
             **{name: value for name, value in document.items() if name != "latency_version"},
             "shapes": {name: tuple(shape) for name, shape in document["shapes"].items()},
             "forms": tuple(document["forms"]),
+            "shortcuts": tuple(map(str, document.get("shortcuts", ()))),
             "rows": rows,
             "checks": tuple(Check(**check) for check in document["checks"]),
         }
     )
-    times = [table.total, *(row.dense for row in rows.values())]
+    times = [table.total, table.before, *(row.dense for row in rows.values())]
     times += [m.seconds for row in rows.values() for m in row.tried]
     if not all(0 < time < float("inf") for time in times):
         raise ValueError("times must be positive")

@@ -19,8 +19,8 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision shield",
     "activations accuracy rewrite verify search inputs",
-    "parameters folding dequantised quantizer",
-    "equalise correction",
+    "parameters folding dequantised quantizer stems",
+    "equalise correction shortcuts",
     "structure recompose tolerances interface finetune quantize half steps",
     "weights readback narrowing simulation",
     "context",
@@ -30,7 +30,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "cluster",
     "spread task",
     "fitting",
-    "survey",
+    "survey straighten",
     "surgery",
     "profiling calibration",
     "report",
@@ -53,7 +53,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
     "quantize quantizer folding parameters equalise correction half dequantised "
-    "narrowing simulation deploying shield",
+    "narrowing simulation deploying shield shortcuts stems",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

@@ -15,9 +15,23 @@ from typer.testing import CliRunner
 from onnxcp.cli import app, options
 from onnxcp.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
-QUICK = ["--threads", "1", "--jobs", "1", "--iterations", "20", "--data", DATA, "--max-drop", 0.02]
+QUICK = [
+    "--form",
+    "cp3",
+    "--threads",
+    "1",
+    "--jobs",
+    "1",
+    "--iterations",
+    "20",
+    "--data",
+    DATA,
+    "--max-drop",
+    0.02,
+]
 
 
 def onnxcp(*arguments):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from onnxcp.cli import app
 from onnxcp.report.json import schema
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 QUICK = ["--threads", "1", "--jobs", "1", "--iterations", "20"]

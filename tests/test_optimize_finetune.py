@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 from onnxcp.cli import app
 from onnxcp.report.json import schema
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 TRAIN = ("--train", f"{DATA}[:400]", "--data", f"{DATA}[400:]")

@@ -15,6 +15,7 @@ from onnxcp.cli import app
 from onnxcp.plan import from_json
 from onnxcp.report.json import schema
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 QUICK = ("--threads", 1, "--iterations", 20, "--jobs", 1)

@@ -91,6 +91,13 @@ def bfloat16() -> onnx.ModelProto:
     return model(CONV, {"w": tensor})
 
 
+def shortcut() -> onnx.ModelProto:
+    made = model(CONV, KERNEL)
+    made.graph.node[0].name = "pad"
+    made.metadata_props.add(key=sites.SHORTCUTS, value="pad")
+    return made
+
+
 # code of LEFT_ALONE → models whose only convolution or product is left alone for it, and a
 # part of the reason
 def declared(made: onnx.ModelProto, *dims: int) -> onnx.ModelProto:
@@ -101,6 +108,7 @@ def declared(made: onnx.ModelProto, *dims: int) -> onnx.ModelProto:
 
 SKIPPED = {
     "chain": [(earlier_run(), "earlier run")],
+    "shortcut": [(shortcut(), "a shortcut")],
     "nested": [
         (model(BRANCHES, KERNEL, inputs=f"float[{IMAGE}] x, bool c"), "inside If"),
         (

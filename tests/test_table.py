@@ -16,6 +16,7 @@ from onnxcp.latency import Latency, Measured
 from onnxcp.plan import Choice
 from onnxcp.table import Check, Table
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[1]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 ROW = Latency(2.0, (Measured(Choice("cp3", 16), 1.0, Speedup(2.0, 1.9, 2.1)),))

@@ -15,6 +15,9 @@ KEPT = "kept"
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
+    """The model before and after; `shortcuts` are strided slices with padding that became
+    convolutions."""
+
     path: str
     sha256: str
     output: str | None  # None where nothing was written
@@ -22,6 +25,7 @@ class ModelRecord:
     macs_after: int
     parameters_before: int
     parameters_after: int
+    shortcuts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("parameters", _change(parameters, model.parameters_after)),
         ("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"),
     ]
+    if model.shortcuts:
+        text = f"{plural(len(model.shortcuts), 'strided slice')} with padding, as convolutions"
+        lines.append(("shortcuts", f"{text} that compute the same: {', '.join(model.shortcuts)}"))
     if report.verification is not None:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))

@@ -1,0 +1,214 @@
+"""Shortcuts that skip pixels and add channels of zeros, as the convolutions that they are.
+
+Networks for small images join blocks of different widths by a strided Slice and a Pad (option A
+of He et al. 2016, arXiv:1512.03385, sections 3.3 and 4.2). A CPU runtime keeps what its
+convolutions pass on in blocks of channels, and leaves that layout for a Slice, and with it for
+every sum behind it. A 1×1 convolution with a stride, whose weights are 0 and 1, stays in it and
+makes the same numbers, unless one is infinite: 0 · ∞ is none.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxcp.constants import Constants
+from onnxcp.parameters import readers
+from onnxcp.rewrite import LISTED_INITIALIZERS, drop_unread, rewrite
+from onnxcp.sites import FLOATS, SHORTCUTS, node_names, shortcuts_before
+
+SLICES_BY_INPUTS, PADS_BY_INPUTS = 10, 11  # opsets since which a node reads its numbers
+TO_THE_END = 2**31 - 1  # what exporters write for it, at least
+CHANNELS = 1  # the axis
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """Slices and a Pad in a row, by their places in the graph, from the tensor `source` to the
+    tensor `target`: `strides` of the axes behind the channels; `before` and `after` are the
+    channels added."""
+
+    name: str
+    slices: tuple[int, ...]
+    pad: int
+    source: str
+    target: str
+    strides: tuple[int, ...]
+    before: int
+    after: int
+
+
+def find(proto: onnx.ModelProto) -> tuple[Shortcut, ...]:
+    """The shortcuts of a model's main graph that a convolution could take the place of."""
+    versions = {o.domain: o.version for o in proto.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    if opset < PADS_BY_INPUTS or proto.ir_version <= LISTED_INITIALIZERS:
+        return ()
+    graph = _Graph(proto)
+    found = (graph.shortcut(place) for place in range(len(proto.graph.node)))
+    return tuple(shortcut for shortcut in found if shortcut is not None)
+
+
+def rewritten(proto: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.ModelProto:
+    """The model with convolutions in place of some shortcuts, which its metadata name.
+
+    `widths` are the channels that each of them reads, by its name.
+    """
+    chosen = [shortcut for shortcut in find(proto) if shortcut.name in widths]
+    if not chosen:
+        return proto
+    dtype = _dtype(proto)
+    assert dtype is not None  # else `find` finds none
+    made = rewrite(proto, {}, (), metadata={}).proto
+    nodes, gone, unread = made.graph.node, set[int](), list[str]()
+    for shortcut in chosen:
+        selection = _selection(shortcut, widths[shortcut.name], dtype)
+        weight = onnx.numpy_helper.from_array(selection, _free(made.graph, shortcut.name))
+        made.graph.initializer.append(weight)
+        unread += [n for place in (*shortcut.slices, shortcut.pad) for n in nodes[place].input]
+        nodes[shortcut.pad].CopyFrom(_convolution(shortcut, weight.name))
+        gone.update(shortcut.slices)
+    for place in sorted(gone, reverse=True):
+        del nodes[place]
+    drop_unread(made, unread)
+    _note(made, [shortcut.name for shortcut in chosen])
+    return made
+
+
+def as_in(proto: onnx.ModelProto, candidate: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with those of its shortcuts rewritten that a candidate's metadata name."""
+    named = shortcuts_before(candidate)
+    if not named:
+        return proto
+    dims = {t.name: tuple(t.dims) for t in candidate.graph.initializer}
+    made = {n.output[0]: n for n in candidate.graph.node if n.op_type == "Conv"}
+    weights = {s.name: made[s.target].input[1] for s in find(proto) if s.target in made}
+    known = {name: dims.get(weight, ()) for name, weight in weights.items() if name in named}
+    return rewritten(proto, {name: shape[1] for name, shape in known.items() if len(shape) > 1})
+
+
+class _Graph:
+    """Nodes by what they make, tensors by how often they are read."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        graph = proto.graph
+        self._nodes, self._names = graph.node, node_names(graph)
+        self._constants, self._dtype = Constants(graph), _dtype(proto)
+        self._makers = {name: place for place, n in enumerate(graph.node) for name in n.output}
+        self._readers = readers(graph)
+
+    def shortcut(self, place: int) -> Shortcut | None:
+        """The shortcut that ends in a node."""
+        node = self._nodes[place]
+        channels = self._added_channels(node)
+        if channels is None or self._dtype is None:
+            return None
+        axes, slices, reading = channels[0], list[int](), node.input[0]
+        strides = dict.fromkeys(range(CHANNELS + 1, axes), 1)
+        while (maker := self._makers.get(reading)) is not None and self._readers[reading] == 1:
+            steps = self._steps(self._nodes[maker], axes)
+            if steps is None:
+                break
+            strides = {axis: strides[axis] * steps.get(axis, 1) for axis in strides}
+            slices.append(maker)
+            reading = self._nodes[maker].input[0]
+        if not slices:
+            return None
+        name, target = self._names[place], node.output[0]
+        places, steps_of = tuple(slices), tuple(strides.values())
+        return Shortcut(name, places, place, reading, target, steps_of, *channels[1:])
+
+    def _added_channels(self, node: onnx.NodeProto) -> tuple[int, int, int] | None:
+        """The axes of what a Pad reads, and the channels of zeros before and behind; None for
+        whatever pads otherwise."""
+        if node.op_type != "Pad" or node.domain not in ("", "ai.onnx") or len(node.input) > 3:
+            return None
+        mode = next((a.s for a in node.attribute if a.name == "mode"), b"constant")
+        pads = self._integers(node, 1)
+        if mode != b"constant" or pads is None or len(pads) % 2 or len(pads) < 6:
+            return None
+        axes = len(pads) // 2
+        wanted = {CHANNELS, axes + CHANNELS}
+        others = any(pad for place, pad in enumerate(pads) if place not in wanted)
+        before, after = pads[CHANNELS], pads[axes + CHANNELS]
+        if others or min(before, after) < 0 or not self._is_zero(node):
+            return None
+        return axes, before, after
+
+    def _is_zero(self, pad: onnx.NodeProto) -> bool:
+        if len(pad.input) < 3 or not pad.input[2]:
+            return True
+        stored = self._constants.find(pad.input[2])
+        return stored is not None and not onnx.numpy_helper.to_array(stored).any()
+
+    def _steps(self, node: onnx.NodeProto, axes: int) -> dict[int, int] | None:
+        """The steps of a Slice that takes every n-th of whole axes behind the channels; None for
+        whatever slices otherwise."""
+        if node.op_type != "Slice" or node.domain not in ("", "ai.onnx") or len(node.input) < 5:
+            return None
+        starts, ends, over, steps = (self._integers(node, place) for place in range(1, 5))
+        if starts is None or ends is None or over is None or steps is None:
+            return None
+        over = [axis % axes for axis in over]
+        whole = not any(starts) and min(ends, default=0) >= TO_THE_END
+        if not whole or min(over, default=0) <= CHANNELS or min(steps, default=0) < 1:
+            return None
+        return dict(zip(over, steps, strict=True))
+
+    def _integers(self, node: onnx.NodeProto, place: int) -> list[int] | None:
+        """Stored numbers that a node reads."""
+        stored = self._constants.find(node.input[place]) if len(node.input) > place else None
+        if stored is None or stored.data_type not in (
+            onnx.TensorProto.INT32,
+            onnx.TensorProto.INT64,
+        ):
+            return None
+        return [int(number) for number in onnx.numpy_helper.to_array(stored).ravel()]
+
+
+def _dtype(proto: onnx.ModelProto) -> np.dtype | None:
+    """What a model computes in: the type of its convolutions' weights, where that is one."""
+    constants = Constants(proto.graph)
+    weights = [constants.find(n.input[1]) for n in proto.graph.node if n.op_type == "Conv"]
+    kinds = {weight.data_type for weight in weights if weight is not None}
+    if len(kinds) != 1:
+        return None
+    dtype: np.dtype = onnx.helper.tensor_dtype_to_np_dtype(kinds.pop())
+    return dtype if dtype in FLOATS else None
+
+
+def _selection(shortcut: Shortcut, channels: int, dtype: np.dtype) -> np.ndarray:
+    """The kernel [T, S, 1, …] that copies S channels to where they stand among T."""
+    window = (1,) * len(shortcut.strides)
+    total = shortcut.before + channels + shortcut.after
+    return np.eye(total, channels, -shortcut.before, dtype).reshape(total, channels, *window)
+
+
+def _convolution(shortcut: Shortcut, weight: str) -> onnx.NodeProto:
+    sizes = len(shortcut.strides)
+    made: onnx.NodeProto = onnx.helper.make_node(
+        "Conv",
+        [shortcut.source, weight],
+        [shortcut.target],
+        shortcut.name,
+        kernel_shape=[1] * sizes,
+        strides=shortcut.strides,
+    )
+    return made
+
+
+def _free(graph: onnx.GraphProto, shortcut: str) -> str:
+    """A name that no tensor has."""
+    taken = {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
+    name = f"{shortcut}/shortcut"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _note(made: onnx.ModelProto, names: Iterable[str]) -> None:
+    entries = {p.key: p for p in made.metadata_props}
+    listed = "\n".join((*shortcuts_before(made), *names))
+    entry = entries.get(SHORTCUTS) or made.metadata_props.add(key=SHORTCUTS)
+    entry.value = listed

@@ -1,0 +1,112 @@
+"""Whether a model's shortcuts become convolutions: where a target is measured to be faster so."""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from onnxcp import __version__, files, shapes, shortcuts, store
+from onnxcp.benchmark import speedup, take_turns
+from onnxcp.environment import environment
+from onnxcp.errors import PlanError
+from onnxcp.inputs import Inputs
+from onnxcp.narrowing import for_time
+from onnxcp.precision import FLOAT32
+from onnxcp.progress import Progress, silent
+from onnxcp.providers import Target
+from onnxcp.sessions import open_runner
+
+TURNS, SECONDS = 300, 4.0  # of both models, at most
+
+
+def straight(model: files.Model, inputs: Inputs, names: Sequence[str]) -> files.Model:
+    """The model with some of its shortcuts rewritten, in memory.
+
+    Raises:
+        PlanError: it has no such shortcut.
+    """
+    if not names:
+        return model
+    widths = _widths(model, inputs)
+    for name in names:
+        if name not in widths:
+            raise PlanError(
+                f"{model.path}: has no shortcut {name!r}, as the model that the plan or the "
+                "latency table is of; give that one"
+            )
+    return _with(model, {name: widths[name] for name in names})
+
+
+def straightened(
+    model: files.Model,
+    inputs: Inputs,
+    target: Target,
+    precision: str,
+    *,
+    kept_in: Path | None = None,
+    progress: Progress = silent,
+) -> files.Model:
+    """The model with its shortcuts rewritten, in memory, if it is measured to run faster so; what
+    was measured is kept in a folder."""
+    widths = _widths(model, inputs)
+    if not widths:
+        return model
+    key = _identity(model, inputs, target, precision)
+    is_faster = None if kept_in is None else store.load_note(kept_in, key)
+    made = _with(model, widths)
+    if is_faster is None:
+        progress("time the shortcuts", 0, 1)
+        is_faster = _is_faster(model, made, inputs, target, precision)
+        if kept_in is not None:
+            store.save_note(kept_in, key, is_faster)
+    return made if is_faster else model
+
+
+def bound(
+    path: Path, inputs: Inputs, target: Target, precision: str, floats: Sequence[str] = ()
+) -> Callable[[], object]:
+    """A whole model, ready to be timed in a precision, some nodes of it in float."""
+    source: Path | bytes = path
+    if precision != FLOAT32:
+        serialized = files.load(path).proto.SerializeToString()
+        source = for_time(serialized, precision, inputs.timed, str(path), floats)
+    return open_runner(source, target).bound(inputs.timed)
+
+
+def _widths(model: files.Model, inputs: Inputs) -> dict[str, int]:
+    """The channels that shortcuts read, by name."""
+    found = shortcuts.find(model.proto)
+    known = shapes.infer(model.proto, inputs.shapes) if found else {}
+    return {s.name: known[s.source][1] for s in found if s.source in known}
+
+
+def _with(model: files.Model, widths: Mapping[str, int]) -> files.Model:
+    proto = shortcuts.rewritten(model.proto, widths)
+    return replace(model, proto=proto, shortcuts=tuple(widths))
+
+
+def _is_faster(
+    model: files.Model, made: files.Model, inputs: Inputs, target: Target, precision: str
+) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "straight.onnx"
+        files.save(made.proto, path, made.external)
+        runs = [bound(p, inputs, target, precision) for p in (model.path, path)]
+        timings = take_turns(runs, time.perf_counter, turns=TURNS, seconds=SECONDS)
+    found = speedup(*timings)
+    return found.is_clear and found.ratio > 1
+
+
+def _identity(model: files.Model, inputs: Inputs, target: Target, precision: str) -> str:
+    """The hash of all that a time depends on but the state of the machine."""
+    about = [
+        model.sha256,
+        environment(target),
+        [target.name, sorted(target.settings.items()), target.threads],
+        sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
+        [precision, "shortcuts", __version__],
+    ]
+    return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
