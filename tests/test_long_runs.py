@@ -230,9 +230,9 @@ def test_a_target_speedup_that_no_chain_reaches_is_a_clear_no(model):
 
 
 def test_a_target_speedup_over_the_budget_is_refused(model):
-    ended = onnxcp("optimize", model, "--target-speedup", 4, "--max-drop", 0.0001, *QUICK[:-2])
+    ended = onnxcp("optimize", model, "--target-speedup", 3, "--max-drop", 0.0001, *QUICK[:-2])
     assert ended.exit_code == 1
-    assert "over budget" in ended.stdout or "not 4× faster" in ended.stdout
+    assert "over budget" in ended.stdout
 
 
 @pytest.mark.parametrize("value", ["1", "0.5", "-2", "nan"])
