@@ -67,9 +67,11 @@ def optimize(settings: Settings, command: str = "", progress: Progress = silent)
 
 
 def _write(job: Job, staged: Path, plan: Plan) -> None:
-    output = job.settings.output
+    output, recipe = job.settings.output, job.recipe
+    if not plan.choices:  # the model as it came, or that in int8
+        recipe = replace(recipe, shortcuts=())
     files.move(staged, output)
-    files.write_text(plan_file(output), to_json(plan, job.model.sha256, job.recipe))
+    files.write_text(plan_file(output), to_json(plan, job.model.sha256, recipe))
 
 
 def _copy(source: Path, staged: Path) -> Path:

@@ -18,7 +18,7 @@ from onnxcp.parameters import readers
 from onnxcp.rewrite import LISTED_INITIALIZERS, drop_unread, rewrite
 from onnxcp.sites import FLOATS, SHORTCUTS, node_names, shortcuts_before
 
-SLICES_BY_INPUTS, PADS_BY_INPUTS = 10, 11  # opsets since which a node reads its numbers
+PADS_BY_INPUTS = 11  # the opset since which a Pad reads its numbers; a Slice does since 10
 TO_THE_END = 2**31 - 1  # what exporters write for it, at least
 CHANNELS = 1  # the axis
 
@@ -137,10 +137,14 @@ class _Graph:
         return axes, before, after
 
     def _is_zero(self, pad: onnx.NodeProto) -> bool:
+        """Whether a Pad adds zeros, of the type of the model's convolutions."""
         if len(pad.input) < 3 or not pad.input[2]:
             return True
         stored = self._constants.find(pad.input[2])
-        return stored is not None and not onnx.numpy_helper.to_array(stored).any()
+        if stored is None:
+            return False
+        value = onnx.numpy_helper.to_array(stored)
+        return value.dtype == self._dtype and not value.any()
 
     def _steps(self, node: onnx.NodeProto, axes: int) -> dict[int, int] | None:
         """The steps of a Slice that takes every n-th of whole axes behind the channels; None for

@@ -4,7 +4,7 @@ read its 2×2 blocks as channels.
 ONNX Runtime gathers the windows of an int8 convolution channel by channel, which takes longer
 than the products where there are one to three: a SpaceToDepth before the image is rounded leaves
 four times the channels and a window of half the sides, whose weights are the same and zeros. The
-integers that come out are the same. The layer is 1.3 to 1.5 times as fast with up to three
+integers that come out are the same. The layer is 1.26 to 1.48 times as fast with up to three
 channels, no faster with four, and slower with eight (`tools/bench_stems.py`).
 """
 

@@ -169,6 +169,15 @@ def padded_by_one(proto):
     return proto
 
 
+def of_another_type(proto):
+    """Convolutions in float16 alone."""
+    for stored in proto.graph.initializer:
+        if stored.name in ("w0", "w1"):
+            values = onnx.numpy_helper.to_array(stored).astype(np.float16)
+            stored.CopyFrom(named(values, stored.name))
+    return proto
+
+
 def read_twice(proto):
     proto.graph.node.append(onnx.helper.make_node("Neg", ["s"], ["n"]))
     return proto
@@ -210,6 +219,7 @@ LEFT = {
     "of an old opset": lambda: network(opset=10),
     "of an old file": lambda: network(ir=3),
     "of two types": lambda: with_a_half(network()),
+    "of another type": lambda: of_another_type(network()),
 }
 
 
@@ -264,6 +274,17 @@ def test_where_it_would_be_slower_it_is_left(tmp_path):
     _, output, report, _ = optimized(tmp_path, network(width=256))
     assert report["model"]["shortcuts"] == []
     assert "Pad" in [node.op_type for node in onnx.load(output).graph.node]
+
+
+def test_a_model_that_is_left_unchanged_keeps_it(tmp_path):
+    model, output, report = tmp_path / "m.onnx", tmp_path / "out.onnx", tmp_path / "run.json"
+    onnx.save(network(), model)
+    options = ("--max-error", 1e-9, "--allow-unchanged", "--report", report, "--threads", 1)
+    ended = onnxcp("optimize", model, "-o", output, *options)
+    assert ended.exit_code == 0, ended.output
+    assert output.read_bytes() == model.read_bytes()
+    plan = json.loads(output.with_suffix(".plan.json").read_text())
+    assert plan["fits"]["shortcuts"] == json.loads(report.read_text())["model"]["shortcuts"] == []
 
 
 def test_a_plan_replays_it_whatever_is_faster(tmp_path):
