@@ -173,7 +173,7 @@ def test_profile_keeps_a_table_that_is_there(profiled):
     assert profiled.read_text() == before
 
 
-BUDGET = ["--data", DATA, "--max-drop", 0.02, "--jobs", 1, "--iterations", 20]
+BUDGET = ["--form", "cp3", "--data", DATA, "--max-drop", 0.02, "--jobs", 1, "--iterations", 20]
 
 
 def planned(profiled, tmp_path, name, *more):
