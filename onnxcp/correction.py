@@ -21,7 +21,7 @@ from onnxcp.arrays import Float64
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry
 from onnxcp.parameters import Parameters
-from onnxcp.shapes import padded
+from onnxcp.shapes import groups, padded
 
 Patch = Float64[np.ndarray, "S *window"]
 KINDS = ("Conv", *products.PRODUCTS)
@@ -139,6 +139,6 @@ def correct(
 
 def _shift(node: onnx.NodeProto, change: np.ndarray, patch: Patch) -> np.ndarray:
     """The mean of what a kernel [T, S/group, ...] makes of patches, by output channel."""
-    group = next((a.i for a in node.attribute if a.name == "group"), 1)
+    group = groups(node)
     kernels = change.reshape(group, len(change) // group, -1)
     return np.asarray(np.einsum("gtk,gk->gt", kernels, patch.reshape(group, -1))).ravel()

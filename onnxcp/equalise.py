@@ -33,6 +33,7 @@ from onnxcp.arrays import Float64
 from onnxcp.constants import Constants
 from onnxcp.parameters import Parameters, readers
 from onnxcp.ranges import STEPS
+from onnxcp.shapes import groups
 from onnxcp.tensors import Feeds
 
 CHAINED = "/cp/"  # between the name of a site and of a stage
@@ -126,7 +127,7 @@ def equalise(graph: onnx.GraphProto, found: Sequence[Link], seen: Mapping[str, S
         if link.tensor not in seen:
             continue
         first, second = (_kernel(n, stored) for n in (link.first, link.second))
-        group = next((a.i for a in link.second.attribute if a.name == "group"), 1)
+        group = groups(link.second)
         scale = scales(seen[link.tensor], second, group)
         _write(link.second, stored, _divided(second, scale, group))
         _write(link.first, stored, first * _along_rows(scale, first))

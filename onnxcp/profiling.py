@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import __version__, files, shapes
+from onnxcp import files, shapes
 from onnxcp.benchmark import take_turns
 from onnxcp.context import Context, Graph
 from onnxcp.environment import environment
@@ -20,7 +20,6 @@ from onnxcp.errors import ModelError
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.latency import Latency, Measured, all_choices, chain_of, measure, steps
 from onnxcp.mixing import globs
-from onnxcp.narrowing import version
 from onnxcp.plan import Choice
 from onnxcp.precision import FLOAT32, INT8, refuse_without_kernels
 from onnxcp.progress import Progress, silent
@@ -28,9 +27,9 @@ from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
-from onnxcp.straighten import bound, straightened
+from onnxcp.straighten import bound, conditions, straightened
 from onnxcp.survey import survey
-from onnxcp.table import MATTERS, Check, Table
+from onnxcp.table import Check, Table
 
 CHECK_SECONDS, CHECK_TURNS = 5.0, 1000  # of the whole models in turns, at most
 
@@ -76,15 +75,10 @@ def identity(
     precision: str,
 ) -> str:
     """The hash of all that a table depends on but the state of the machine."""
-    here = environment(target)
     about = [
-        [here.get(name) for name in MATTERS],
-        [target.name, sorted(target.settings.items()), target.threads, target.block],
-        sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
         sorted({(c.key, str(all_choices(c.site, forms, target.block))) for c in found}),
-        [*forms, precision, "" if precision == FLOAT32 else version()],
-        model.shortcuts,
-        __version__,
+        [forms, model.shortcuts],
+        *conditions(inputs, target, precision),
     ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
@@ -211,10 +205,9 @@ def as_text(table: Table) -> str:
         f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
     ]
     if table.shortcuts:
-        number, many = len(table.shortcuts), "s" * (len(table.shortcuts) > 1)
         lines.append(
-            f"{1e3 * table.total:.3f} ms with {number} shortcut{many} as convolution{many}, which "
-            "compute the same"
+            f"{1e3 * table.total:.3f} ms with strided slices as convolutions that compute the "
+            f"same: {', '.join(table.shortcuts)}"
         )
     for check in table.checks:
         lines.append(

@@ -14,7 +14,7 @@ from onnxcp import products, recompose
 from onnxcp.constants import Constants
 from onnxcp.conv import Chain, Geometry, Stage
 from onnxcp.errors import ModelError
-from onnxcp.shapes import element_type, padded
+from onnxcp.shapes import element_type, groups, padded
 from onnxcp.sites import FLOATS, Site
 from onnxcp.structure import named
 
@@ -70,7 +70,7 @@ class Reader:
         if node.op_type in products.PRODUCTS and (why := products.unfit(node, self._constants)):
             return f"{named(node)} is no plain product: {why[0]} {why[1]}"
         weight = products.as_kernel(node, stored)
-        group = next((a.i for a in node.attribute if a.name == "group"), 1)
+        group = groups(node)
         slides = _geometry(node, weight.shape[2:])
         if isinstance(slides, str):
             return slides

@@ -51,7 +51,7 @@ def rewrite(
     """
     chosen = {s.index: s for s in sites if s.name in chains}
     made = _copy_without_graph(proto)
-    pool = _Pool({t.name for t in proto.graph.initializer})
+    pool = Pool({t.name for t in proto.graph.initializer})
     for index, node in enumerate(proto.graph.node):
         if index in chosen:
             site = chosen[index]
@@ -113,7 +113,7 @@ def _copy_fields(source: Message, target: Message, without: Container[str] = ())
             setattr(target, descriptor.name, value)
 
 
-class _Pool:
+class Pool:
     """New initializers, each distinct content once (rule 4), under names still free."""
 
     def __init__(self, taken: set[str]) -> None:
@@ -132,7 +132,7 @@ class _Pool:
         return self._known[key]
 
 
-def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: _Pool) -> list[onnx.NodeProto]:
+def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: Pool) -> list[onnx.NodeProto]:
     """The chain's nodes, reading and writing what the old one did (rules 1 and 2)."""
     source, target, dtype = node.input[0], node.output[0], site.kernel.dtype
     made = chain_nodes(chain, f"{site.name}/cp", source, target, dtype, site.layer.op)

@@ -87,6 +87,11 @@ def padded(node: onnx.NodeProto, window: Sizes, image: Sizes | None) -> Geometry
     return Geometry(strides, dilations, pads)
 
 
+def groups(node: onnx.NodeProto) -> int:
+    """How many groups the channels of a Conv node fall into."""
+    return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
 def _numbers(
     node: onnx.NodeProto,
     attributes: Mapping[str, onnx.AttributeProto],

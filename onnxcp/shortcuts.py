@@ -15,7 +15,7 @@ import onnx
 
 from onnxcp.constants import Constants
 from onnxcp.parameters import readers
-from onnxcp.rewrite import LISTED_INITIALIZERS, drop_unread, rewrite
+from onnxcp.rewrite import LISTED_INITIALIZERS, Pool, drop_unread, rewrite
 from onnxcp.sites import FLOATS, SHORTCUTS, node_names, shortcuts_before
 
 PADS_BY_INPUTS = 11  # the opset since which a Pad reads its numbers; a Slice does since 10
@@ -26,14 +26,15 @@ CHANNELS = 1  # the axis
 @dataclass(frozen=True, slots=True)
 class Shortcut:
     """Slices and a Pad in a row, by their places in the graph, from the tensor `source` to the
-    tensor `target`: `strides` of the axes behind the channels; `before` and `after` are the
-    channels added."""
+    tensor `target`, of a `dtype`: `strides` of the axes behind the channels; `before` and `after`
+    are the channels added."""
 
     name: str
     slices: tuple[int, ...]
     pad: int
     source: str
     target: str
+    dtype: np.dtype
     strides: tuple[int, ...]
     before: int
     after: int
@@ -43,10 +44,11 @@ def find(proto: onnx.ModelProto) -> tuple[Shortcut, ...]:
     """The shortcuts of a model's main graph that a convolution could take the place of."""
     versions = {o.domain: o.version for o in proto.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
-    if opset < PADS_BY_INPUTS or proto.ir_version <= LISTED_INITIALIZERS:
+    pads = [place for place, node in enumerate(proto.graph.node) if node.op_type == "Pad"]
+    if not pads or opset < PADS_BY_INPUTS or proto.ir_version <= LISTED_INITIALIZERS:
         return ()
     graph = _Graph(proto)
-    found = (graph.shortcut(place) for place in range(len(proto.graph.node)))
+    found = (graph.shortcut(place) for place in pads)
     return tuple(shortcut for shortcut in found if shortcut is not None)
 
 
@@ -58,19 +60,18 @@ def rewritten(proto: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.ModelPr
     chosen = [shortcut for shortcut in find(proto) if shortcut.name in widths]
     if not chosen:
         return proto
-    dtype = _dtype(proto)
-    assert dtype is not None  # else `find` finds none
     made = rewrite(proto, {}, (), metadata={}).proto
     nodes, gone, unread = made.graph.node, set[int](), list[str]()
+    pool = Pool({t.name for t in made.graph.initializer} | {o for n in nodes for o in n.output})
     for shortcut in chosen:
-        selection = _selection(shortcut, widths[shortcut.name], dtype)
-        weight = onnx.numpy_helper.from_array(selection, _free(made.graph, shortcut.name))
-        made.graph.initializer.append(weight)
+        selection = _selection(shortcut, widths[shortcut.name])
+        weight = onnx.numpy_helper.from_array(selection, f"{shortcut.name}/shortcut")
         unread += [n for place in (*shortcut.slices, shortcut.pad) for n in nodes[place].input]
-        nodes[shortcut.pad].CopyFrom(_convolution(shortcut, weight.name))
+        nodes[shortcut.pad].CopyFrom(_convolution(shortcut, pool.add(weight)))
         gone.update(shortcut.slices)
     for place in sorted(gone, reverse=True):
         del nodes[place]
+    made.graph.initializer.extend(pool.tensors)
     drop_unread(made, unread)
     _note(made, [shortcut.name for shortcut in chosen])
     return made
@@ -99,12 +100,13 @@ class _Graph:
         self._readers = readers(graph)
 
     def shortcut(self, place: int) -> Shortcut | None:
-        """The shortcut that ends in a node."""
+        """The shortcut that ends in a Pad."""
         node = self._nodes[place]
         channels = self._added_channels(node)
         if channels is None or self._dtype is None:
             return None
-        axes, slices, reading = channels[0], list[int](), node.input[0]
+        axes, before, after = channels
+        slices, reading = list[int](), node.input[0]
         strides = dict.fromkeys(range(CHANNELS + 1, axes), 1)
         while (maker := self._makers.get(reading)) is not None and self._readers[reading] == 1:
             steps = self._steps(self._nodes[maker], axes)
@@ -115,14 +117,22 @@ class _Graph:
             reading = self._nodes[maker].input[0]
         if not slices:
             return None
-        name, target = self._names[place], node.output[0]
-        places, steps_of = tuple(slices), tuple(strides.values())
-        return Shortcut(name, places, place, reading, target, steps_of, *channels[1:])
+        return Shortcut(
+            self._names[place],
+            tuple(slices),
+            place,
+            reading,
+            node.output[0],
+            self._dtype,
+            tuple(strides.values()),
+            before,
+            after,
+        )
 
     def _added_channels(self, node: onnx.NodeProto) -> tuple[int, int, int] | None:
         """The axes of what a Pad reads, and the channels of zeros before and behind; None for
         whatever pads otherwise."""
-        if node.op_type != "Pad" or node.domain not in ("", "ai.onnx") or len(node.input) > 3:
+        if node.domain not in ("", "ai.onnx") or len(node.input) > 3:
             return None
         mode = next((a.s for a in node.attribute if a.name == "mode"), b"constant")
         pads = self._integers(node, 1)
@@ -182,11 +192,12 @@ def _dtype(proto: onnx.ModelProto) -> np.dtype | None:
     return dtype if dtype in FLOATS else None
 
 
-def _selection(shortcut: Shortcut, channels: int, dtype: np.dtype) -> np.ndarray:
+def _selection(shortcut: Shortcut, channels: int) -> np.ndarray:
     """The kernel [T, S, 1, …] that copies S channels to where they stand among T."""
     window = (1,) * len(shortcut.strides)
     total = shortcut.before + channels + shortcut.after
-    return np.eye(total, channels, -shortcut.before, dtype).reshape(total, channels, *window)
+    copied = np.eye(total, channels, -shortcut.before, shortcut.dtype)
+    return copied.reshape(total, channels, *window)
 
 
 def _convolution(shortcut: Shortcut, weight: str) -> onnx.NodeProto:
@@ -200,15 +211,6 @@ def _convolution(shortcut: Shortcut, weight: str) -> onnx.NodeProto:
         strides=shortcut.strides,
     )
     return made
-
-
-def _free(graph: onnx.GraphProto, shortcut: str) -> str:
-    """A name that no tensor has."""
-    taken = {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
-    name = f"{shortcut}/shortcut"
-    while name in taken:
-        name += "_"
-    return name
 
 
 def _note(made: onnx.ModelProto, names: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ import onnx
 
 from onnxcp.conv import Geometry
 from onnxcp.rewrite import drop_unread, read_names
-from onnxcp.shapes import padded
+from onnxcp.shapes import groups, padded
 
 BLOCK = 2  # pixels on a side
 MOST = 3  # channels of an image, unless more are asked for
@@ -111,7 +111,7 @@ def _stem(
         return None
     window = tuple(weight.dims[2:])
     slides = padded(node, window, image)
-    if not isinstance(slides, Geometry) or max(window) == 1 or _group(node) != 1:
+    if not isinstance(slides, Geometry) or max(window) == 1 or groups(node) != 1:
         return None
     if slides.strides != (BLOCK, BLOCK) or slides.dilations != (1, 1):
         return None
@@ -128,10 +128,6 @@ def _image(value: onnx.ValueInfoProto) -> tuple[int, int] | None:
     if len(dims) != 4 or not all(d.dim_value for d in dims[2:]):
         return None
     return dims[2].dim_value, dims[3].dim_value
-
-
-def _group(node: onnx.NodeProto) -> int:
-    return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
 def _write(graph: onnx.GraphProto, stem: _Stem, stored: Mapping[str, onnx.TensorProto]) -> None:

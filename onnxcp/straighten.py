@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from onnxcp import __version__, files, shapes, shortcuts, store
 from onnxcp.benchmark import speedup, take_turns
 from onnxcp.environment import environment
 from onnxcp.errors import PlanError
 from onnxcp.inputs import Inputs
-from onnxcp.narrowing import for_time
+from onnxcp.narrowing import for_time, version
 from onnxcp.precision import FLOAT32
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
+from onnxcp.table import MATTERS
 
 TURNS, SECONDS = 300, 4.0  # of both models, at most
 
@@ -101,12 +103,17 @@ def _is_faster(
 
 
 def _identity(model: files.Model, inputs: Inputs, target: Target, precision: str) -> str:
-    """The hash of all that a time depends on but the state of the machine."""
-    about = [
-        model.sha256,
-        environment(target),
-        [target.name, sorted(target.settings.items()), target.threads],
+    about = ["shortcuts", model.sha256, *conditions(inputs, target, precision)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def conditions(inputs: Inputs, target: Target, precision: str) -> list[Any]:
+    """What any time of a model depends on but the model and the state of the machine, as plain
+    values."""
+    here = environment(target)
+    return [
+        [here.get(name) for name in MATTERS],
+        [target.name, sorted(target.settings.items()), target.threads, target.block],
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
-        [precision, "shortcuts", __version__],
+        [precision, "" if precision == FLOAT32 else version(), __version__],
     ]
-    return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()

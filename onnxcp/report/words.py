@@ -58,8 +58,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"),
     ]
     if model.shortcuts:
-        text = f"{plural(len(model.shortcuts), 'strided slice')} with padding, as convolutions"
-        lines.append(("shortcuts", f"{text} that compute the same: {', '.join(model.shortcuts)}"))
+        text = "strided slices with padding, as convolutions that compute the same"
+        lines.append(("shortcuts", f"{text}: {', '.join(model.shortcuts)}"))
     if report.verification is not None:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
