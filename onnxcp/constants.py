@@ -2,6 +2,8 @@
 
 import onnx
 
+from onnxcp.operators import operator
+
 
 class Constants:
     """Stored tensors of a graph by the name a node reads: also Constant nodes, Identity."""
@@ -14,9 +16,9 @@ class Constants:
         """The tensor behind a name, or None if it is computed or fed."""
         while name not in self.stored:
             maker = self.makers.get(name)
-            if maker is None or maker.op_type not in ("Identity", "Constant"):
+            if maker is None or operator(maker) not in ("Identity", "Constant"):
                 return None
-            if maker.op_type == "Constant":
+            if operator(maker) == "Constant":
                 return _value(maker)
             name = maker.input[0]
         tensor: onnx.TensorProto = self.stored[name]
@@ -25,7 +27,7 @@ class Constants:
     def origin(self, name: str) -> str:
         """What makes a tensor, in words."""
         maker = self.makers.get(name)
-        return f"by {maker.op_type}" if maker is not None else "an input of the graph"
+        return f"by {operator(maker)}" if maker is not None else "an input of the graph"
 
 
 def _value(constant: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -18,6 +18,7 @@ import onnx
 from onnxcp.constants import Constants
 from onnxcp.conv import Chain
 from onnxcp.errors import UsageError
+from onnxcp.operators import operator
 from onnxcp.rewrite import rewrite
 from onnxcp.shapes import Shapes
 from onnxcp.sites import Site
@@ -99,9 +100,9 @@ class Graph:
     def _nodes(self, node: onnx.NodeProto) -> tuple[onnx.NodeProto, ...]:
         """A node and its followers, to the first activation or the second Add, and a pool."""
         nodes = [node]
-        while nodes[-1].op_type not in ACTIVATIONS:
+        while operator(nodes[-1]) not in ACTIVATIONS:
             follower = self._follower(nodes[-1].output[0], (*FOLLOWERS, *ACTIVATIONS))
-            if follower is None or follower.op_type in [n.op_type for n in nodes]:
+            if follower is None or operator(follower) in [operator(n) for n in nodes]:
                 break
             nodes.append(follower)
         pool = self._follower(nodes[-1].output[0], POOLS)
@@ -110,7 +111,7 @@ class Graph:
     def _follower(self, written: str, kinds: Sequence[str]) -> onnx.NodeProto | None:
         """The only reader of a tensor, if it is of these kinds."""
         readers = self._readers.get(written, [])
-        if len(readers) != 1 or readers[0].op_type not in kinds:
+        if len(readers) != 1 or operator(readers[0]) not in kinds:
             return None
         others = [name for name in readers[0].input if name not in ("", written)]
         known = all(self.constants.find(n) is not None or n in self.shapes for n in others)
@@ -149,7 +150,7 @@ def _key(
         kinds[name] = f"stored {tensor.data_type} {list(tensor.dims)} {name in graph.listed}"
     described = [
         (
-            node.op_type,
+            operator(node),
             sorted(a.SerializeToString(deterministic=True).hex() for a in node.attribute),
             [kinds.get(name, "inner") for name in node.input],
         )

@@ -20,6 +20,7 @@ from onnxcp import products
 from onnxcp.arrays import Float64
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry
+from onnxcp.operators import operator
 from onnxcp.parameters import Parameters
 from onnxcp.shapes import groups, padded
 
@@ -40,9 +41,9 @@ def refusals(graph: onnx.GraphProto, names: Iterable[str]) -> dict[str, str]:
 
 
 def _has_stored_weight(node: onnx.NodeProto, constants: Constants) -> bool:
-    if node.op_type not in KINDS:
+    if operator(node) not in KINDS:
         return False
-    places = node.input[:2] if node.op_type in products.PRODUCTS else node.input[1:2]
+    places = node.input[:2] if operator(node) in products.PRODUCTS else node.input[1:2]
     return any(name in constants.stored for name in places)
 
 
@@ -53,7 +54,7 @@ def _refusal(node: onnx.NodeProto, constants: Constants) -> str:
     weight = constants.stored[node.input[1]]
     if any(a.name == "pads" and min(a.ints) < 0 for a in node.attribute):
         return "negative padding"
-    if node.op_type == "MatMul":
+    if operator(node) == "MatMul":
         return "a MatMul has no bias"
     if not products.has_bias(node):
         return ""
@@ -92,7 +93,7 @@ class Patches:
         for node in self.nodes:
             values = seen.get(node.input[0])
             if values is not None and values.size:
-                samples = len(values) if node.op_type == "Conv" else values[..., 0].size
+                samples = len(values) if operator(node) == "Conv" else values[..., 0].size
                 patch = _patch(node, self.windows[node.name], values) * samples
                 self._sums[node.name] = self._sums.get(node.name, 0.0) + patch
                 self._counts[node.name] = self._counts.get(node.name, 0) + samples
@@ -103,7 +104,7 @@ class Patches:
 
 def _patch(node: onnx.NodeProto, window: tuple[int, ...], values: np.ndarray) -> Patch:
     """The mean patch of a batch: over samples first, then over output positions."""
-    if node.op_type != "Conv":
+    if operator(node) != "Conv":
         return np.asarray(values.reshape(-1, values.shape[-1]).mean(0, dtype=np.float64))
     image = values.mean(0, dtype=np.float64)
     slides = padded(node, window, image.shape[1:])

@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 
 from onnxcp.constants import Constants
+from onnxcp.operators import DEQUANTIZE, QUANTIZE, operator
 from onnxcp.precision import all_nodes, is_integer, opset_of
 from onnxcp.rewrite import read_names
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 TENSORS = 11  # the opset from which Clip reads its limits as tensors
 WIDTHS = ("int8", "uint8", "int16", "uint16")
 FLOATS = ("float16", "float32", "float64")
@@ -29,7 +29,7 @@ def dequantised(proto: onnx.ModelProto) -> onnx.ModelProto:
     outputs = {output.name for output in proto.graph.output}
     del made.graph.node[:]
     for node in proto.graph.node:
-        step = _step(node, constants) if node.op_type == DEQUANTIZE else None
+        step = _step(node, constants) if operator(node) in DEQUANTIZE else None
         values = None if step is None or outputs & set(node.output) else step.values(constants)
         if values is not None:
             made.graph.initializer.append(onnx.numpy_helper.from_array(values, node.output[0]))
@@ -43,8 +43,8 @@ def dequantised(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def is_in_pairs(proto: onnx.ModelProto) -> bool:
     """Whether a model is quantized, and by nothing but nodes that are taken apart here."""
-    kinds = {node.op_type for node in all_nodes(proto) if is_integer(node)}
-    return bool(kinds) and kinds <= {QUANTIZE, DEQUANTIZE}
+    kinds = {operator(node) for node in all_nodes(proto) if is_integer(node)}
+    return bool(kinds) and kinds <= {*QUANTIZE, *DEQUANTIZE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +93,7 @@ def _step(node: onnx.NodeProto, constants: Constants) -> _Step | None:
     if scale is None or str(scale.dtype) not in FLOATS or numbers.get("block_size"):
         return None
     maker = constants.makers.get(node.input[0])
-    is_pair = maker is not None and maker.op_type == QUANTIZE
+    is_pair = maker is not None and operator(maker) in QUANTIZE
     integers = None if is_pair else _array(node.input[0], constants)
     zero = _zero(node, scale, integers, constants)
     if zero is None or (is_pair and str(zero.dtype) not in WIDTHS):
@@ -142,7 +142,7 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
     """Remove what only DequantizeLinear nodes read that are gone."""
     read = read_names(graph)
     for place, node in reversed(list(enumerate(graph.node))):
-        if node.op_type == QUANTIZE and not read & set(node.output):
+        if operator(node) in QUANTIZE and not read & set(node.output):
             del graph.node[place]
     read = read_names(graph)
     for place, tensor in reversed(list(enumerate(graph.initializer))):

@@ -31,6 +31,7 @@ import onnx
 from onnxcp import products
 from onnxcp.arrays import Float64
 from onnxcp.constants import Constants
+from onnxcp.operators import operator
 from onnxcp.parameters import Parameters, readers
 from onnxcp.ranges import STEPS
 from onnxcp.shapes import groups
@@ -84,7 +85,7 @@ def links(graph: onnx.GraphProto, names: Iterable[str]) -> list[Link]:
 
 def _is_stage(node: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a node is named as a stage and adds no more than a stored bias."""
-    if node.op_type not in STAGES or not _site(node) or node.input[1] not in constants.stored:
+    if operator(node) not in STAGES or not _site(node) or node.input[1] not in constants.stored:
         return False
     if products.unfit(node, constants) or len(constants.stored[node.input[1]].dims) < 2:
         return False
@@ -117,7 +118,7 @@ def watch(run: Activations, batches: Iterable[Feeds], found: Sequence[Link]) -> 
 
 
 def _axis(node: onnx.NodeProto) -> int:
-    return 1 if node.op_type == "Conv" else -1
+    return 1 if operator(node) == "Conv" else -1
 
 
 def equalise(graph: onnx.GraphProto, found: Sequence[Link], seen: Mapping[str, Seen]) -> None:

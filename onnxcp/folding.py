@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from onnxcp.errors import ModelError
+from onnxcp.operators import is_known, operator
 from onnxcp.precision import OPSET, opset_of
 from onnxcp.providers import Target
 from onnxcp.runtime import SILENT, runtime
@@ -45,11 +46,11 @@ def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    unknown = next((n for n in proto.graph.node if not onnx.defs.has(n.op_type, n.domain)), None)
+    unknown = next((n for n in proto.graph.node if not is_known(n)), None)
     try:
         made: onnx.ModelProto = onnx.version_converter.convert_version(proto, OPSET)
     except Exception as error:  # its own type in some versions, RuntimeError in others
-        cause = f"it does not know {unknown.op_type}" if unknown else " ".join(str(error).split())
+        cause = f"it does not know {operator(unknown)}" if unknown else " ".join(str(error).split())
         raise ModelError(
             f"{where}: ONNX can not raise its opset to {OPSET}: {cause}; export the model anew"
         ) from error
@@ -88,7 +89,7 @@ def _optimized(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
 def _with_row_biases(made: onnx.ModelProto) -> onnx.ModelProto:
     """Biases of Gemm as [N] where they are stored as [1, N], which the quantizer fails at."""
     readers = Counter(name for node in made.graph.node for name in node.input)
-    single = {n.input[2] for n in made.graph.node if n.op_type == "Gemm" and len(n.input) > 2}
+    single = {n.input[2] for n in made.graph.node if operator(n) == "Gemm" and len(n.input) > 2}
     for tensor in made.graph.initializer:
         is_row = len(tensor.dims) == 2 and tensor.dims[0] == 1
         if is_row and tensor.name in single and readers[tensor.name] == 1:

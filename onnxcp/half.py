@@ -18,6 +18,7 @@ from onnx.inliner import inline_local_functions
 from onnxcp import files
 from onnxcp.errors import ModelError
 from onnxcp.folding import name_nodes, unlist
+from onnxcp.operators import operator
 from onnxcp.precision import FLOAT32, precision_of, quantized_already
 from onnxcp.providers import Target
 from onnxcp.runtime import runtime
@@ -83,7 +84,7 @@ def _prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _stored(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """What a Constant node of floats holds, under the name it gives it."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+    if operator(node) != "Constant":
         return None
     (attribute,) = node.attribute
     made = onnx.TensorProto()

@@ -16,6 +16,7 @@ import onnx
 from onnxcp import files, provenance, surgery
 from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
 from onnxcp.inputs import Inputs
+from onnxcp.operators import operator
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.samples import Samples
@@ -209,4 +210,4 @@ def user_loss(name: str | None) -> "UserLoss | None":
 
 def gives_probabilities(model: files.Model) -> bool:
     first = model.proto.graph.output[0].name
-    return any(n.op_type == "Softmax" and first in n.output for n in model.proto.graph.node)
+    return any(operator(n) == "Softmax" and first in n.output for n in model.proto.graph.node)

@@ -4,16 +4,23 @@ from collections.abc import Iterator
 
 import onnx
 
+from onnxcp.operators import operator
+
 CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "NhwcConv")
+
+
+def is_convolution(node: onnx.NodeProto) -> bool:
+    """Whether a node is called a convolution, in whatever domain: such nodes are listed."""
+    return operator(node).rpartition(".")[2] in CONVOLUTIONS
 
 
 def nested(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
     """Convolutions that are not in the main graph, with where they are."""
     for node in proto.graph.node:
-        yield from _within(node, f"{node.op_type} {node.name!r}")
+        yield from _within(node, f"{operator(node)} {node.name!r}")
     for function in proto.functions:
         for node in function.node:
-            if node.op_type in CONVOLUTIONS:
+            if is_convolution(node):
                 yield node, f"the local function {function.name!r}"
             yield from _within(node, f"the local function {function.name!r}")
 
@@ -22,6 +29,6 @@ def _within(node: onnx.NodeProto, where: str) -> Iterator[tuple[onnx.NodeProto, 
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                if inner.op_type in CONVOLUTIONS:
+                if is_convolution(inner):
                     yield inner, where
                 yield from _within(inner, where)

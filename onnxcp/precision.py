@@ -7,12 +7,13 @@ import onnx
 
 from onnxcp import files
 from onnxcp.errors import ModelError, UsageError
+from onnxcp.operators import DEQUANTIZE, RUNTIME, STANDARD, operator
 from onnxcp.providers import Target
 
 FLOAT32, FLOAT16, INT8 = PRECISIONS = ("float32", "float16", "int8")
 OPSET = 13  # QuantizeLinear knows channels from here on
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-INTEGERS = (  # what only a quantized model has, beside QLinear…
+INTEGERS = (  # what only a quantized model has, beside QLinear…: the standard's and ORT's
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear ConvInteger MatMulInteger QGemm "
     "MatMulIntegerToFloat DynamicQuantizeMatMul DynamicQuantizeLSTM QAttention MatMulNBits"
 )
@@ -72,12 +73,12 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
 def quantized_already(proto: onnx.ModelProto) -> str | None:
     """Why a model counts as quantized, all of it or a part; None if it is not."""
     nodes = list(all_nodes(proto))
-    kinds = Counter(n.op_type for n in nodes if is_integer(n))
+    kinds = Counter(operator(n) for n in nodes if is_integer(n))
     if not kinds:
         return None
     shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    written = {o for n in nodes if n.op_type == "DequantizeLinear" for o in n.output}
-    products = [n for n in nodes if n.op_type in PRODUCTS]
+    written = {o for n in nodes if operator(n) in DEQUANTIZE for o in n.output}
+    products = [n for n in nodes if operator(n) in PRODUCTS]
     plain = sum(n.input[1] not in written for n in products)  # by what they multiply with
     if not plain:
         return f"quantized already ({shown})"
@@ -86,7 +87,8 @@ def quantized_already(proto: onnx.ModelProto) -> str | None:
 
 def is_integer(node: onnx.NodeProto) -> bool:
     """Whether only a quantized model has such a node."""
-    return node.op_type in INTEGERS.split() or node.op_type.startswith("QLinear")
+    name = operator(node).removeprefix(RUNTIME)
+    return name in INTEGERS.split() or name.startswith("QLinear")
 
 
 def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -99,4 +101,4 @@ def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
-    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), OPSET)
+    return next((o.version for o in proto.opset_import if o.domain in STANDARD), OPSET)

@@ -9,6 +9,7 @@ import onnx
 
 from onnxcp.constants import Constants
 from onnxcp.conv import Kernel
+from onnxcp.operators import operator
 
 PRODUCTS = ("Gemm", "MatMul")
 PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "broadcast": 0}  # the last up to opset 6
@@ -16,14 +17,14 @@ PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "broadcast": 0}  # the last up 
 
 def is_product(node: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a node multiplies by a stored tensor."""
-    return node.op_type in PRODUCTS and any(
+    return operator(node) in PRODUCTS and any(
         constants.find(name) is not None for name in node.input[:2]
     )
 
 
 def stored_first(node: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a product's first factor is stored: its rows are no samples."""
-    return node.op_type in PRODUCTS and constants.find(node.input[0]) is not None
+    return operator(node) in PRODUCTS and constants.find(node.input[0]) is not None
 
 
 def unfit(node: onnx.NodeProto, constants: Constants) -> tuple[str, str] | None:
@@ -34,7 +35,7 @@ def unfit(node: onnx.NodeProto, constants: Constants) -> tuple[str, str] | None:
     if not has_bias(node):
         given.pop("beta", None)  # it scales what is not there
     for name, plain in PLAIN.items():
-        if node.op_type == "Gemm" and given.get(name, plain) != plain:
+        if operator(node) == "Gemm" and given.get(name, plain) != plain:
             return "scaled", f"{name}={given[name]:g}"
     return None
 
@@ -46,7 +47,9 @@ def has_bias(node: onnx.NodeProto) -> bool:
 
 def is_transposed(node: onnx.NodeProto) -> bool:
     """Whether the stored matrix is [S, T], the kernel the other way round."""
-    return node.op_type in PRODUCTS and not any(a.name == "transB" and a.i for a in node.attribute)
+    return operator(node) in PRODUCTS and not any(
+        a.name == "transB" and a.i for a in node.attribute
+    )
 
 
 def as_kernel(node: onnx.NodeProto, stored: np.ndarray) -> Kernel:

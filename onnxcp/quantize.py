@@ -22,6 +22,7 @@ from onnxcp.correction import Patch, Patches
 from onnxcp.dequantised import dequantised
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.folding import FUSED, folded
+from onnxcp.operators import domain_of, normalized, operator
 from onnxcp.precision import PRODUCTS, all_nodes, refuse_unfit
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
@@ -106,8 +107,8 @@ def prepare(
     given = enough(samples, batching)
     ready = folded(proto, where)
     left = _left_in_float(proto, ready, scheme.floats, where)
-    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
-    if not any(n.op_type in PRODUCTS for n in todo):
+    todo = [n for n in ready.graph.node if operator(n) in OPERATORS.split() and n.name not in left]
+    if not any(operator(n) in PRODUCTS for n in todo):
         raise ModelError(
             f"{where}: no Conv, Gemm or MatMul of its main graph is left for int8; keep it in float"
         )
@@ -169,7 +170,7 @@ def quantized_for_time(
     proto = onnx.ModelProto.FromString(model)
     ready, scheme = folded(proto, where), fastest()
     left = _left_in_float(proto, ready, floats, where)
-    todo = [n for n in ready.graph.node if n.op_type in OPERATORS.split() and n.name not in left]
+    todo = [n for n in ready.graph.node if operator(n) in OPERATORS.split() and n.name not in left]
     borders = [v.name for v in (*ready.graph.input, *ready.graph.output)] if is_part else []
     wanted = list(dict.fromkeys((*_touched(ready, todo), *borders)))
     run = _watched(ready, wanted, Batching(1, fixed=False))
@@ -265,7 +266,7 @@ def _rounded(made: onnx.ModelProto) -> dict[str, np.ndarray]:
     """What the weights of an int8 model's products stand for, by node."""
     graph = dequantised(made).graph
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
-    products = [n for n in graph.node if n.op_type in PRODUCTS]
+    products = [n for n in graph.node if operator(n) in PRODUCTS]
     return {n.name: stored[n.input[1]] for n in products if n.input[1] in stored}
 
 
@@ -277,7 +278,9 @@ def _finished(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
     del made.metadata_props[:], made.graph.value_info[:]
     made.metadata_props.extend(proto.metadata_props)
     made.graph.name, made.graph.doc_string = proto.graph.name, proto.graph.doc_string
-    used = {n.domain for n in all_nodes(made)}
-    for place in [i for i, o in enumerate(made.opset_import) if o.domain not in used][::-1]:
+    used = {domain_of(n) for n in all_nodes(made)}
+    for place in [i for i, o in enumerate(made.opset_import) if normalized(o.domain) not in used][
+        ::-1
+    ]:
         del made.opset_import[place]
     return made

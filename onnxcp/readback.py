@@ -14,6 +14,7 @@ from onnxcp import products, recompose
 from onnxcp.constants import Constants
 from onnxcp.conv import Chain, Geometry, Stage
 from onnxcp.errors import ModelError
+from onnxcp.operators import operator
 from onnxcp.shapes import element_type, groups, padded
 from onnxcp.sites import FLOATS, Site
 from onnxcp.structure import named
@@ -42,13 +43,15 @@ class Reader:
             return nodes
         stages = list[Stage]()
         for new in nodes:
-            made = self._with_bias(stages, new) if new.op_type == "Add" else self._stage(new, node)
+            made = (
+                self._with_bias(stages, new) if operator(new) == "Add" else self._stage(new, node)
+            )
             if isinstance(made, str):
                 return made
             stages = made if isinstance(made, list) else [*stages, made]
         if products.has_bias(node) and stages[-1].bias is None and not _reads(nodes[-1], node):
             return f"the bias {node.input[2]!r} is not added"
-        return _unfit(tuple(stages), site, node.op_type, nodes) or tuple(stages)
+        return _unfit(tuple(stages), site, operator(node), nodes) or tuple(stages)
 
     def _between(self, source: str, target: str) -> list[onnx.NodeProto] | str:
         """The nodes in a row from one tensor to another."""
@@ -62,12 +65,12 @@ class Reader:
         return found[::-1]
 
     def _stage(self, node: onnx.NodeProto, old: onnx.NodeProto) -> Stage | str:
-        if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-            return f"{named(node)} is a {node.op_type}, which is part of no chain"
+        if operator(node) not in OPERATORS:
+            return f"{named(node)} is a {operator(node)}, which is part of no chain"
         stored = self._stored(node.input[1]) if len(node.input) > 1 else None
         if stored is None:
             return f"{named(node)} has no stored weight of numbers"
-        if node.op_type in products.PRODUCTS and (why := products.unfit(node, self._constants)):
+        if operator(node) in products.PRODUCTS and (why := products.unfit(node, self._constants)):
             return f"{named(node)} is no plain product: {why[0]} {why[1]}"
         weight = products.as_kernel(node, stored)
         group = groups(node)
@@ -113,7 +116,7 @@ def _reads(new: onnx.NodeProto, old: onnx.NodeProto) -> bool:
 
 
 def _geometry(node: onnx.NodeProto, window: tuple[int, ...]) -> Geometry | str:
-    if node.op_type in products.PRODUCTS:
+    if operator(node) in products.PRODUCTS:
         return Geometry(dimensions=0)
     try:
         found = padded(node, window, None)
@@ -124,7 +127,7 @@ def _geometry(node: onnx.NodeProto, window: tuple[int, ...]) -> Geometry | str:
 
 def _unfit(chain: Chain, site: Site, op: str, nodes: list[onnx.NodeProto]) -> str | None:
     """Why a chain computes another kind of thing than its site did, or None."""
-    if any((node.op_type == "Conv") != (op == "Conv") for node in nodes):
+    if any((operator(node) == "Conv") != (op == "Conv") for node in nodes):
         return f"{named(nodes[0])} and the others do not take the place of a {op}"
     if len({stage.weight.ndim for stage in chain} | {site.kernel.ndim}) > 1:
         return "its stages are not of one number of dimensions"

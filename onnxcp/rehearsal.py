@@ -21,6 +21,7 @@ from onnxcp.lessons import (
     replaced_outputs,
     user_loss,
 )
+from onnxcp.operators import operator
 from onnxcp.progress import Progress, silent
 from onnxcp.quantize import Prepared
 from onnxcp.sessions import open_runner
@@ -109,7 +110,7 @@ def check_steps(simulation: Simulation, feeds: Feeds) -> float:
     given = {r.given: r.values(ran[r.integers]) for r in simulation.roundings}
     pieces = Network(simulation.parted(), ())
     made = dict(zip(pieces.outputs, outputs(pieces, {**feeds, **given}), strict=True))
-    makers = {name: n.op_type for n in simulation.graph.graph.node for name in n.output}
+    makers = {name: operator(n) for n in simulation.graph.graph.node for name in n.output}
     for rounding in simulation.roundings:
         off = rounding.steps_between(made[rounding.read], given[rounding.given])
         most = BY_TABLE.get(makers.get(rounding.read, ""), MOST_STEPS)

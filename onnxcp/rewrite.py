@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from onnxcp.chains import chain_nodes
 from onnxcp.conv import Chain
+from onnxcp.operators import operator
 from onnxcp.sites import MADE_BY_US, Site, replaced_before
 
 LISTED_INITIALIZERS = 3  # the last IR version that wants initializers among the inputs
@@ -155,7 +156,7 @@ def drop_unread(made: onnx.ModelProto, names: Iterable[str]) -> None:
         if not name or name in read_names(graph) or name in _trained(made):
             continue
         for node in [n for n in graph.node if name in n.output]:
-            if node.op_type in ("Constant", "Identity") and len(node.output) == 1:
+            if operator(node) in ("Constant", "Identity") and len(node.output) == 1:
                 candidates += node.input
                 graph.node.remove(node)
         for entries in (graph.initializer, graph.input, graph.value_info):

@@ -2,6 +2,8 @@
 
 import onnx
 
+from onnxcp.operators import operator
+
 SATURATING = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf"}
 MOVING = {"Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"}
 
@@ -18,6 +20,6 @@ def bounded(graph: onnx.GraphProto) -> frozenset[str]:
 
 def _saturates(makers: dict[str, onnx.NodeProto], name: str) -> bool:
     node = makers.get(name)
-    while node is not None and node.op_type in MOVING:
+    while node is not None and operator(node) in MOVING:
         node = makers.get(node.input[0])
-    return node is not None and node.op_type in SATURATING
+    return node is not None and operator(node) in SATURATING

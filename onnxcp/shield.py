@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import onnx
 
+from onnxcp.operators import operator
+
 ROUNDED = ("Conv", "ConvTranspose", "Gemm")
 SEEN_THROUGH = ("Relu", "Clip")
 
@@ -20,10 +22,10 @@ def shield(made: onnx.ModelProto) -> None:
     """Keep in float, in the model given, what is stored in float and read between int8."""
     graph = made.graph
     stored = {t.name for t in graph.initializer}
-    restored = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    restored = {n.output[0] for n in graph.node if operator(n) == "DequantizeLinear"}
     rounded = _rounded(graph.node)
     for place, node in reversed(list(enumerate(graph.node))):
-        is_inside = node.op_type in ROUNDED and node.input[0] in restored
+        is_inside = operator(node) in ROUNDED and node.input[0] in restored
         if is_inside and node.input[1] in stored and node.output[0] in rounded:
             name, node.output[0] = node.output[0], f"{node.output[0]}/float"
             same = onnx.helper.make_node(
@@ -36,7 +38,7 @@ def _rounded(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     """Tensors that QuantizeLinear reads, or would but for ReLU and Clip."""
     found = set[str]()
     for node in reversed(list(nodes)):  # in an order in which they can run
-        is_through = node.op_type in SEEN_THROUGH and node.output[0] in found
-        if node.op_type == "QuantizeLinear" or is_through:
+        is_through = operator(node) in SEEN_THROUGH and node.output[0] in found
+        if operator(node) == "QuantizeLinear" or is_through:
             found.add(node.input[0])
     return found

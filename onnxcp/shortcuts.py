@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnxcp.constants import Constants
+from onnxcp.operators import normalized, operator
 from onnxcp.parameters import readers
 from onnxcp.rewrite import LISTED_INITIALIZERS, Pool, drop_unread, rewrite
 from onnxcp.sites import FLOATS, SHORTCUTS, node_names, shortcuts_before
@@ -42,9 +43,8 @@ class Shortcut:
 
 def find(proto: onnx.ModelProto) -> tuple[Shortcut, ...]:
     """The shortcuts of a model's main graph that a convolution could take the place of."""
-    versions = {o.domain: o.version for o in proto.opset_import}
-    opset = versions.get("", versions.get("ai.onnx", 0))
-    pads = [place for place, node in enumerate(proto.graph.node) if node.op_type == "Pad"]
+    opset = {normalized(o.domain): o.version for o in proto.opset_import}.get("", 0)
+    pads = [place for place, node in enumerate(proto.graph.node) if operator(node) == "Pad"]
     if not pads or opset < PADS_BY_INPUTS or proto.ir_version <= LISTED_INITIALIZERS:
         return ()
     graph = _Graph(proto)
@@ -83,7 +83,7 @@ def as_in(proto: onnx.ModelProto, candidate: onnx.ModelProto) -> onnx.ModelProto
     if not named:
         return proto
     dims = {t.name: tuple(t.dims) for t in candidate.graph.initializer}
-    made = {n.output[0]: n for n in candidate.graph.node if n.op_type == "Conv"}
+    made = {n.output[0]: n for n in candidate.graph.node if operator(n) == "Conv"}
     weights = {s.name: made[s.target].input[1] for s in find(proto) if s.target in made}
     known = {name: dims.get(weight, ()) for name, weight in weights.items() if name in named}
     return rewritten(proto, {name: shape[1] for name, shape in known.items() if len(shape) > 1})
@@ -132,7 +132,7 @@ class _Graph:
     def _added_channels(self, node: onnx.NodeProto) -> tuple[int, int, int] | None:
         """The axes of what a Pad reads, and the channels of zeros before and behind; None for
         whatever pads otherwise."""
-        if node.domain not in ("", "ai.onnx") or len(node.input) > 3:
+        if len(node.input) > 3:
             return None
         mode = next((a.s for a in node.attribute if a.name == "mode"), b"constant")
         pads = self._integers(node, 1)
@@ -159,7 +159,7 @@ class _Graph:
     def _steps(self, node: onnx.NodeProto, axes: int) -> dict[int, int] | None:
         """The steps of a Slice that takes every n-th of whole axes behind the channels; None for
         whatever slices otherwise."""
-        if node.op_type != "Slice" or node.domain not in ("", "ai.onnx") or len(node.input) < 5:
+        if operator(node) != "Slice" or len(node.input) < 5:
             return None
         starts, ends, over, steps = (self._integers(node, place) for place in range(1, 5))
         if starts is None or ends is None or over is None or steps is None:
@@ -184,7 +184,7 @@ class _Graph:
 def _dtype(proto: onnx.ModelProto) -> np.dtype | None:
     """What a model computes in: the type of its convolutions' weights, where that is one."""
     constants = Constants(proto.graph)
-    weights = [constants.find(n.input[1]) for n in proto.graph.node if n.op_type == "Conv"]
+    weights = [constants.find(n.input[1]) for n in proto.graph.node if operator(n) == "Conv"]
     kinds = {weight.data_type for weight in weights if weight is not None}
     if len(kinds) != 1:
         return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxcp.operators import operator
 from onnxcp.precision import PRODUCTS
 from onnxcp.quantize import Prepared
 from onnxcp.rewrite import with_outputs
@@ -68,7 +69,7 @@ class Simulation:
         what that gives is fed."""
         made = onnx.ModelProto()
         made.CopyFrom(self.graph)
-        nodes = [n for n in made.graph.node if n.op_type != "FakeQuantize"]
+        nodes = [n for n in made.graph.node if operator(n) != f"{DOMAIN}.FakeQuantize"]
         del made.graph.node[:]
         made.graph.node.extend(nodes)
         made.graph.input.extend(_float(r.given) for r in self.roundings)
@@ -95,9 +96,9 @@ def simulated(prepared: Prepared) -> Simulation:
     twins, names = {n.name: n for n in prepared.folded.graph.node}, set(prepared.nodes)
     unread = set[str]()
     for node in graph.node:
-        if node.op_type in PRODUCTS and node.name in names:
+        if operator(node) in PRODUCTS and node.name in names:
             unread |= _freed(node, twins[node.name], floats, makers, prepared.scheme)
-    rounded = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in makers]
+    rounded = [n for n in graph.node if operator(n) == "DequantizeLinear" and n.input[0] in makers]
     roundings = tuple(_rounding(node, makers[node.input[0]], stored) for node in rounded)
     for node, rounding in zip(rounded, roundings, strict=True):
         _become(node, "FakeQuantize", rounding.read, _fixed(rounding))
@@ -119,7 +120,7 @@ def _freed(
         if place == BIAS:
             unread.add(maker.output[0])
             node.input[place] = name
-        elif maker.op_type == "DequantizeLinear":
+        elif operator(maker) == "DequantizeLinear":
             high = LARGEST[scheme.weights][scheme.reduce_range]
             ends = {"low": -high if scheme.weights == "int8" else 0, "high": high}
             axis = {a.name: a.i for a in maker.attribute if a.name == "axis"}

@@ -18,12 +18,15 @@ from onnxcp import products
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
-from onnxcp.nested import CONVOLUTIONS, nested
+from onnxcp.nested import is_convolution, nested
+from onnxcp.operators import operator
 from onnxcp.shapes import Shapes, element_type, padded, refuse_misfit
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in an earlier run, one a line
 SHORTCUTS = "onnxcp.shortcuts"  # likewise: the shortcuts that became convolutions
+
+WEIGHT_PLACES = {"QLinearConv": 3}  # among a node's inputs, where it is not the second
 
 LARGEST = 2**28  # numbers of a weight: chains at all ranks are held to be timed
 
@@ -135,7 +138,9 @@ def find(
         if is_layer(node, known.constants):
             layer = _layer(node, names[index], known.constants, shapes)
             found.append(_judge(node, index, layer, known))
-    found += [Skip(Layer(n.name or n.op_type, n.op_type), "nested", w) for n, w in nested(proto)]
+    found += [
+        Skip(Layer(n.name or operator(n), operator(n)), "nested", w) for n, w in nested(proto)
+    ]
     sites = tuple(f for f in found if isinstance(f, Site))
     return sites, tuple(f for f in found if isinstance(f, Skip))
 
@@ -154,7 +159,7 @@ class _Known:
 
 def is_layer(node: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a node comes out of `find`."""
-    return node.op_type in CONVOLUTIONS or products.is_product(node, constants)
+    return is_convolution(node) or products.is_product(node, constants)
 
 
 def node_names(graph: onnx.GraphProto) -> list[str]:
@@ -167,7 +172,7 @@ def node_names(graph: onnx.GraphProto) -> list[str]:
     return [
         n.name
         if n.name and n.name not in often
-        else f"{n.name or n.op_type}:{next(iter(n.output), '')}"
+        else f"{n.name or operator(n)}:{next(iter(n.output), '')}"
         for n in graph.node
     ]
 
@@ -188,7 +193,7 @@ def _listed(proto: onnx.ModelProto, key: str) -> tuple[str, ...]:
 
 
 def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Site | Skip:
-    stored = known.constants.find(node.input[1])
+    stored = known.constants.find(_weight(node))
     reason = _left_alone(node, layer, stored, known)
     if reason is not None:
         return Skip(layer, *reason)
@@ -215,7 +220,7 @@ def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Sit
 
 
 def _geometry(node: onnx.NodeProto, kernel: Kernel, known: _Known) -> Geometry | str:
-    if node.op_type in products.PRODUCTS:
+    if operator(node) in products.PRODUCTS:
         return Geometry(dimensions=0)
     return padded(node, kernel.shape[2:], _seen(node, kernel, known.fixed)[1])
 
@@ -225,7 +230,7 @@ def _seen(node: onnx.NodeProto, kernel: Kernel, shapes: Shapes) -> tuple[int, Si
     seen = shapes.get(node.input[0])
     if seen is None:
         return 1, None
-    if node.op_type in products.PRODUCTS:
+    if operator(node) in products.PRODUCTS:
         return (seen[0] if len(seen) > 1 else 1), seen[1:-1]
     return (seen[0], seen[2:]) if len(seen) == kernel.ndim else (1, None)
 
@@ -248,15 +253,15 @@ def _left_alone(
         return "chain", ""
     if layer.name in known.shortcuts:
         return "shortcut", ""
-    if node.op_type not in ("Conv", *products.PRODUCTS) or node.domain not in ("", "ai.onnx"):
-        return "operator", node.op_type
+    if operator(node) not in ("Conv", *products.PRODUCTS):
+        return "operator", operator(node)
     if (
-        node.op_type in products.PRODUCTS
+        operator(node) in products.PRODUCTS
         and (reason := products.unfit(node, known.constants)) is not None
     ):
         return reason
     if stored is None:
-        return "computed", known.constants.origin(node.input[1])
+        return "computed", known.constants.origin(_weight(node))
     return _unfit_kernel(layer, stored)
 
 
@@ -289,18 +294,24 @@ def _checked(layer: Layer, kernel: np.ndarray) -> Kernel:
     return kernel
 
 
+def _weight(node: onnx.NodeProto) -> str:
+    """The name of the weight that a node reads, "" where it reads none."""
+    place = WEIGHT_PLACES.get(operator(node), 1)
+    return str(node.input[place]) if len(node.input) > place else ""
+
+
 def _layer(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:
     attributes = {a.name: a for a in node.attribute}
     first = products.stored_first(node, constants)
-    weight = node.input[0 if first else 1] if len(node.input) > 1 else ""
+    weight = node.input[0] if first else _weight(node)
     stored = constants.find(weight)
     shape = tuple(stored.dims) if stored is not None else shapes.get(weight)
     strides = tuple(attributes["strides"].ints) if "strides" in attributes else ()
     group = attributes["group"].i if "group" in attributes else 1
     size = int(np.prod(shape)) if shape else 0
-    result = shapes.get(node.output[0])
-    macs = _macs(node.op_type, size, shape, result, first=first) if size and result else None
-    return Layer(name, node.op_type, shape, strides, group, macs, size)
+    result = shapes.get(next(iter(node.output), ""))
+    macs = _macs(operator(node), size, shape, result, first=first) if size and result else None
+    return Layer(name, operator(node), shape, strides, group, macs, size)
 
 
 def _macs(op: str, size: int, shape: Sizes | None, result: Sequence[int], *, first: bool) -> int:

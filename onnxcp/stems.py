@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from onnxcp.conv import Geometry
+from onnxcp.operators import operator
 from onnxcp.rewrite import drop_unread, read_names
 from onnxcp.shapes import groups, padded
 
@@ -71,7 +72,7 @@ def fold(model: onnx.ModelProto, *, most: int = MOST) -> None:
     stored = {t.name: t for t in graph.initializer}
     images = {i.name: _image(i) for i in graph.input}
     for node in list(graph.node):
-        stem = _stem(node, makers, stored, images) if node.op_type == "Conv" else None
+        stem = _stem(node, makers, stored, images) if operator(node) == "Conv" else None
         if stem is not None and stored[stem.widening.input[0]].dims[1] <= most:
             _write(graph, stem, stored)
             _clear(model, (stem.restoring, stem.rounding, stem.widening))
@@ -100,7 +101,7 @@ def _stem(
     if restoring is None or widening is None or len(widening.input) < 3:
         return None
     rounding = makers.get(restoring.input[0])
-    if rounding is None or (restoring.op_type, rounding.op_type, widening.op_type) != (
+    if rounding is None or (operator(restoring), operator(rounding), operator(widening)) != (
         DEQUANTIZE,
         QUANTIZE,
         DEQUANTIZE,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import Message
 
+from onnxcp.operators import operator
 from onnxcp.provenance import OURS
 from onnxcp.rewrite import read_names
 
@@ -62,7 +63,7 @@ def is_chain_node(node: onnx.NodeProto, chained: Iterable[str]) -> bool:
 
 def named(node: onnx.NodeProto) -> str:
     """A node as messages name it."""
-    return repr(node.name) if node.name else f"{node.op_type}:{next(iter(node.output), '')}"
+    return repr(node.name) if node.name else f"{operator(node)}:{next(iter(node.output), '')}"
 
 
 def is_equal(one: Message, two: Message) -> bool:
@@ -110,8 +111,8 @@ def _key(node: onnx.NodeProto) -> tuple[str, ...]:
 def _difference(node: onnx.NodeProto, old: onnx.NodeProto | None) -> str:
     if old is None:
         return f"node {named(node)} is neither the reference's nor part of a chain"
-    if (node.op_type, node.domain) != (old.op_type, old.domain):
-        return f"node {named(old)} is a {node.op_type}, not a {old.op_type}"
+    if operator(node) != operator(old):
+        return f"node {named(old)} is a {operator(node)}, not a {operator(old)}"
     if list(node.input) != list(old.input):
         now, before = (", ".join(n.input) for n in (node, old))
         return f"node {named(old)} reads {now} instead of {before}"
@@ -147,14 +148,14 @@ class _Lost:
             if name in self._still_read or name in self._names or not name:
                 continue
             self._names.add(name)
-            if maker is not None and maker.op_type == "Identity":
+            if maker is not None and operator(maker) == "Identity":
                 waiting += maker.input
 
     def name(self, name: str) -> bool:
         return name in self._names
 
     def may(self, node: onnx.NodeProto) -> bool:
-        return node.op_type in ("Constant", "Identity") and all(map(self.name, node.output))
+        return operator(node) in ("Constant", "Identity") and all(map(self.name, node.output))
 
 
 def _tensors(

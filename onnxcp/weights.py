@@ -15,6 +15,7 @@ from onnxcp import products, provenance
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Stage
 from onnxcp.errors import UsageError
+from onnxcp.operators import operator
 from onnxcp.rewrite import rewrite
 from onnxcp.structure import is_chain_node
 
@@ -30,7 +31,7 @@ def chains(proto: onnx.ModelProto) -> dict[str, list[str]]:
     made = provenance.read(proto)
     found = {site: [n for n in proto.graph.node if is_chain_node(n, [site])] for site in made.sites}
     return {
-        site: [node.input[1] for node in nodes if node.op_type in PRODUCTS]
+        site: [node.input[1] for node in nodes if operator(node) in PRODUCTS]
         for site, nodes in found.items()
         if nodes
     }
@@ -61,12 +62,12 @@ def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
     measured = {
         name
         for node in proto.graph.node
-        if node.op_type == "BatchNormalization"
+        if operator(node) == "BatchNormalization"
         for name in node.input[STATISTICS]
     }
     read = dict[str, None]()
     for node in proto.graph.node:
-        if node.op_type in (*TRAINED, "Add") and _is_meant(node, which, sites):
+        if operator(node) in (*TRAINED, "Add") and _is_meant(node, which, sites):
             read |= dict.fromkeys(name for name in node.input[1:] if name in stored - measured)
     if not read:
         raise UsageError(
@@ -79,7 +80,7 @@ def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
 def _is_meant(node: onnx.NodeProto, which: str, sites: Sequence[str]) -> bool:
     if which == "chains":
         return is_chain_node(node, sites)
-    return node.op_type in TRAINED and (which == "all" or fnmatchcase(node.name, which))
+    return operator(node) in TRAINED and (which == "all" or fnmatchcase(node.name, which))
 
 
 def with_weights(proto: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
@@ -129,10 +130,10 @@ def _stages(proto: onnx.ModelProto, site: str) -> list[Stage]:
         if not is_chain_node(node, [site]):
             continue
         stored = [_array(constants, name) for name in node.input[1:3] if name]
-        if node.op_type == "Add":
+        if operator(node) == "Add":
             found[-1] = replace(found[-1], bias=stored[0])
             continue
-        weight = stored[0] if node.op_type == "Conv" else products.as_kernel(node, stored[0])
+        weight = stored[0] if operator(node) == "Conv" else products.as_kernel(node, stored[0])
         slides = Geometry(dimensions=weight.ndim - 2)
         bias = stored[1] if len(stored) > 1 else None
         found.append(Stage(node.name.rpartition("/")[2], weight, slides, bias=bias))

@@ -24,9 +24,7 @@ def foldable(
     reads.update(body.outputs)
     single = {name for name, key in body.keys.items() if tensors[key].dtype == torch.float32}
     convolved = {
-        n.outputs[0]
-        for n in body.nodes
-        if (n.domain, n.op) == ("", "Conv") and single.issuperset(n.inputs[1:])
+        n.outputs[0] for n in body.nodes if n.op == "Conv" and single.issuperset(n.inputs[1:])
     }
     return {
         node.inputs[0]: node

@@ -14,6 +14,8 @@ import onnx
 import torch
 from torch import Tensor
 
+from onnxcp.operators import domain_of, normalized, operator
+
 TYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.DOUBLE: torch.float64,
@@ -38,7 +40,7 @@ CONSTANTS = {  # a Constant node's attributes besides `value`
 class Node:
     """One operation. An input that is left out has the name ""."""
 
-    op: str
+    op: str  # as `operators.operator` names it
     domain: str  # "" is ONNX's own
     opset: int  # of its domain
     name: str
@@ -91,11 +93,11 @@ class Reader:
     strange: list[str] = field(default_factory=list)  # stored tensors of types torch lacks
 
     def body(self, graph: onnx.GraphProto) -> Body:
-        constants = {n.output[0]: constant(n) for n in graph.node if n.op_type == "Constant"}
+        constants = {n.output[0]: constant(n) for n in graph.node if operator(n) == "Constant"}
         stored = {t.name: t for t in graph.initializer} | constants
         keys = {name: self._keep(name, tensor) for name, tensor in stored.items()}
         self.strange += [f"tensor {t.values.name!r} is sparse" for t in graph.sparse_initializer]
-        nodes = tuple(self._node(n) for n in graph.node if n.op_type != "Constant")
+        nodes = tuple(self._node(n) for n in graph.node if operator(n) != "Constant")
         return Body(nodes, tuple(o.name for o in graph.output), keys)
 
     def _keep(self, name: str, tensor: onnx.TensorProto | None) -> str:
@@ -107,11 +109,11 @@ class Reader:
         return key
 
     def _node(self, proto: onnx.NodeProto) -> Node:
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        domain = domain_of(proto)
         graphs = {a.name: a.g for a in proto.attribute if a.type == onnx.AttributeProto.GRAPH}
         values = {a.name: _value(a) for a in proto.attribute if a.name not in graphs}
         return Node(
-            op=proto.op_type,
+            op=operator(proto),
             domain=domain,
             opset=self.opsets.get(domain, 1),
             name=proto.name,
@@ -124,7 +126,7 @@ class Reader:
 
 def opsets(proto: onnx.ModelProto) -> dict[str, int]:
     """The version of each operator set by domain; "" is ONNX's own."""
-    return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in proto.opset_import}
+    return {normalized(o.domain): o.version for o in proto.opset_import}
 
 
 def constant(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -7,6 +7,7 @@ import torch
 
 from onnxcp.errors import ParityError
 from onnxcp.finetune.graph import Network
+from onnxcp.operators import operator
 from onnxcp.rewrite import with_outputs
 from onnxcp.saturation import bounded
 from onnxcp.sessions import Runner, open_runner
@@ -64,12 +65,12 @@ def _first(network: Network, runner: Runner, feeds: Feeds, tolerance: float) -> 
     """The first node whose outputs differ, in words. Made outputs, tensors are computed
     without the runtime's fusions."""
     nodes = network.proto.graph.node
-    makers = {name: n for n in nodes if n.op_type != "Constant" for name in n.output if name}
+    makers = {name: n for n in nodes if operator(n) != "Constant" for name in n.output if name}
     also = [name for name in makers if name not in runner.outputs]
     made = with_outputs(network.proto, also).SerializeToString()
     verdict = _compared(network, open_runner(made, runner.target), feeds, tolerance, also)
     differing = {o.output for o in verdict.outputs if not _is_equal(o)}
     for name, node in makers.items():
         if name in differing:
-            return f"they differ from node {node.name or name!r} ({node.op_type}) on"
+            return f"they differ from node {node.name or name!r} ({operator(node)}) on"
     return "no node alone differs as much"
