@@ -5,7 +5,6 @@ file `<model>.data` for all tensors that came from outside. Protocol buffers can
 2 GiB in one message on disk, so a model above that is always written with external data.
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from onnxcp.acceptance import accepted
 from onnxcp.errors import ModelError, OutputError
 from onnxcp.external import detached, located
 from onnxcp.shapes import element_type
@@ -27,13 +27,23 @@ LARGEST_MESSAGE = 2**31 - 2**24  # bytes: protobuf's 2 GiB, less room for the gr
 class Model:
     """A checked model in memory. `external` names the tensors that lay outside its file;
     those of Constant nodes may have no name, and are written inside. `shortcuts` are those that
-    are convolutions in memory, and not in the file."""
+    are convolutions in memory, and not in the file, and `repairs` say what else was changed for
+    the ONNX checker to accept it."""
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
     external: frozenset[str] = field(default_factory=frozenset)
     shortcuts: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of the model in memory."""
+        if not self.repairs:
+            return ()
+        done = "; ".join(self.repairs)
+        return (f"the ONNX checker refuses the model, so a repaired copy is used: {done}",)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -48,26 +58,21 @@ class Model:
 
 
 def load(path: Path) -> Model:
-    """Read a model with its external data and check it.
+    """Read a model with its external data and check it; what ONNX Runtime runs and the checker
+    refuses is repaired.
 
     Raises:
-        ModelError: no file, not ONNX, truncated, refused by the ONNX checker, or external
+        ModelError: no file, not ONNX, truncated, refused by checker and runtime, or external
             data that is missing, short, or outside the model's folder.
     """
     proto = _parse(path)
     outside = [t for t in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
     files = sorted({located(path, t) for t in outside})
-    try:
-        with _nothing_on_stdout():
-            onnx.checker.check_model(str(path))
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"{path}: the ONNX checker refuses it: {_first_line(error)}; export the model again"
-        ) from error
+    repairs = accepted(path, proto)
     names = frozenset(t.name for t in outside if t.name)
     if outside:
         onnx.load_external_data_for_model(proto, str(path.parent))
-    return Model(path, proto, _sha256([path, *files]), names)
+    return Model(path, proto, _sha256([path, *files]), names, repairs=repairs)
 
 
 def existing(path: Path) -> Path:
@@ -76,22 +81,6 @@ def existing(path: Path) -> Path:
         what = "is a folder" if path.is_dir() else "no such file"
         raise ModelError(f"{path}: {what}; give the path of an .onnx file")
     return path
-
-
-@contextlib.contextmanager
-def _nothing_on_stdout() -> Iterator[None]:
-    """Send to stderr what the checker prints of experimental operators: stdout is for results."""
-    try:
-        kept = os.dup(1)
-    except OSError:  # closed, so nothing can be printed there
-        yield
-        return
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -123,7 +112,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         raise ModelError(
             f"{path}: not an ONNX file, or a truncated one; export or copy it again"
         ) from error
-    if not proto.ir_version or not proto.graph.node:
+    if not proto.ir_version or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path}: not an ONNX model: it holds no graph; export it again")
     if any(isinstance(text, bytes) for text in _texts(proto)):
         raise ModelError(f"{path}: a name in it is no UTF-8 text; export or copy it again")
@@ -155,11 +144,6 @@ def _spec(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
         d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in kind.shape.dim
     ]
     return TensorSpec(value.name, dtype, tuple(dims))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" .") if lines else type(error).__name__
 
 
 def _sha256(files: list[Path]) -> str:

@@ -31,11 +31,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A model's layers; `unknown` names inputs whose shape nothing fixed."""
+    """A model's layers; `unknown` names inputs whose shape nothing fixed, `notes` say what
+    else a user must know."""
 
     model: str
     rows: tuple[Row, ...]
     unknown: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -64,7 +66,7 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
     rows = [Row(s.layer, ELIGIBLE, times.get(s.name)) for s in found]
     rows += [Row(s.layer, s.reason) for s in skips]
     unknown = tuple(s.name for s in model.inputs if s.name not in given)
-    return Listing(str(path), tuple(rows), unknown)
+    return Listing(str(path), tuple(rows), unknown, model.notes)
 
 
 def as_json(listing: Listing) -> str:
@@ -78,7 +80,13 @@ def as_json(listing: Listing) -> str:
         }
         for r in listing.rows
     ]
-    return json.dumps({"model": listing.model, "macs": listing.macs, "layers": rows}, indent=2)
+    document = {
+        "model": listing.model,
+        "macs": listing.macs,
+        "layers": rows,
+        "notes": list(listing.notes),
+    }
+    return json.dumps(document, indent=2)
 
 
 def as_text(listing: Listing, width: int) -> str:
@@ -96,7 +104,8 @@ def as_text(listing: Listing, width: int) -> str:
         textwrap.fill(f"[{number}] {reason}", width, subsequent_indent="    ")
         for number, reason in enumerate(reasons, 1)
     ]
-    return "\n".join([*lines, "", *notes, *_totals(listing)])
+    said = [textwrap.fill(note, width, subsequent_indent="    ") for note in listing.notes]
+    return "\n".join([*lines, "", *notes, *_totals(listing), *said])
 
 
 def _totals(listing: Listing) -> list[str]:

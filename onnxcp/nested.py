@@ -14,6 +14,16 @@ def is_convolution(node: onnx.NodeProto) -> bool:
     return operator(node).rpartition(".")[2] in CONVOLUTIONS
 
 
+def graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The main graph and the bodies of its nodes, at any depth."""
+    waiting = [proto.graph]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        bodies = (a for node in graph.node for a in node.attribute)
+        waiting += [g for a in bodies for g in (*([a.g] if a.HasField("g") else []), *a.graphs)]
+
+
 def nested(proto: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str]]:
     """Convolutions that are not in the main graph, with where they are."""
     for node in proto.graph.node:

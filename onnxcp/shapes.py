@@ -19,7 +19,7 @@ def infer(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
 
     Works on a copy without the large weights, so that models of any size pass.
     """
-    inferred = onnx.shape_inference.infer_shapes(_skeleton(proto, inputs), data_prop=True).graph
+    inferred = onnx.shape_inference.infer_shapes(skeleton(proto, inputs), data_prop=True).graph
     known = {t.name: tuple(t.dims) for t in proto.graph.initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         kind = value.type.tensor_type
@@ -28,8 +28,8 @@ def infer(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
     return known
 
 
-def _skeleton(proto: onnx.ModelProto, inputs: Shapes) -> onnx.ModelProto:
-    """The graph with fixed inputs, no stale shapes, and large weights as inputs."""
+def skeleton(proto: onnx.ModelProto, inputs: Shapes) -> onnx.ModelProto:
+    """The model's graph alone, with fixed inputs, no stale shapes, and large weights as inputs."""
     graph = onnx.GraphProto(name=proto.graph.name or "graph")
     graph.node.extend(proto.graph.node)
     small = [t for t in proto.graph.initializer if len(t.raw_data) < LARGE]

@@ -273,6 +273,7 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         yield "the time budget ended the search: a longer one may find a faster plan"
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
         yield "the times are noisy: close other programs, or raise --iterations"
+    yield from job.model.notes
     yield from _overridable(job)
 
 

@@ -12,10 +12,11 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "errors arrays machine libraries",
     "runtime",
     "providers",
-    "conv tensors progress places seeds ladder scheme mixing",
+    "conv tensors progress places seeds ladder scheme mixing operators",
     "chains constants nested shapes preprocess",
     "products",
-    "external samples",
+    "external samples repairs",
+    "acceptance",
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision shield",
     "activations accuracy rewrite verify search inputs",
@@ -53,7 +54,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
     "quantize quantizer folding parameters equalise correction half dequantised "
-    "narrowing simulation deploying shield shortcuts stems",
+    "narrowing simulation deploying shield shortcuts stems operators repairs acceptance",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
