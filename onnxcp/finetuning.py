@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxcp import files, provenance
 from onnxcp.benchmark import Speedup, speedup, take_turns
 from onnxcp.errors import UsageError
@@ -146,15 +144,10 @@ def _inputs(model: files.Model, asked: Round) -> Inputs:
 
 
 def _whole(inputs: Inputs) -> Samples:
-    """All samples of the data, those that `prepare` would calibrate with included."""
-    assert inputs.samples is not None
-    if inputs.calibration is None:
-        return inputs.samples
-    parts = (inputs.samples, inputs.calibration)
-    labels = [part.labels for part in parts if part.labels is not None]
-    numbers = [number for part in parts for number in part.numbers]
-    return replace(
-        inputs.samples, numbers=numbers, labels=np.concatenate(labels) if labels else None
+    """All samples of the data, those that `prepare` would calibrate with at the end."""
+    assert inputs.data is not None and inputs.roles is not None
+    return inputs.data.at(
+        list(dict.fromkeys((*inputs.roles.evaluation, *inputs.roles.calibration)))
     )
 
 

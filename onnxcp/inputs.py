@@ -8,6 +8,7 @@ import numpy as np
 from onnxcp import data, preprocess
 from onnxcp.errors import UsageError
 from onnxcp.places import share_samples
+from onnxcp.sample_roles import MOST_CALIBRATION, SampleRoles, assign_roles
 from onnxcp.samples import Batching, Samples
 from onnxcp.tensors import Feeds, Shape, TensorSpec, concrete_shapes
 
@@ -15,10 +16,7 @@ SYNTHETIC = 4  # made-up feeds to judge by where there is no data
 CHECKED = 2  # feeds for the surgery check
 EVALUATION_BATCH = 32  # where the model leaves the batch free
 CALIBRATION_BATCH = 8
-CALIBRATION_STEP, MOST_CALIBRATION = 5, 1024  # of --data: every fifth sample, at most so many
-FEWEST_TO_SHARE = 50
 HELD_STEP, MOST_HELD = 10, 1024  # of what trains: every tenth sample, at most so many
-SEARCH_STEP, FEWEST_TO_HOLD_OUT = 3, 1000  # of what judges: every third sample searches
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,7 @@ class Sources:
     input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     seed: int = 0
     hold_out: bool = False  # keep samples for the end that a search may not use
+    roles: SampleRoles | None = None  # that an earlier run gave to the samples of the same data
     train: tuple[str, ...] = ()
     trains: bool = False  # samples to train on are needed, also where `train` names none
 
@@ -45,8 +44,8 @@ class Sources:
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
     """`shapes` are those a benchmark runs at; `samples`, which judge, are None without data.
-    `searched` are those that a search may use: apart from `samples` where there are enough,
-    else the same."""
+    `searched` are those that a search may use, apart from `samples` where there are two and
+    more. `data` are all samples of `--data`, which have these `roles`."""
 
     shapes: Mapping[str, Shape]
     samples: Samples | None
@@ -57,6 +56,8 @@ class Inputs:
     timed: Feeds
     training: Samples | None = None
     held: Samples | None = None  # of those to train on: these choose the weights
+    data: Samples | None = None
+    roles: SampleRoles | None = None
 
     @property
     def is_held_out(self) -> bool:
@@ -87,19 +88,20 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     """
     recipe = preprocess.named(sources.preprocess)
     _refuse_reuse(sources)
-    samples = _load(sources.data, specs, recipe, sources.samples)
+    given = _load(sources.data, specs, recipe, sources.samples)
     calibration = _load(sources.calibration, specs, recipe, None)
     training, held = _load(sources.train, specs, recipe, None), None
-    if calibration is None and training is None and samples is not None:
-        calibration, samples = _split(samples)
+    samples, searched, roles = given, given, None
+    if given is not None:
+        roles = _roles(given, sources, calibrates=calibration is None and training is None)
+        samples, searched = _judging(given, roles)
+        if roles.calibration:
+            calibration = given.at(roles.calibration)
     if training is None and sources.trains:
         training, calibration = calibration, None
     if training is not None:
         training, held = hold_out(training)
-        calibration = calibration or training.split(-(-len(training) // MOST_CALIBRATION))[0]
-    searched = samples
-    if sources.hold_out and samples is not None and len(samples) >= FEWEST_TO_HOLD_OUT:
-        searched, samples = samples.split(SEARCH_STEP)
+        calibration = calibration or training.spaced(MOST_CALIBRATION)
     shapes = concrete_shapes(
         specs,
         batch=sources.batch,
@@ -112,8 +114,34 @@ def prepare(specs: Sequence[TensorSpec], sources: Sources) -> Inputs:
     timed = synthetic.read(0, 1) if samples is None else _timed(samples, shapes)
     batching = Batching(size, fixed)
     return Inputs(
-        shapes, samples, searched, synthetic, calibration, batching, timed, training, held
+        shapes=shapes,
+        samples=samples,
+        searched=searched,
+        synthetic=synthetic,
+        calibration=calibration,
+        batching=batching,
+        timed=timed,
+        training=training,
+        held=held,
+        data=given,
+        roles=roles,
     )
+
+
+def _roles(given: Samples, sources: Sources, *, calibrates: bool) -> SampleRoles:
+    """The roles that are asked for, where they fit; else those of the rule."""
+    asked = sources.roles
+    if asked is not None and asked.count == len(given):
+        return asked
+    return assign_roles(len(given), calibrates=calibrates, searches=sources.hold_out)
+
+
+def _judging(given: Samples, roles: SampleRoles) -> tuple[Samples, Samples]:
+    """Samples that judge the result, and those that judge while a search goes on."""
+    judging = given.at(roles.evaluation)
+    if not roles.search_step or not roles.is_held_out:
+        return judging, judging
+    return judging, given.at(roles.search)
 
 
 def hold_out(samples: Samples) -> tuple[Samples, Samples]:
@@ -133,14 +161,6 @@ def _load(
         return None
     joined = data.join([data.load(name, specs, recipe) for name in names])
     return joined if most is None else joined.first(most)
-
-
-def _split(samples: Samples) -> tuple[Samples | None, Samples]:
-    """Every fifth sample, or fewer, calibrates and the rest judge; none calibrate where there
-    are few."""
-    if len(samples) < FEWEST_TO_SHARE:
-        return None, samples
-    return samples.split(max(CALIBRATION_STEP, -(-len(samples) // MOST_CALIBRATION)))
 
 
 def _refuse_reuse(sources: Sources) -> None:

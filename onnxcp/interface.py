@@ -39,10 +39,7 @@ def outputs(model: Model) -> list[str]:
 
 def every_sample(inputs: Inputs) -> Samples | None:
     """All samples of the data, those kept to calibrate included; None without data."""
-    if inputs.samples is None or inputs.calibration is None:
-        return inputs.samples
-    numbers = sorted((*inputs.samples.numbers, *inputs.calibration.numbers))
-    return replace(inputs.samples, numbers=numbers, labels=None)
+    return inputs.data
 
 
 def _refuse_other_names(what: str, old: Sequence[str], new: Sequence[str]) -> None:

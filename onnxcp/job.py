@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from onnxcp import __version__, files, fitting, provenance, store
 from onnxcp.calibration import calibrate
@@ -18,9 +19,9 @@ from onnxcp.errors import PlanError, TableError, UsageError
 from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
-from onnxcp.inputs import Inputs, prepare
+from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judging import Outputs
-from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json
+from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json, samples_of
 from onnxcp.precision import INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
@@ -28,6 +29,7 @@ from onnxcp.providers import Target
 from onnxcp.quantize import enough
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.runtime import available
+from onnxcp.sample_roles import from_record
 from onnxcp.sessions import Runner, open_runner
 from onnxcp.settings import Settings
 from onnxcp.sites import Site, Skip
@@ -211,6 +213,11 @@ class Job:
         self.fits.learn(found, samples)
 
     @property
+    def sample_roles(self) -> dict[str, Any] | None:
+        """What the samples of `--data` do in this run; None without data."""
+        return None if self.inputs.roles is None else self.inputs.roles.record()
+
+    @property
     def recipe(self) -> Recipe:
         """How the fits of this run were made."""
         return replace(
@@ -307,6 +314,21 @@ def _straightened(
     return straightened(model, inputs, *how, kept_in=settings.cache, progress=progress)
 
 
+def _sources(settings: Settings) -> Sources:
+    """What to feed; a plan that is replayed gives samples the roles they had.
+
+    Raises:
+        PlanError: the roles in a plan are not what a run notes.
+    """
+    noted = None if settings.plan is None else samples_of(settings.plan)
+    return replace(
+        settings.sources,
+        hold_out=not settings.is_forced,
+        trains=settings.training is not None,
+        roles=None if noted is None else from_record(noted),
+    )
+
+
 @contextmanager
 def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
@@ -318,8 +340,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     if settings.work_dir is not None:
         open_folder(settings.work_dir, model.sha256, resume=settings.resume)
         settings = replace(settings, cache=settings.work_dir / "kept")
-    trains, hold_out = settings.training is not None, not settings.is_forced
-    inputs = prepare(model.inputs, replace(settings.sources, hold_out=hold_out, trains=trains))
+    inputs = prepare(model.inputs, _sources(settings))
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
     if settings.precision == INT8:
         refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)

@@ -74,8 +74,10 @@ class Referee:
             before = float(self._final.before.mean())
             self._budget = limit[0] * (before if limit[1] else 1.0)
         else:
-            self._feeds = _feeds(inputs)
-            self._reference = [original(feed) for feed in self._feeds]
+            self._reference = self._outputs(original, self._samples)
+            self._seen = self._reference
+            if inputs.is_held_out:
+                self._seen = self._outputs(original, self._searched)
             self._budget = limits.max_error or MAX_ERROR
 
     @property
@@ -91,7 +93,7 @@ class Referee:
         """What a candidate loses on the samples of the search. Its spread is the doubt about
         other samples: none where the same ones judge in the end."""
         if not self._by_drop:
-            change = self._change(candidate)
+            change = output_change(self._seen, self._outputs(candidate, self._searched))
             return Score(change, 0.0, change**2)
         found = self._search.measure(candidate)
         low, high = found.drop_ci if self._inputs.is_held_out else (0.0, 0.0)
@@ -116,7 +118,7 @@ class Referee:
             metric=OUTPUT_CHANGE,
             before=None,
             after=None,
-            drop=self._change(candidate),
+            drop=output_change(self._reference, self._outputs(candidate, self._samples)),
             drop_ci=None,
             samples=len(self._samples),
             budget=self._budget,
@@ -128,7 +130,7 @@ class Referee:
         """A function that gives the squared relative change of a candidate's outputs on a few
         samples of the search: cheap, and without the noise of right and wrong answers."""
         batching = self._inputs.batching
-        samples = (self._inputs.searched or self._inputs.synthetic).first(PROBED)
+        samples = self._searched.first(PROBED)
         size = batching.size if self._inputs.searched is not None else 1
         batches = list(samples.batches(size))
 
@@ -138,8 +140,16 @@ class Referee:
         reference = outputs(self._original)
         return lambda candidate: squared_change(reference, outputs(candidate))
 
-    def _change(self, candidate: Outputs) -> float:
-        return output_change(self._reference, [candidate(feed) for feed in self._feeds])
+    def _outputs(self, runner: Outputs, samples: Samples) -> list[Sequence[np.ndarray]]:
+        """All outputs, batch by batch; made-up samples are batches of their own."""
+        if self._inputs.samples is None:
+            return [runner(feeds) for feeds in samples.batches(1)]
+        batching = self._inputs.batching
+        return [batching.run(runner, feeds) for feeds in samples.batches(batching.size)]
+
+    @property
+    def _searched(self) -> Samples:
+        return self._inputs.searched or self._inputs.synthetic
 
     @property
     def _samples(self) -> Samples:
@@ -149,14 +159,6 @@ class Referee:
 def unjudged(record: AccuracyRecord) -> AccuracyRecord:
     """The same measurement where no budget was asked for."""
     return replace(record, budget=None)
-
-
-def _feeds(inputs: Inputs) -> list[Feeds]:
-    if inputs.samples is None:
-        return list(inputs.synthetic.batches(1))
-    if inputs.batching.fixed and len(inputs.samples) < inputs.batching.size:
-        return inputs.checked
-    return list(inputs.samples.batches(inputs.batching.size))
 
 
 def output_change(

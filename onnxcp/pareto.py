@@ -74,8 +74,12 @@ def _written(job: Job, point: Point, number: int, folder: Path) -> ParetoRecord:
     model = files.load(staged)
     path = folder / f"{job.model.path.stem}.{number}.onnx"
     files.save(model.proto, path, model.external)
-    files.write_text(plan_file(path), to_json(plan, job.model.sha256, job.recipe))
+    files.write_text(plan_file(path), _text(job, plan))
     return replace(point.record, path=str(path))
+
+
+def _text(job: Job, plan: Plan) -> str:
+    return to_json(plan, job.model.sha256, job.recipe, job.sample_roles)
 
 
 def write_list(records: Sequence[ParetoRecord], folder: Path) -> None:

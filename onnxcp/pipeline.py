@@ -71,7 +71,8 @@ def _write(job: Job, staged: Path, plan: Plan) -> None:
     if not plan.choices:  # the model as it came, or that in int8
         recipe = replace(recipe, shortcuts=())
     files.move(staged, output)
-    files.write_text(plan_file(output), to_json(plan, job.model.sha256, recipe))
+    document = to_json(plan, job.model.sha256, recipe, job.sample_roles)
+    files.write_text(plan_file(output), document)
 
 
 def _copy(source: Path, staged: Path) -> Path:

@@ -148,13 +148,17 @@ class Recipe:
     shortcuts: tuple[str, ...] = ()
 
 
-def to_json(plan: Plan, source: str, recipe: Recipe) -> str:
-    """The file `--plan` reads. `source` is the model's sha256."""
+def to_json(
+    plan: Plan, source: str, recipe: Recipe, samples: Mapping[str, Any] | None = None
+) -> str:
+    """The file `--plan` reads. `source` is the model's sha256, `samples` the roles that the
+    samples of `--data` had (see `sample_roles`)."""
     sites = {n: c.row() for n, c in sorted(plan.choices.items())}
     document = {
         "plan_version": PLAN_VERSION,
         "source_sha256": source,
         "fits": asdict(recipe),
+        "samples": None if samples is None else dict(samples),
         "sites": sites,
     }
     return json.dumps(document, indent=2) + "\n"
@@ -184,6 +188,12 @@ def from_json(path: Path) -> tuple[Plan, Recipe]:
         if type(number) is not int or number < 0:
             raise PlanError(f"{path}: {number!r} is no rank or seed; give a plan that a run wrote")
     return Plan(choices), recipe
+
+
+def samples_of(path: Path) -> Mapping[str, Any] | None:
+    """The roles of samples noted in a plan that `from_json` reads; None where it notes none."""
+    found = json.loads(path.read_text(encoding="utf-8")).get("samples")
+    return found if isinstance(found, dict) else None
 
 
 def plan_file(output: Path) -> Path:

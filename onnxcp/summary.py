@@ -12,7 +12,6 @@ from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
 from onnxcp.environment import environment
 from onnxcp.forms import FORMS
-from onnxcp.inputs import FEWEST_TO_HOLD_OUT
 from onnxcp.job import Job
 from onnxcp.latency import Latency
 from onnxcp.lessons import Taught
@@ -215,6 +214,7 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "calibration": list(sources.calibration),
         "train": list(sources.train),
         "calibration_samples": _calibrating(job),
+        "sample_roles": job.sample_roles,
         "bias_correction": job.recipe.correct_bias,
         "sequential": job.recipe.sequential,
         "preprocess": sources.preprocess,
@@ -253,8 +253,8 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         )
     if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
         yield (
-            "the samples that judged the search also give the accuracy shown: with "
-            f"{FEWEST_TO_HOLD_OUT:,} and more, two thirds are held out"
+            f"{len(job.inputs.samples)} sample of --data judged the search and gives the accuracy "
+            "shown: on other samples the model may lose more; give more samples"
         )
     yield from _doubts(outcome)
     differences = foreign(job)

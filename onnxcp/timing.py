@@ -18,12 +18,13 @@ from onnxcp import files
 from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
 from onnxcp.environment import environment
 from onnxcp.errors import UsageError
-from onnxcp.inputs import MOST_CALIBRATION, Inputs, Sources, prepare
+from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.interface import every_sample
 from onnxcp.narrowing import converted
 from onnxcp.precision import FLOAT32, precision_of, refuse_without_kernels
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
+from onnxcp.sample_roles import MOST_CALIBRATION
 from onnxcp.samples import Batching, Samples
 from onnxcp.sessions import open_runner
 from onnxcp.tensors import Shape
@@ -157,7 +158,7 @@ def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
     if sources.calibration:
         return inputs.calibration
     found = every_sample(inputs)
-    return None if found is None else found.split(-(-len(found) // MOST_CALIBRATION))[0]
+    return None if found is None else found.spaced(MOST_CALIBRATION)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,7 +35,8 @@ def model(tmp_path):
 def accuracy(path):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     data = np.load(DATA)
-    judging = np.arange(len(data["label"])) % 5 != 0  # the others calibrated
+    others = [n for n in range(len(data["label"])) if n % 5]  # every fifth calibrated
+    judging = [n for place, n in enumerate(others) if place % 3]  # every third of these searched
     images, labels = (data[name][judging] for name in ("input", "label"))
     (scores,) = session.run(None, {"input": images.astype(np.float32)})
     return float((scores.argmax(1) == labels).mean())
