@@ -1,11 +1,12 @@
 """What chains are worth on a GPU: every network, precision and batch size, one JSON.
 
-For time alone: chains have random weights, at a rank of as many terms as output channels, and
-each takes the place of its layer only where it is measured faster there. `--provider cpu`
-tries the script on any machine.
+For time alone: chains have random weights, at the ranks of `RATIOS`, and each takes the place of
+its layer only where it is measured faster there. Rows are printed to stderr as they are measured,
+and after `--time-budget` no row is begun. `--provider cpu` tries the script on any machine.
 """
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -35,9 +36,10 @@ from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 from onnxcp.survey import survey
 
-NETWORKS = ("resnet18", "resnet50", "vgg19")
+NETWORKS = ("resnet18", "resnet50", "vgg19", "vdsr")
+SIDE = 512  # of the images that VDSR reads
 PRECISIONS = {"float32": {"use_tf32": "0"}, "tf32": {"use_tf32": "1"}, "float16": {}}
-TRIED = ("cp3", "cp4", "svd")
+RATIOS = {"cp3": 1.0, "cp4": 1.0, "tucker2": 0.5, "svd": 0.5}  # rank over output channels
 SECONDS, TURNS = 6.0, 2000  # of two whole models in turns
 
 
@@ -51,22 +53,28 @@ def network(name: str, batch: int, precision: str, data: Path) -> onnx.ModelProt
     return made
 
 
-def choices(site: Site, ratio: float, block: int) -> list[Choice]:
-    """Each form at the least candidate rank from `ratio` times the output channels."""
-    least, found = ratio * site.shape[0], []
-    for name in TRIED:
-        ranks = [r for r in candidate_ranks(FORMS[name], site, block) if r >= least]
-        found += [Choice(name, rank) for rank in ranks[:1]]
+def choices(site: Site, block: int) -> list[Choice]:
+    """Each form at the least candidate rank from its ratio of the output channels."""
+    found = []
+    for name, ratio in RATIOS.items():
+        ranks = candidate_ranks(FORMS[name], site, block)
+        found += [Choice(name, r) for r in ranks if r >= ratio * site.shape[0]][:1]
     return found
 
 
-def measured(path: Path, batch: int, target: Target, ratio: float, folder: Path) -> dict[str, Any]:
+def shapes(name: str, batch: int) -> dict[str, tuple[int, ...]]:
+    """Of the inputs that a network leaves open."""
+    return {"input": (batch, 1, SIDE, SIDE)} if name == "vdsr" else {}
+
+
+def measured(path: Path, name: str, batch: int, target: Target, folder: Path) -> dict[str, Any]:
     """One row: the model as it is, and with every chain that is faster."""
-    model = files.load(path)
-    free = any(spec.has_free_batch for spec in model.inputs)
-    inputs = prepare(model.inputs, Sources(batch=batch if free else None))
+    model, given = files.load(path), shapes(name, batch)
+    free = not given and any(spec.has_free_batch for spec in model.inputs)
+    fed = Sources(batch=batch if free else None, input_shapes=given)
+    inputs = prepare(model.inputs, fed)
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
-    wanted = {s.name: choices(s, ratio, target.block) for s in sites}
+    wanted = {s.name: choices(s, target.block) for s in sites}
     wanted = {name: found for name, found in wanted.items() if found}
     times = measure(wanted, contexts(model, sites, inputs), target, time.perf_counter)
     best = {n: min(row.tried, key=lambda m: m.seconds) for n, row in times.items()}
@@ -108,24 +116,29 @@ def write(
 
 
 def rows(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Every network in every precision at one batch size, then at the next."""
     given = dict(text.split("=", 1) for text in options.provider_option)
-    for name in options.model or NETWORKS:
-        for precision in options.precision or PRECISIONS:
-            for batch in options.batch or (1, 8, 32):
-                settings = {**PRECISIONS[precision], "enable_cuda_graph": str(int(options.graph))}
-                settings = settings if options.provider == "cuda" else {}
-                target = Target.named(options.provider, options.threads, {**settings, **given})
-                row = {"model": name, "precision": precision, "batch": batch}
-                path = folder / f"{name}.onnx"
-                onnx.save(network(name, batch, precision, options.data), path)
-                begun = time.perf_counter()
-                try:
-                    row |= measured(path, batch, target, options.ratio, folder)
-                except OnnxcpError as error:
-                    row["error"] = str(error)
-                seconds = math.ceil(time.perf_counter() - begun)
-                print(f"{seconds} s {json.dumps(row)}", file=sys.stderr, flush=True)
-                yield row
+    end = time.monotonic() + options.time_budget
+    wanted = itertools.product(
+        options.batch or (1, 8, 32), options.precision or PRECISIONS, options.model or NETWORKS
+    )
+    for batch, precision, name in wanted:
+        if time.monotonic() > end:
+            return
+        settings = {**PRECISIONS[precision], "enable_cuda_graph": str(int(options.graph))}
+        settings = settings if options.provider == "cuda" else {}
+        target = Target.named(options.provider, options.threads, {**settings, **given})
+        row = {"model": name, "precision": precision, "batch": batch, "graph": options.graph}
+        path = folder / f"{name}.onnx"
+        onnx.save(network(name, batch, precision, options.data), path)
+        begun = time.perf_counter()
+        try:
+            row |= measured(path, name, batch, target, folder)
+        except OnnxcpError as error:
+            row["error"] = str(error)
+        row["seconds"] = math.ceil(time.perf_counter() - begun)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        yield row
 
 
 def main() -> None:
@@ -133,17 +146,17 @@ def main() -> None:
     parser.add_argument("--model", action="append", choices=NETWORKS)
     parser.add_argument("--precision", action="append", choices=list(PRECISIONS))
     parser.add_argument("--batch", action="append", type=int)
-    parser.add_argument("--ratio", type=float, default=1.0, help="rank over output channels")
     parser.add_argument("--graph", action="store_true", help="time replays of a CUDA graph")
     parser.add_argument("--provider", default="cuda")
     parser.add_argument("--provider-option", action="append", default=[], metavar="K=V")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--time-budget", type=float, default=math.inf, metavar="SECONDS")
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     where = environment(Target.named(options.provider, options.threads))
     with tempfile.TemporaryDirectory() as folder:
         found = list(rows(options, Path(folder)))
-    print(json.dumps({"environment": where, "graph": options.graph, "rows": found}, indent=2))
+    print(json.dumps({"environment": where, "ratios": RATIOS, "rows": found}, indent=2))
 
 
 if __name__ == "__main__":

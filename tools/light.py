@@ -36,7 +36,7 @@ def light(name: str, batch: int, seed: int = 0) -> onnx.ModelProto:
     graph.node.extend(kept)
     graph.initializer.extend(onnx.numpy_helper.from_array(v, n) for n, v in filled.items())
     graph.input.append(data)
-    for value in (data, *graph.output):
+    for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = batch
     model.ir_version = IR
     onnx.checker.check_model(model)
