@@ -35,6 +35,19 @@ class Change:
         """Whether it is over a limit, and surely a change at all."""
         return self.slower > limit and self.low > NO_DIFFERENCE
 
+    @property
+    def words(self) -> str:
+        """The change of the time and its interval, in the direction that it has."""
+        if self.low > NO_DIFFERENCE or self.high < -NO_DIFFERENCE:
+            way = "slower" if self.low > 0 else "faster"
+            ends = sorted((abs(self.low), abs(self.high)))
+            least, most = (f"{100 * end:.1f}" for end in ends)
+            return f"{abs(self.slower):.1%} {way} than before (95 % {least} to {most})"
+        return (
+            f"no significant difference to before (95 % {max(-self.low, 0.0):.1%} faster to "
+            f"{max(self.high, 0.0):.1%} slower)"
+        )
+
 
 def parse_limit(text: str) -> float:
     """`5%` or `0.05` as 0.05.

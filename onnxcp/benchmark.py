@@ -64,13 +64,18 @@ class Speedup:
     @property
     def is_clear(self) -> bool:
         """Whether the interval lies on one side of 1, and not next to it."""
-        return self.low > 1 + NO_DIFFERENCE or self.high < 1 - NO_DIFFERENCE
+        return self.is_faster or self.high < 1 - NO_DIFFERENCE
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is clearly faster: what is, `verdict` calls so, and nothing else."""
+        return self.low > 1 + NO_DIFFERENCE
 
     def verdict(self) -> str:
         """In words, as a report says it."""
         if not self.is_clear:
             return "no significant difference"
-        return f"{self.ratio:.2f}× faster" if self.ratio > 1 else f"{1 / self.ratio:.2f}× slower"
+        return f"{self.ratio:.2f}× faster" if self.is_faster else f"{1 / self.ratio:.2f}× slower"
 
 
 def take_turns(

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from onnxcp.benchmark import speedup
 from onnxcp.job import Job
-from onnxcp.outcome import Outcome
+from onnxcp.outcome import Outcome, name_of
 from onnxcp.precision import FLOAT32
+from onnxcp.reasons import Kind, Reason, because
 from onnxcp.report.words import loss
 
+ACCEPTED = (Kind.FASTER, Kind.IN_FLOAT, Kind.FORCED)
 SLACK = 0.02  # of a speed-up that only a table tells
 
 
@@ -18,25 +20,48 @@ class Decision:
     accepted: bool
     exit_code: int
     words: str  # one sentence
+    reason: Reason
 
 
-def decide(job: Job, outcome: Outcome) -> Decision:
-    """What becomes of an outcome: within the budget and clearly faster, or not."""
+def decide(job: Job, outcome: Outcome, *, asked: str) -> Decision:
+    """What becomes of an outcome: within the budget and clearly faster, or not. `asked` is the
+    precision asked for."""
+    reason = _reason(job, outcome, asked)
+    if reason.kind in ACCEPTED:
+        return Decision(True, 0, reason.words, reason)
+    if job.settings.allow_unchanged:
+        return Decision(False, 0, f"left unchanged, {reason.words}", reason)
+    return Decision(False, 1, f"nothing written, {reason.words}", reason)
+
+
+def _reason(job: Job, outcome: Outcome, asked: str) -> Reason:
     found = outcome.accuracy
     if found is None or outcome.staged is None:
-        return _refused(job, _why_nothing(job, outcome))
-    faster, words = _speed(job, outcome)
+        return outcome.why or because(Kind.NO_LAYERS)
+    if _is_unprovable(job, outcome):
+        return because(Kind.UNRELIABLE_TABLE)
+    is_faster, speed = _speed(job, outcome)
     lost = loss(found)
-    if found.budget is not None and found.drop > found.budget:
-        return _refused(job, f"over budget: {lost}, ≤ {found.budget:.4g} asked")
+    if found.budget is not None and not found.drop <= found.budget:
+        return because(Kind.OVER_BUDGET, what=name_of(outcome), lost=lost, budget=found.budget)
     if job.settings.is_forced:
-        return Decision(True, 0, f"ranks as given: {words}, {lost}")
-    if not faster:
-        return _refused(job, f"not faster as a whole: {words}, {lost}")
+        return because(Kind.FORCED, speed=speed, lost=lost)
+    if not is_faster:
+        return because(Kind.SLOWER, what=name_of(outcome), speed=speed, lost=lost)
     wanted = job.settings.target_speedup
     if wanted is not None and not _reaches(job, outcome, wanted):
-        return _refused(job, f"{wanted:g}× faster is not reached: {words}, {lost}")
-    return Decision(True, 0, f"{words}, {lost}")
+        return because(Kind.SHORT_OF_TARGET, wanted=wanted, speed=speed, lost=lost)
+    if outcome.precision == asked:
+        return because(Kind.FASTER, speed=speed, lost=lost)
+    names = {"written": outcome.precision, "asked": asked, "what": name_of(outcome)}
+    return because(Kind.IN_FLOAT, speed=speed, lost=lost, **names)
+
+
+def _is_unprovable(job: Job, outcome: Outcome) -> bool:
+    """Whether the table alone could tell the speed, and tells nothing."""
+    table = outcome.table
+    is_told = job.settings.is_forced or table is None or table.is_reliable
+    return bool(foreign(job)) and not is_told
 
 
 def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
@@ -44,7 +69,7 @@ def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
     latency table where that is of another one."""
     if outcome.timings is not None and not foreign(job):
         ratio = speedup(*outcome.timings)
-        return ratio.low > 1, ratio.verdict()
+        return ratio.is_faster, ratio.verdict()
     than = "" if outcome.precision == FLOAT32 else " than int8 alone"
     by_table = _predicted_speedup(outcome)
     return by_table > 1, f"{by_table:.2f}× faster{than} by the latency table"
@@ -68,24 +93,3 @@ def foreign(job: Job) -> list[str]:
     if job.table is None:
         return []
     return job.table.foreign()
-
-
-def _refused(job: Job, why: str) -> Decision:
-    if job.settings.allow_unchanged:
-        return Decision(False, 0, f"left unchanged, {why}")
-    return Decision(False, 1, f"nothing written, {why}")
-
-
-def _why_nothing(job: Job, outcome: Outcome) -> str:
-    if not job.sites:
-        return "the model has no convolution that a chain could replace"
-    if not outcome.latency:
-        return "no site is left by the options"
-    faster = [n for n, row in outcome.latency.items() if any(m.is_faster for m in row.tried)]
-    if not faster:
-        return "no chain is measured faster than the convolution it would replace"
-    if outcome.trail is not None and outcome.trail.is_late:
-        return "the time budget ended before a plan was found; raise --time-budget"
-    if outcome.budget.seconds is not None:
-        return f"even the fastest chains are not {outcome.budget.words} by the latency table"
-    return f"no plan that is faster stays within {outcome.budget.words}"

@@ -76,6 +76,13 @@ class Job:
         return None if self.settings.work_dir is None else self.settings.work_dir / "trials.log"
 
     @property
+    def remedy(self) -> str:
+        """What to try, behind "raise --time-budget"."""
+        if self.settings.work_dir is None:
+            return ""
+        return f", or go on with --work-dir {self.settings.work_dir} --resume"
+
+    @property
     def chosen(self) -> tuple[Site, ...]:
         """Sites that `--include` and `--exclude` leave."""
         include, exclude = self.settings.include or ("*",), self.settings.exclude

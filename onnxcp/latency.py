@@ -50,8 +50,8 @@ class Measured:
 
     @property
     def is_faster(self) -> bool:
-        """Whether the whole 95 % interval is above 1."""
-        return self.against.low > 1
+        """Whether it is clearly faster, as a report says it."""
+        return self.against.is_faster
 
 
 @dataclass(frozen=True, slots=True)

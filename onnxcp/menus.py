@@ -70,7 +70,7 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
     Raises:
         TimeIsUp: the deadline has passed.
     """
-    scale, by_name = table.scale, {s.name: s for s in job.sites}
+    scale, by_name = table.scale_of(times.values()), {s.name: s for s in job.sites}
     is_large = sum(by_name[n].kernel.size for n, row in times.items() if steps(row)) > SMALL
     odd = COARSE if is_large else FINE
     block = job.settings.target.block
@@ -122,7 +122,7 @@ def _climbed(
     job: Job, site: Site, candidates: Sequence[Candidate], enough: float, court: Court
 ) -> dict[Candidate, float]:
     """Errors of one form's candidates, from small ranks up to where more has no use."""
-    errors, least = dict[Candidate, float](), min(site.part[:2]) * site.group / FEWEST
+    errors, least = dict[Candidate, float](), least_rank(site)
     for candidate in sorted(candidates, key=lambda c: c.choice.rank):
         if candidate.choice.rank < least:
             continue
@@ -133,13 +133,19 @@ def _climbed(
     return errors
 
 
+def least_rank(site: Site) -> float:
+    """Ranks below are not looked at: what they lose is hopeless."""
+    return min(site.part[:2]) * site.group / FEWEST
+
+
 def _candidates(site: Site, row: Latency, scale: float, block: int, odd: int) -> list[Candidate]:
-    """A site's faster candidates whose rank, in steps, has an odd part of at most `odd`."""
-    step = math.lcm(block, site.group)
-    found = [m for m in steps(row) if _odd_part(m.choice.rank // step) <= odd]
+    """A site's faster candidates whose rank, in steps, has an odd part of at most `odd`; all of
+    them where none has."""
+    step, faster = math.lcm(block, site.group), steps(row)
+    found = [m for m in faster if _odd_part(m.choice.rank // step) <= odd] or faster
     slow_first = sorted(row.tried, key=lambda m: -m.seconds)  # whatever is left in float
     general = {(m.choice.form, m.choice.rank): m.seconds for m in slow_first}
-    kept = [m for m in found if not _is_pointless(m, general)]
+    kept = [m for m in found if not _is_pointless(m, general)] or found
     return [
         Candidate(site.name, m.choice, scale * m.seconds, _parameters(site, m.choice)) for m in kept
     ]

@@ -9,6 +9,7 @@ from onnxcp.latency import Latency
 from onnxcp.lessons import Taught
 from onnxcp.plan import Budget, Plan
 from onnxcp.precision import FLOAT32
+from onnxcp.reasons import Reason
 from onnxcp.report.record import (
     AccuracyRecord,
     ParetoRecord,
@@ -58,7 +59,8 @@ class Outcome:
     """What a run found. `timings` are of the original and the model that is deployed, which is
     made of the one that is `staged` in float; `chained` is the accuracy of that one where it is
     another. The fields that are None were not measured, because there was no plan, or nothing
-    to measure with. `rivals` are what else was in question, and how much faster this is."""
+    to measure with. `rivals` are what else was in question, and how much faster this is. `kept`
+    says of layers why they stay, and `why` of a run why it found no plan."""
 
     plan: Plan
     latency: Mapping[str, Latency]
@@ -74,9 +76,18 @@ class Outcome:
     precision: str = FLOAT32
     chained: AccuracyRecord | None = None
     rivals: tuple[RivalRecord, ...] = ()
+    kept: Mapping[str, Reason] = field(default_factory=dict)
+    why: Reason | None = None
 
     @property
     def is_within(self) -> bool:
         """Whether it is within the budget that it was judged by, if there is one."""
         found = self.accuracy
         return found is None or found.budget is None or found.drop <= found.budget
+
+
+def name_of(outcome: Outcome) -> str:
+    """What an outcome is, among its rivals."""
+    if not outcome.plan.choices:
+        return f"{outcome.precision} alone"
+    return f"chains in {'float' if outcome.precision == FLOAT32 else outcome.precision}"

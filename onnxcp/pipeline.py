@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from onnxcp import files
+from onnxcp import files, keeping
 from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.court import Court, TimeIsUp
 from onnxcp.decision import decide, foreign
@@ -21,12 +21,13 @@ from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import measure, steps
 from onnxcp.menus import make_menu
-from onnxcp.outcome import Outcome, Trail
+from onnxcp.outcome import Outcome, Trail, name_of
 from onnxcp.pareto import write_front, write_list
 from onnxcp.plan import Budget, Plan, plan_file, to_json
 from onnxcp.precision import FLOAT32
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
+from onnxcp.reasons import Kind, because
 from onnxcp.recovery import Recovery
 from onnxcp.report.record import AccuracyRecord, Report, VerificationRecord
 from onnxcp.rivals import fastest
@@ -56,7 +57,7 @@ def optimize(settings: Settings, command: str = "", progress: Progress = silent)
     with open_job(settings, progress) as job:
         outcome = run(job)
         job = job.in_precision(outcome.precision)
-        decision = decide(job, outcome)
+        decision = decide(job, outcome, asked=settings.precision)
         report = summarise(job, outcome, decision, command)
         if decision.accepted:
             assert outcome.staged is not None
@@ -94,7 +95,7 @@ def run(job: Job) -> Outcome:
     settings = job.settings
     is_float = settings.precision == FLOAT32
     if is_float and not (job.sites if settings.is_forced else job.chosen):
-        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))  # nothing is run
+        return _nothing_to_do(job)
     teacher = school(job)  # what it refuses is said now
     if settings.is_forced:
         return _forced(job, teacher)
@@ -102,6 +103,16 @@ def run(job: Job) -> Outcome:
     if is_float:
         return _searched(job, teacher, deadline)
     return _in_contest(job, teacher, deadline)
+
+
+def _nothing_to_do(job: Job) -> Outcome:
+    """Without a layer to replace nothing is run."""
+    kind = Kind.ALL_EXCLUDED if job.sites else Kind.NO_LAYERS
+    if job.sites and job.settings.plan is not None:
+        kind = Kind.EMPTY_PLAN
+    kept = keeping.forced(job, Plan()) if job.settings.is_forced else keeping.before_timing(job)
+    budget = Budget(0.0, "not judged: nothing to replace")
+    return Outcome(Plan(), {}, budget, kept=kept, why=because(kind))
 
 
 def _referee(job: Job) -> Referee:
@@ -113,7 +124,7 @@ def _forced(job: Job, teacher: School | None) -> Outcome:
     """Ranks as given: each site in the faster form where a rank was given and the form was not."""
     asked = job.forced()
     if not asked:
-        return Outcome(Plan(), {}, Budget(0.0, "not judged: nothing to replace"))
+        return _nothing_to_do(job)
     referee = _referee(job)
     sites = [s for s in job.sites if s.name in asked]
     times = measure(
@@ -128,7 +139,8 @@ def _forced(job: Job, teacher: School | None) -> Outcome:
     job.calibrate(list(asked))
     best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in times.items()}
     plan = Plan({name: measured.choice for name, measured in best.items()})
-    nothing = Outcome(Plan(), times, referee.budget, precision=job.settings.precision)
+    kept, precision = keeping.forced(job, plan), job.settings.precision
+    nothing = Outcome(Plan(), times, referee.budget, precision=precision, kept=kept)
     fitted = _fitted(job, replace(nothing, plan=plan), referee)
     return _timed(job, fitted if teacher is None else teacher.finished(fitted, referee))
 
@@ -141,7 +153,8 @@ def _in_contest(job: Job, teacher: School | None, deadline: float) -> Outcome:
     if not job.chosen:
         return alone
     chained = _searched(job, teacher, deadline, alone)
-    found = [chained, replace(alone, latency=chained.latency, table=chained.table)]
+    kept = {**chained.kept, **keeping.beaten(chained.plan, name_of(alone))}
+    found = [chained, replace(alone, latency=chained.latency, table=chained.table, kept=kept)]
     if not foreign(job) and not job.recipe.sequential:
         found.append(_searched(job.in_precision(FLOAT32), None, deadline))
     known = [outcome for outcome in found if outcome.staged is not None]
@@ -155,7 +168,8 @@ def _alone(job: Job) -> Outcome:
     """The model in int8, without any chain."""
     referee, path = _referee(job), job.model.path
     accuracy = referee.judge(job.judged(job.deployed(path)))
-    nothing = Outcome(Plan(), {}, referee.budget, precision=job.settings.precision)
+    kept, precision = keeping.before_timing(job), job.settings.precision
+    nothing = Outcome(Plan(), {}, referee.budget, precision=precision, kept=kept)
     return _timed(job, replace(nothing, accuracy=_as_asked(job, accuracy), staged=path))
 
 
@@ -169,16 +183,20 @@ def _searched(
     table = job.latency_table(found)
     times = table.of(found, job.settings.forms, str(job.settings.latency or job.model.path))
     budget = _objective(job, referee.budget, table, alone)
-    outcome = Outcome(Plan(), times, budget, table, precision=job.settings.precision)
+    kept = {**keeping.before_timing(job), **keeping.after_timing(job, times)}
+    outcome = Outcome(Plan(), times, budget, table, precision=job.settings.precision, kept=kept)
     wanted = [name for name, row in times.items() if steps(row)]
     if not wanted:
-        return outcome
+        return replace(outcome, why=keeping.none_faster(times))
     job.calibrate(wanted)
     court = Court(job, referee, deadline)
     try:
         menu = make_menu(job, times, table, court)
     except TimeIsUp:
-        return replace(outcome, trail=Trail(is_late=True))
+        unfitted = {**kept, **keeping.not_fitted(times, "the time budget was over")}
+        why = keeping.late("before any plan was judged", job.settings.time_budget, job.remedy)
+        return replace(outcome, trail=Trail(is_late=True), kept=unfitted, why=why)
+    outcome = replace(outcome, kept={**kept, **keeping.out_of_menu(job, times, menu)})
 
     def final(plan: Plan) -> Outcome:
         return _fitted(job, replace(outcome, plan=plan), referee)
@@ -192,11 +210,29 @@ def _searched(
     folder = job.settings.pareto
     if teacher is not None:
         outcome = _recovered(job, teacher, asked, outcome, deadline)
+    outcome = _explained(job, asked, outcome)
     if folder is None:
         return outcome
     front = write_front(job, menu, outcome, lambda plan: _timed(job, final(plan)), folder)
     write_list(front, folder)
     return replace(outcome, front=front)
+
+
+def _explained(job: Job, asked: Search, found: Outcome) -> Outcome:
+    """With the reasons of what a search leaves."""
+    if asked.base >= found.budget.limit and not found.plan.choices:
+        precision = f"{job.settings.precision} alone"
+        left = keeping.without_search(asked.menu, found.latency, precision)
+        why = because(Kind.PRECISION_LOSES, precision=precision)
+        return replace(found, kept={**found.kept, **left}, why=why)
+    judged, budget = tuple(asked.court.trail.values()), found.budget
+    seen = keeping.Searched(asked.menu, judged, asked.is_late)
+    left = keeping.after_search(seen, found.latency, budget, found.plan)
+    found = replace(found, kept={**found.kept, **left})
+    if found.plan.choices:
+        return found
+    why = keeping.no_plan(seen, budget, job.settings.time_budget, job.remedy)
+    return replace(found, why=why)
 
 
 def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:

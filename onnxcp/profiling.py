@@ -209,14 +209,12 @@ def as_text(table: Table) -> str:
             f"{1e3 * table.total:.3f} ms with strided slices as convolutions that compute the "
             f"same: {', '.join(table.shortcuts)}"
         )
-    for check in table.checks:
-        lines.append(
-            f"check: {1e3 * check.predicted:.3f} ms by the table, {1e3 * check.measured:.3f} ms "
-            f"measured ({check.miss:+.1%})"
-        )
-    if table.disagrees:
-        lines.append(
-            f"the table and whole models disagree by more than 15 %: savings are scaled by "
-            f"{table.scale:.2f}"
-        )
-    return "\n".join(lines)
+    lines += [_checked_words(check) for check in table.checks]
+    return "\n".join(lines if table.doubt is None else [*lines, table.doubt])
+
+
+def _checked_words(check: Check) -> str:
+    measured = f"{1e3 * check.measured:.3f} ms measured"
+    if check.predicted <= 0:
+        return f"check: the layers save more than the whole model takes; {measured}"
+    return f"check: {1e3 * check.predicted:.3f} ms by the table, {measured} ({check.miss:+.1%})"

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.job import Job
-from onnxcp.outcome import Outcome
-from onnxcp.precision import FLOAT32
+from onnxcp.outcome import Outcome, name_of
 from onnxcp.report.record import RivalRecord
 from onnxcp.sessions import open_runner
 
@@ -53,13 +52,6 @@ def _record(job: Job, other: Outcome, best: Outcome) -> RivalRecord:
         speedup=None if timings is None else speedup(*timings).ratio,
         behind=_behind(job, other, best) if other.is_within else None,
     )
-
-
-def name_of(outcome: Outcome) -> str:
-    """What an outcome is, among its rivals."""
-    if not outcome.plan.choices:
-        return f"{outcome.precision} alone"
-    return f"chains in {'float' if outcome.precision == FLOAT32 else outcome.precision}"
 
 
 def _behind(job: Job, other: Outcome, best: Outcome) -> tuple[float, float, float] | None:

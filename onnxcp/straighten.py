@@ -99,7 +99,7 @@ def _is_faster(
         runs = [bound(p, inputs, target, precision) for p in (model.path, path)]
         timings = take_turns(runs, time.perf_counter, turns=TURNS, seconds=SECONDS)
     found = speedup(*timings)
-    return found.is_clear and found.ratio > 1
+    return found.is_faster
 
 
 def _identity(model: files.Model, inputs: Inputs, target: Target, precision: str) -> str:

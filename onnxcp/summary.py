@@ -1,22 +1,19 @@
 """What a run found, put into a `Report`: a row for every layer, records, warnings."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from onnxcp import __version__, files
+from onnxcp import __version__, keeping
 from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
 from onnxcp.environment import environment
-from onnxcp.forms import FORMS
 from onnxcp.job import Job
-from onnxcp.latency import Latency
 from onnxcp.lessons import Taught
 from onnxcp.narrowing import RANGED
-from onnxcp.outcome import Outcome, Recovered
+from onnxcp.outcome import Outcome, Recovered, name_of
 from onnxcp.plan import Choice, Plan
 from onnxcp.precision import FLOAT32, INT8
 from onnxcp.report.record import (
@@ -34,17 +31,21 @@ from onnxcp.report.record import (
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.scheme import fastest
 from onnxcp.sites import Layer, Site
+from onnxcp.stored import Stored, stored
+from onnxcp.table import Check
 
 
 def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> Report:
     """The report of a run. A plan that was not accepted leaves every site as it was."""
     plan = outcome.plan if decision.accepted else Plan()
-    sites = _sites(job, outcome, plan)
+    refused = {} if decision.accepted else keeping.not_accepted(outcome.plan, decision.reason)
+    sites = _sites(job, replace(outcome, kept={**outcome.kept, **refused}), plan)
     return Report(
         tool={"name": "onnxcp", "version": __version__},
         command=command,
         verdict=decision.words,
-        model=_model(job, sites, decision.exit_code),
+        reason={"kind": decision.reason.code, **decision.reason.facts},
+        model=_model(job, outcome, decision, sites),
         environment=environment(job.settings.target),
         provider=job.settings.target.name,
         precision=_precision(job, outcome, decision),
@@ -65,37 +66,37 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
 
 def _sites(job: Job, outcome: Outcome, plan: Plan) -> tuple[SiteRecord, ...]:
     own = job.model.shortcuts  # no layers of the model as it came
-    kept = [_skipped(s.layer, s.reason) for s in job.skips if s.layer.name not in own]
+    kept = [_skipped(s.layer, s.reason, s.code) for s in job.skips if s.layer.name not in own]
     return tuple([_site(job, site, outcome, plan) for site in job.sites] + kept)
 
 
-def _skipped(layer: Layer, reason: str) -> SiteRecord:
+def _skipped(layer: Layer, reason: str, kind: str) -> SiteRecord:
     return SiteRecord(
         name=layer.name,
         shape=layer.shape or (),
         stride=layer.strides,
         decision=KEPT,
         reason=reason,
+        kind=kind,
         macs_before=layer.macs,
         macs_after=layer.macs,
     )
 
 
 def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
-    row = outcome.latency.get(site.name)
     choice = plan.choices.get(site.name)
-    before = None if row is None else 1e3 * row.dense
     if choice is None:
-        record = _skipped(site.layer, _why_kept(job, site, outcome, row))
-        return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
-    fitted, chain = job.fits.get(site.name, choice), _chain(job, site, choice)
-    measured = next(m for m in row.tried if m.choice == choice) if row else None
+        return _kept(site, outcome)
+    row, fitted = outcome.latency[site.name], job.fits.get(site.name, choice)
+    chain, measured = _chain(job, site, choice), next(m for m in row.tried if m.choice == choice)
+    why = keeping.replaced(measured, is_here=not foreign(job))
     return SiteRecord(
         name=site.name,
         shape=site.shape,
         stride=site.geometry.strides,
         decision=choice.form,
-        reason=f"measured {measured.against.verdict()}" if measured else "as the plan says",
+        reason=why.words,
+        kind=why.code,
         macs_before=site.layer.macs,
         macs_after=cost(chain, site.image).macs if site.image is not None else None,
         rank=choice.rank,
@@ -104,10 +105,17 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         outcome=fitted.outcome.value,
         sensitivity_before=fitted.sensitivity_before,
         sensitivity_after=fitted.sensitivity_after,
-        ms_before=before,
-        ms_after=1e3 * measured.seconds if measured else None,
+        ms_before=1e3 * row.dense,
+        ms_after=1e3 * measured.seconds,
         fit_seconds=fitted.seconds,
     )
+
+
+def _kept(site: Site, outcome: Outcome) -> SiteRecord:
+    why, row = outcome.kept[site.name], outcome.latency.get(site.name)
+    before = None if row is None else 1e3 * row.dense
+    record = _skipped(site.layer, why.words, why.code)
+    return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
 
 
 def _error(job: Job, outcome: Outcome, site: Site, choice: Choice) -> float:
@@ -118,57 +126,45 @@ def _error(job: Job, outcome: Outcome, site: Site, choice: Choice) -> float:
     return job.fits.stored_error(site.name, choice)
 
 
-def _why_kept(job: Job, site: Site, outcome: Outcome, row: Latency | None) -> str:
-    tried = outcome.plan.choices.get(site.name)
-    if tried is not None:
-        return f"tried as {tried.form} at rank {tried.rank}, but the plan was not accepted"
-    if row is None or not row.tried:
-        return _why_untried(job, site)
-    best = min(row.tried, key=lambda m: m.seconds)
-    text = f"{best.choice.form} at rank {best.choice.rank}: {best.against.verdict()}"
-    if not any(m.is_faster for m in row.tried):
-        return f"no chain is measured faster; the best, {text}"
-    if not outcome.plan.choices:
-        return f"no plan met the budget; the fastest chain, {text}, was not accurate enough"
-    return f"no faster chain is accurate enough; the fastest, {text}"
-
-
-def _why_untried(job: Job, site: Site) -> str:
-    refusals = [r for f in job.settings.forms if (r := FORMS[f].refuses(site.part))]
-    if site not in job.chosen:
-        return "left out by --include or --exclude"
-    if len(refusals) == len(job.settings.forms):
-        return refusals[0]
-    if job.settings.is_forced:
-        return "no rank is given for it"
-    return "no candidate rank saves multiply-adds"
-
-
-def _model(job: Job, sites: Sequence[SiteRecord], exit_code: int) -> ModelRecord:
-    stored = sum(math.prod(t.dims) for t in files.tensors(job.model.proto))
-    change = sum(_parameter_change(job, s) for s in sites if s.decision != KEPT)
+def _model(
+    job: Job, outcome: Outcome, decision: Decision, sites: Sequence[SiteRecord]
+) -> ModelRecord:
     straight = [s.layer for s in job.skips if s.layer.name in job.model.shortcuts]
-    added = sum(layer.parameters for layer in straight)
     is_rewritten = any(s.decision != KEPT for s in sites)
+    before = after = stored(job.model.path)
+    if decision.accepted:
+        assert outcome.staged is not None
+        after = stored(job.deployed(outcome.staged))
     return ModelRecord(
         path=str(job.model.path),
         sha256=job.model.sha256,
-        output=str(job.settings.output) if exit_code == 0 else None,
+        output=str(job.settings.output) if decision.exit_code == 0 else None,
         macs_before=sum(s.macs_before or 0 for s in sites),
         macs_after=sum(s.macs_after or 0 for s in sites)
         + is_rewritten * sum(layer.macs or 0 for layer in straight),
-        parameters_before=stored - added,
-        parameters_after=stored + change if is_rewritten else stored - added,
+        parameters_before=before.parameters,
+        parameters_after=after.parameters,
+        bytes_before=before.size,
+        bytes_after=after.size,
+        written=_written(outcome, decision),
+        still_read=_still_read(job, sites, after),
         shortcuts=job.model.shortcuts if is_rewritten else (),
     )
 
 
-def _parameter_change(job: Job, record: SiteRecord) -> int:
-    site = next(s for s in job.sites if s.name == record.name)
-    chain = _chain(job, site, Choice(record.decision, record.rank or 0))
-    new_bias = chain[-1].bias if site.bias is None else None
-    weights = sum(stage.weight.size for stage in chain)
-    return weights - site.kernel.size + (0 if new_bias is None else new_bias.size)
+def _written(outcome: Outcome, decision: Decision) -> str | None:
+    """What the file is, among all that could have been written."""
+    if decision.accepted:
+        return name_of(outcome)
+    return "the model as it came" if decision.exit_code == 0 else None
+
+
+def _still_read(job: Job, sites: Sequence[SiteRecord], after: Stored) -> tuple[str, ...]:
+    """Layers whose weight stays in the file beside their chain, because others read it."""
+    replaced = {s.name for s in sites if s.decision != KEPT}
+    nodes = job.model.proto.graph.node
+    weights = {s.name: nodes[s.index].input[1] for s in job.sites if s.name in replaced}
+    return tuple(name for name, weight in weights.items() if weight in after.names)
 
 
 def _chain(job: Job, site: Site, choice: Choice) -> Chain:
@@ -263,14 +259,10 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             f"ranks were chosen by times of another machine ({'; '.join(differences)}): the "
             "speed-up in the verdict is that of the latency table, times below are this machine's"
         )
-    if outcome.table is not None and outcome.table.disagrees:
-        miss = max((check.miss for check in outcome.table.checks), key=abs)
-        yield (
-            f"the latency table missed a whole model's time by {miss:+.0%}: savings are scaled "
-            f"by {outcome.table.scale:.2f}"
-        )
-    if outcome.trail is not None and outcome.trail.is_late:
-        yield "the time budget ended the search: a longer one may find a faster plan"
+    if outcome.table is not None and outcome.table.doubt is not None:
+        yield outcome.table.doubt
+    if outcome.trail is not None and outcome.trail.is_late and outcome.plan.choices:
+        yield f"the time budget ended the search: a longer one may find a faster plan{job.remedy}"
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
         yield "the times are noisy: close other programs, or raise --iterations"
     yield from job.model.notes
@@ -313,11 +305,18 @@ def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
         is_late=trail.is_late,
         seconds=trail.seconds,
         predicted_ms=1e3 * (trail.predicted or table.total),
-        scale=table.scale,
-        checks=tuple(CheckRecord(1e3 * c.predicted, 1e3 * c.measured) for c in table.checks),
+        scale=table.scale_of(outcome.latency.values()),
+        is_reliable=table.is_reliable,
+        checks=tuple(map(_check, table.checks)),
         foreign=tuple(foreign(job)),
         judged=trail.judged,
     )
+
+
+def _check(found: Check) -> CheckRecord:
+    """No model takes less than nothing."""
+    predicted = 1e3 * found.predicted if found.predicted > 0 else None
+    return CheckRecord(predicted, 1e3 * found.measured)
 
 
 def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:

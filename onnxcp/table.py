@@ -25,7 +25,7 @@ from onnxcp.providers import Target
 
 TABLE_VERSION = 1
 DISAGREEMENT = 0.15  # of predicted and measured time of a whole model: above, it is said
-LEAST_SCALE = 0.01
+PLAUSIBLE = 0.5, 2.0  # scales: outside, rows and whole models were not measured alike (a heuristic)
 # what matters of the environment
 MATTERS = ("machine", "cpu", "cpu_flags", "onnxruntime", "gpu", "driver", "cudnn")
 
@@ -71,14 +71,47 @@ class Table:
 
     @property
     def scale(self) -> float:
-        """What chains save in whole models over what the rows say they save."""
+        """What chains save in whole models over what the rows say they save; 1 where that is
+        not plausible."""
+        return self._share if self.is_reliable else 1.0
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the rows add up to whole models, but for a plausible scale."""
+        low, high = PLAUSIBLE
+        return low <= self._share <= high and all(check.predicted > 0 for check in self.checks)
+
+    @property
+    def _share(self) -> float:
         said = sum(self.total - check.predicted for check in self.checks)
         saved = sum(self.total - check.measured for check in self.checks)
-        return max(saved / said, LEAST_SCALE) if said > 0 else 1.0
+        return saved / said if said > 0 else 1.0
 
     @property
     def disagrees(self) -> bool:
         return any(abs(check.miss) > DISAGREEMENT for check in self.checks)
+
+    def scale_of(self, rows: Iterable[Latency]) -> float:
+        """The scale for a model's layers: at most the one at which they take, together, no more
+        than the whole model, so that no plan is predicted to take less than nothing."""
+        layers = sum(row.dense for row in rows)
+        return min(self.scale, self.total / layers) if layers else self.scale
+
+    @property
+    def doubt(self) -> str | None:
+        """What is to be said of predicted times, as a sentence; None where they add up."""
+        if not self.is_reliable:
+            return (
+                "times of single layers do not add up to the whole model's here, so predicted "
+                "times are rough; a speed-up of the whole model is measured, and not affected"
+            )
+        if not self.disagrees:
+            return None
+        return (
+            "times of single layers miss the whole model's by more than "
+            f"{DISAGREEMENT:.0%}: what they save is predicted to be {self.scale:.2f} of their sum; "
+            "a speed-up of the whole model is measured, and not affected"
+        )
 
     @property
     def target(self) -> Target:

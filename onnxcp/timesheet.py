@@ -121,9 +121,7 @@ def _said(ratio: Speedup) -> str:
 
 
 def _changed(change: Change) -> str:
-    word = "slower" if change.slower > 0 else "faster"
-    low, high = f"{change.low:+.1%}", f"{change.high:+.1%}"
-    return f"batch {change.batch}: {abs(change.slower):.1%} {word} than before ({low} to {high})"
+    return f"batch {change.batch}: {change.words}"
 
 
 def times(timed: Timed, suffix: str) -> str:

@@ -42,6 +42,7 @@ REPLACED = SiteRecord(
     stride=(1, 1),
     decision="cp3",
     reason="measured 2.10× faster",
+    kind="measured",
     macs_before=2_359_296,
     macs_after=561_152,
     rank=64,
@@ -59,6 +60,7 @@ KEPT = SiteRecord(
     stride=(2, 2),
     decision="kept",
     reason="no chain is measured faster; the best, cp3 at rank 16: 1.20× slower",
+    kind="not-faster",
     macs_before=216_000,
     macs_after=216_000,
     ms_before=0.1,
@@ -68,7 +70,19 @@ FASTER = Report(
     tool={"name": "onnxcp", "version": "0.1.0"},
     command="onnxcp optimize net.onnx --data val.npz",
     verdict="1.60× faster, top1 0.9154 → 0.9080 (drop +0.0074)",
-    model=ModelRecord("net.onnx", "ab" * 32, "net.cp.onnx", 2_575_296, 777_152, 37_728, 9_632),
+    reason={"kind": "faster", "speed": "1.60× faster"},
+    model=ModelRecord(
+        "net.onnx",
+        "ab" * 32,
+        "net.cp.onnx",
+        2_575_296,
+        777_152,
+        37_728,
+        9_632,
+        bytes_before=152_000,
+        bytes_after=40_100,
+        written="chains in float",
+    ),
     environment={
         "platform": "Linux",
         "python": "3.11.7",
@@ -121,8 +135,16 @@ FASTER = Report(
 )
 NOTHING = replace(
     FASTER,
-    verdict="nothing written, no chain is measured faster than the convolution it would replace",
-    model=replace(FASTER.model, output=None, macs_after=2_575_296, parameters_after=37_728),
+    verdict="nothing written, no chain is measured clearly faster than the layer it would replace",
+    reason={"kind": "none-faster"},
+    model=replace(
+        FASTER.model,
+        output=None,
+        macs_after=2_575_296,
+        parameters_after=37_728,
+        bytes_after=152_000,
+        written=None,
+    ),
     sites=(KEPT,),
     plan={},
     exit_code=1,
@@ -134,6 +156,7 @@ NOTHING = replace(
 INT8 = replace(
     FASTER,
     precision="int8",
+    model=replace(FASTER.model, written="chains in int8"),
     pareto=(),
     quantization=QuantizationRecord(
         scheme={

@@ -15,8 +15,9 @@ KEPT = "kept"
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The model before and after; `shortcuts` are strided slices with padding that became
-    convolutions."""
+    """The model before and after, counted in the files. `written` names what was written among
+    its rivals; `still_read` are replaced layers whose weight others read, so that it stays beside
+    the chain; `shortcuts` are strided slices with padding that became convolutions."""
 
     path: str
     sha256: str
@@ -25,6 +26,10 @@ class ModelRecord:
     macs_after: int
     parameters_before: int
     parameters_after: int
+    bytes_before: int = 0
+    bytes_after: int = 0
+    written: str | None = None
+    still_read: tuple[str, ...] = ()
     shortcuts: tuple[str, ...] = ()
 
 
@@ -40,6 +45,7 @@ class SiteRecord:
     reason: str
     macs_before: int | None
     macs_after: int | None
+    kind: str = ""  # of the reason: a code of `reasons.Kind` or `sites.LEFT_ALONE`
     rank: int | None = None
     floats: str | None = None
     error: float | None = None
@@ -104,9 +110,10 @@ class PlanRecord:
 
 @dataclass(frozen=True, slots=True)
 class CheckRecord:
-    """Whole-model milliseconds under a plan, by the latency table and measured."""
+    """Whole-model milliseconds under a plan, by the latency table and measured; None where the
+    layers save more than the whole model takes, by their times."""
 
-    predicted: float
+    predicted: float | None
     measured: float
 
 
@@ -129,6 +136,7 @@ class SearchRecord:
     checks: tuple[CheckRecord, ...]
     foreign: tuple[str, ...]
     judged: tuple[PlanRecord, ...]
+    is_reliable: bool = True  # whether the table's times add up to whole models
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +244,7 @@ class Report:
     finetune: FinetuneRecord | None = None  # None where it was not asked for
     quantization: QuantizationRecord | None = None  # None where int8 was not asked for
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    reason: Mapping[str, Any] = field(default_factory=dict)  # of the verdict: its kind, and facts
     schema_version: int = SCHEMA_VERSION
 
     def document(self) -> dict[str, Any]:

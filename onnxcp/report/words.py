@@ -35,6 +35,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Label and value of the lines above the table."""
     model = report.model
     lines = [("model", f"{model.path}  →  {model.output or 'not written'}")]
+    if model.written is not None:
+        lines.append(("written", written(report)))
     if report.latency is not None:
         lines += latency(report.latency)
     if report.accuracy is not None:
@@ -57,6 +59,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("parameters", _change(parameters, model.parameters_after)),
         ("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"),
     ]
+    if model.still_read:
+        text = "stay in the file beside their chains, as other layers read them"
+        lines.append(("", f"weights of {', '.join(model.still_read)} {text}"))
     if model.shortcuts:
         text = "strided slices with padding, as convolutions that compute the same"
         lines.append(("shortcuts", f"{text}: {', '.join(model.shortcuts)}"))
@@ -64,6 +69,20 @@ def facts(report: Report) -> list[tuple[str, str]]:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
     return lines
+
+
+def written(report: Report) -> str:
+    """What the file is, in which numbers, and how large."""
+    model = report.model
+    kind = (model.written or "").replace("in float", f"in {report.precision}")
+    if report.precision not in kind:
+        kind += f", {report.precision}"
+    return f"{kind}, {megabytes(model.bytes_before)} → {megabytes(model.bytes_after)} MB"
+
+
+def megabytes(size: int) -> str:
+    """Bytes in millions, three figures of them."""
+    return f"{size / 1e6:.3g}" if size < 1e9 else f"{size / 1e6:.0f}"
 
 
 def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, str]]:
