@@ -130,3 +130,22 @@ def test_a_limit_is_a_share_or_percent(text, value):
 def test_a_limit_that_is_none_is_refused(text):
     with pytest.raises(UsageError, match="write it as 5%"):
         parse_limit(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Change(1, -0.802, -0.803, -0.801), "80.2% faster than before (95 % 80.1 to 80.3)"),
+        (Change(1, 0.25, 0.2, 0.3), "25.0% slower than before (95 % 20.0 to 30.0)"),
+        (
+            Change(1, 0.01, -0.02, 0.03),
+            "no significant difference to before (95 % 2.0% faster to 3.0% slower)",
+        ),
+        (
+            Change(1, 0.003, 0.002, 0.004),
+            "no significant difference to before (95 % 0.0% faster to 0.4% slower)",
+        ),
+    ],
+)
+def test_a_change_is_said_in_its_own_direction(change, words):
+    assert change.words == words

@@ -681,7 +681,7 @@ def test_a_model_without_sites_is_never_run(tmp_path: Path) -> None:
     onnx.save(proto, path)
     report = forced(path, "*=1.0c")
     assert report.exit_code == 1
-    assert "no convolution that a chain could replace" in report.verdict
+    assert "no layer that a chain could replace" in report.verdict
 
 
 # --- over 2 GiB

@@ -84,8 +84,19 @@ def test_the_scale_is_what_whole_models_save_over_what_rows_say():
     assert checked.disagrees
 
 
-def test_a_table_that_promises_what_whole_models_do_not_keep_scales_to_almost_nothing():
-    assert replace(MADE, checks=(Check(8.0, 12.0),)).scale == table.LEAST_SCALE
+@pytest.mark.parametrize("measured", [12.0, 9.9, 1.0])
+def test_a_scale_that_is_not_plausible_is_not_applied_and_the_table_declared_rough(measured):
+    checked = replace(MADE, checks=(Check(8.0, measured),))
+    assert (checked.is_reliable, checked.scale) == (False, 1.0)
+    assert "do not add up" in checked.doubt
+    assert "not affected" in checked.doubt
+
+
+def test_layers_that_save_more_than_the_whole_model_takes_leave_no_time_below_nothing():
+    over = replace(MADE, total=1.5, checks=(Check(-0.2, 1.0), Check(0.3, 1.1)))
+    assert not over.is_reliable
+    saved = over.scale_of([ROW]) * (ROW.dense - ROW.tried[0].seconds)
+    assert 0 < over.total - saved < over.total
 
 
 def test_times_of_another_machine_are_named(profiled, tmp_path):
