@@ -73,7 +73,7 @@ class Graph:
 
     def __init__(self, proto: onnx.ModelProto, shapes: Shapes) -> None:
         self.proto, self.shapes = proto, shapes
-        self.constants = Constants(proto.graph)
+        self.constants = Constants.of(proto)
         self.listed = {i.name for i in proto.graph.input}
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in proto.graph.node:

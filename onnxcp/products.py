@@ -16,9 +16,9 @@ PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0, "broadcast": 0}  # the last up 
 
 
 def is_product(node: onnx.NodeProto, constants: Constants) -> bool:
-    """Whether a node multiplies by a stored tensor."""
+    """Whether a node multiplies by a stored tensor, or by one that is stored in integers."""
     return operator(node) in PRODUCTS and any(
-        constants.find(name) is not None for name in node.input[:2]
+        constants.find(name) is not None or constants.is_quantized(name) for name in node.input[:2]
     )
 
 

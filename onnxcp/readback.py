@@ -26,7 +26,7 @@ class Reader:
     """Reads chains from a model's `fresh` nodes; `unused` are those of no chain so far."""
 
     def __init__(self, candidate: onnx.ModelProto, fresh: Iterable[onnx.NodeProto]) -> None:
-        self._constants = Constants(candidate.graph)
+        self._constants = Constants.of(candidate)
         self._makers = {name: node for node in fresh for name in node.output}
 
     @property

@@ -7,7 +7,7 @@ byte for byte. Rules, which the comments below point back to:
 2. The bias stays where it was: the chain's last node reads the tensor that the old one read,
    unless the chain brings one of its own.
 3. A kernel goes once nothing reads it any more: initializer, its entry among the graph's
-   inputs (IR 3 lists initializers there), or the Constant and Identity nodes that gave it.
+   inputs (IR 3 lists initializers there), and nodes that read nothing but constants.
 4. Equal new tensors are stored once, so nodes that share a kernel still share.
 5. Up to IR 3 every initializer must be a graph input too; new ones are added there.
 6. IR version and opset stay. Metadata gains `onnxcp.*` entries and loses none.
@@ -21,8 +21,8 @@ import onnx
 from google.protobuf.message import Message
 
 from onnxcp.chains import chain_nodes
+from onnxcp.constants import Constants
 from onnxcp.conv import Chain
-from onnxcp.operators import operator
 from onnxcp.sites import MADE_BY_US, Site, replaced_before
 
 LISTED_INITIALIZERS = 3  # the last IR version that wants initializers among the inputs
@@ -52,7 +52,7 @@ def rewrite(
     """
     chosen = {s.index: s for s in sites if s.name in chains}
     made = _copy_without_graph(proto)
-    pool = Pool({t.name for t in proto.graph.initializer})
+    pool = Pool(_taken(proto.graph))
     for index, node in enumerate(proto.graph.node):
         if index in chosen:
             site = chosen[index]
@@ -67,9 +67,15 @@ def rewrite(
         made.graph.input.extend(_value_info(t) for t in pool.tensors)
     if chosen:
         _note(made, [s.name for s in chosen.values()], metadata)
-    weights = {proto.graph.node[index].input[1] for index in chosen}
+    weights = _sources(proto, chosen) if external else set()
     outside = {t.name for t in pool.tensors} if external & weights else set()
     return Rewritten(made, external | outside)
+
+
+def _sources(proto: onnx.ModelProto, places: Iterable[int]) -> set[str]:
+    """Names of the stored tensors that the weights of some nodes are made of."""
+    constants = Constants(proto.graph)
+    return {n for place in places for n in constants.sources(proto.graph.node[place].input[1])}
 
 
 def _dropped(
@@ -114,6 +120,12 @@ def _copy_fields(source: Message, target: Message, without: Container[str] = ())
             setattr(target, descriptor.name, value)
 
 
+def _taken(graph: onnx.GraphProto) -> set[str]:
+    """Names that a new tensor may not have."""
+    stored = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    return stored | {i.name for i in graph.input} | {o for n in graph.node for o in n.output}
+
+
 class Pool:
     """New initializers, each distinct content once (rule 4), under names still free."""
 
@@ -149,19 +161,23 @@ def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: Pool) -> list
 
 def drop_unread(made: onnx.ModelProto, names: Iterable[str]) -> None:
     """Remove those of some tensors that nothing reads any more (rule 3)."""
-    graph = made.graph
-    candidates = list(names)
+    graph, constant = made.graph, Constants(made.graph).names
+    candidates, kept = list(names), _trained(made)
     while candidates:
         name = candidates.pop()
-        if not name or name in read_names(graph) or name in _trained(made):
+        read = read_names(graph) | kept
+        if not name or name in read:
             continue
         for node in [n for n in graph.node if name in n.output]:
-            if operator(node) in ("Constant", "Identity") and len(node.output) == 1:
+            if constant.issuperset(node.output) and not read & set(node.output):
                 candidates += node.input
                 graph.node.remove(node)
         for entries in (graph.initializer, graph.input, graph.value_info):
             for place in [i for i, e in enumerate(entries) if e.name == name][::-1]:
                 del entries[place]
+        sparse = graph.sparse_initializer
+        for place in [i for i, e in enumerate(sparse) if e.values.name == name][::-1]:
+            del sparse[place]
 
 
 def read_names(graph: onnx.GraphProto) -> set[str]:

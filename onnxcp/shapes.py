@@ -21,6 +21,7 @@ def infer(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
     """
     inferred = onnx.shape_inference.infer_shapes(skeleton(proto, inputs), data_prop=True).graph
     known = {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    known |= {t.values.name: tuple(t.dims) for t in proto.graph.sparse_initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):
         kind = value.type.tensor_type
         if kind.HasField("shape") and all(d.dim_value > 0 for d in kind.shape.dim):
@@ -43,6 +44,10 @@ def skeleton(proto: onnx.ModelProto, inputs: Shapes) -> onnx.ModelProto:
             graph.input.append(fixed)
     graph.input.extend(
         onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large
+    )
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(t.values.name, t.values.data_type, t.dims)
+        for t in proto.graph.sparse_initializer
     )
     graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in proto.graph.output)
     skeleton = onnx.ModelProto(ir_version=max(proto.ir_version, 4), graph=graph)

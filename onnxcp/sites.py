@@ -38,6 +38,7 @@ LEFT_ALONE = {
     "first": "its stored matrix is the first factor, so what it multiplies are no rows",
     "scaled": "a Gemm with {detail}; plain ones are handled",
     "computed": "its weight is computed at run time ({detail}), not stored",
+    "quantized": "already quantized: its weight is stored in integers, behind DequantizeLinear",
     "dtype": "its weight is {detail}; float16, float32 and float64 are handled",
     "dimensions": "a weight of {detail}: neither a kernel nor one matrix",
     "depthwise": "depthwise already",
@@ -127,7 +128,7 @@ def find(
     """
     names = node_names(proto.graph)
     known = _Known(
-        Constants(proto.graph),
+        Constants.of(proto),
         shapes,
         shapes if fixed is None else fixed,
         replaced_before(proto),
@@ -261,8 +262,14 @@ def _left_alone(
     ):
         return reason
     if stored is None:
-        return "computed", known.constants.origin(_weight(node))
+        return _unstored(_weight(node), known.constants)
     return _unfit_kernel(layer, stored)
+
+
+def _unstored(weight: str, constants: Constants) -> tuple[str, str]:
+    if constants.is_quantized(weight):
+        return "quantized", ""
+    return "computed", constants.origin(weight)
 
 
 def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import Message
 
+from onnxcp.constants import Constants
 from onnxcp.operators import operator
 from onnxcp.provenance import OURS
 from onnxcp.rewrite import read_names
@@ -139,6 +140,7 @@ class _Lost:
         replaced: Sequence[onnx.NodeProto],
     ) -> None:
         makers = {o: n for n in reference.graph.node for o in n.output}
+        self._constant = Constants(reference.graph).names
         self._still_read = read_names(candidate.graph)
         self._names: set[str] = set()
         waiting = [name for node in replaced for name in node.input]
@@ -148,14 +150,16 @@ class _Lost:
             if name in self._still_read or name in self._names or not name:
                 continue
             self._names.add(name)
-            if maker is not None and operator(maker) == "Identity":
+            if maker is not None and self._constant.issuperset(maker.output):
                 waiting += maker.input
 
     def name(self, name: str) -> bool:
         return name in self._names
 
     def may(self, node: onnx.NodeProto) -> bool:
-        return operator(node) in ("Constant", "Identity") and all(map(self.name, node.output))
+        written = set(node.output)
+        is_lost = not written.isdisjoint(self._names) and written.isdisjoint(self._still_read)
+        return is_lost and self._constant.issuperset(written)
 
 
 def _tensors(
@@ -175,6 +179,18 @@ def _tensors(
     for name in new:
         if name not in old and name not in of_chains:
             yield f"tensor {name!r} is neither the reference's nor a chain's"
+    yield from _sparse(reference, candidate, lost)
+
+
+def _sparse(reference: onnx.ModelProto, candidate: onnx.ModelProto, lost: _Lost) -> Iterable[str]:
+    old, new = (
+        {t.values.name: t for t in m.graph.sparse_initializer} for m in (reference, candidate)
+    )
+    for name in dict.fromkeys((*old, *new)):
+        if name not in new and lost.name(name):
+            continue
+        if name not in old or name not in new or _bytes(old[name]) != _bytes(new[name]):
+            yield f"sparse tensor {name!r} is not the reference's"
 
 
 def _readers(model: onnx.ModelProto, name: str) -> str:
@@ -197,7 +213,9 @@ def _surroundings(
             yield f"{what} are not the reference's"
     yield from _outputs(reference.graph.output, candidate.graph.output)
     yield from _fields(
-        reference.graph, candidate.graph, {"node", "initializer", "input", "output", "value_info"}
+        reference.graph,
+        candidate.graph,
+        {"node", "initializer", "sparse_initializer", "input", "output", "value_info"},
     )
     yield from _fields(reference, candidate, {"graph", "metadata_props"})
     notes = [

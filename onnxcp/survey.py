@@ -40,7 +40,7 @@ def _traced(
     model: files.Model, known: Mapping[str, Shape], target: Target, feeds: Feeds
 ) -> dict[str, Shape]:
     """Shapes of what layers read and write, seen in one run of the model."""
-    constants = Constants(model.proto.graph)
+    constants = Constants.of(model.proto)
     layers = [node for node in model.proto.graph.node if sites.is_layer(node, constants)]
     wanted = {name for node in layers for name in (node.input[0], node.output[0])}
     open_runner(model.path, target)  # what it refuses is said by the model's own name

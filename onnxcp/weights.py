@@ -125,7 +125,7 @@ def _note(proto: onnx.ModelProto, before: onnx.ModelProto, changed: Iterable[str
 
 def _stages(proto: onnx.ModelProto, site: str) -> list[Stage]:
     """A chain's stages, each with whatever bias its node adds."""
-    constants, found = Constants(proto.graph), list[Stage]()
+    constants, found = Constants.of(proto), list[Stage]()
     for node in proto.graph.node:
         if not is_chain_node(node, [site]):
             continue

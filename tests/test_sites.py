@@ -148,8 +148,17 @@ SKIPPED = {
         ),
     ],
     "computed": [
-        (model("v = Neg (w)  y = Conv (x, v)", KERNEL), "by Neg"),
+        (model("v = Erf (w)  y = Conv (x, v)", KERNEL), "by Erf"),
         (model(CONV, inputs=f"float[{IMAGE}] x, float[6,4,3,3] w"), "an input of the graph"),
+    ],
+    "quantized": [
+        (
+            model(
+                "v = DequantizeLinear (q, s)  y = Conv (x, v)",
+                {"q": np.ones((6, 4, 3, 3), np.int8), "s": np.array(0.1, np.float32)},
+            ),
+            "already quantized",
+        )
     ],
     "dtype": [(bfloat16(), "bfloat16")],
     "dimensions": [
@@ -314,7 +323,7 @@ def test_attributes_of_other_dimensions_are_refused(attribute: str) -> None:
 
 
 def test_a_bias_computed_at_run_time_is_no_obstacle() -> None:
-    (site,), _ = find(model("c = Neg (b)  y = Conv (x, w, c)", {**KERNEL, "b": B}))
+    (site,), _ = find(model("c = Erf (b)  y = Conv (x, w, c)", {**KERNEL, "b": B}))
     assert site.bias is None
 
 

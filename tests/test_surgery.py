@@ -127,7 +127,7 @@ def test_a_chain_computes_what_its_convolution_did(kind: str, form: str, bias: s
     rng, part = np.random.default_rng(0), part_of(shape, group)
     factors = [FORMS[form].draw(part, RANK, rng) for _ in range(group)]
     tensors = {"w": reconstructed(FORMS[form], factors, part), "b": rng.standard_normal(shape[0])}
-    nodes = f"c = Neg (b)  [a] y = Conv <{attributes}> (x, w{BIASES[bias]})"
+    nodes = f"c = Erf (b)  [a] y = Conv <{attributes}> (x, w{BIASES[bias]})"
     made = model(nodes, tensors, (2, shape[1] * group, *image))
     (site,), skips = find(made)
     assert not skips
@@ -316,7 +316,7 @@ def test_products_that_are_left_alone_come_out_byte_for_byte() -> None:
         [depthwise] s = Conv <group=6> (r, d)
         [narrower] q = Squeeze (s, axes)
         [a] t = MatMul (x, w)
-        [k] k = Neg (m)
+        [k] k = Erf (m)
         [computed] u = MatMul (t, k)
         [sum] y = Add (u, q)
         """,
