@@ -24,6 +24,7 @@ from onnxcp.errors import DataError, UsageError
 from onnxcp.forms.norm import refuse_infinite
 from onnxcp.progress import Progress, silent
 from onnxcp.seeds import digits
+from onnxcp.shrinkage import Scatter, shrunk
 from onnxcp.sites import Site
 from onnxcp.tensors import Feeds
 
@@ -40,31 +41,44 @@ Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
 class Statistics:
     """Of what a kernel tensor's sites read: files with a covariance for every group, their
     content's hash, and the mean patch [group, K·S] of every site whose bias can make up for
-    a change of it. The covariance is about the mean for these, about zero for others."""
+    a change of it. The covariance is about the mean for these, about zero for others; it is
+    mixed with a multiple of the unit matrix where there are few images, a share for every
+    group."""
 
     covariances: tuple[Path, ...]
     sha256: str
     means: Mapping[str, Float[np.ndarray, "group KS"]]
+    shares: tuple[float, ...] = ()
 
 
 class _Sums:
     """Running sums of one site: of patches, and of their products."""
 
     def __init__(self, site: Site, *, whole: bool) -> None:
-        self.site, self.whole, self.count = site, whole, 0
+        self.site, self.whole, self.count, self.images = site, whole, 0, 0
+        self._scatter = Scatter(site.group)
         size = math.prod(site.part[1:])
         self.mean = np.zeros((site.group, size))
         side = size if whole else site.part[1]
         self.products = [np.zeros((side, side), np.float32, order="F") for _ in range(site.group)]
 
-    def add(self, patches: Float[np.ndarray, "group patches KS"]) -> None:
+    def add(self, patches: Float[np.ndarray, "group patches KS"], images: int) -> None:
+        """Patches of so many images, one image after the other."""
         self.count += patches.shape[1]
+        self.images += images
+        if patches.shape[1] % images == 0:
+            width = patches.shape[2] if self.whole else self.site.part[1]
+            self._scatter.add(patches.reshape(len(patches), images, -1, width))
         for number, rows in enumerate(patches):
             self.mean[number] += rows.sum(axis=0, dtype=np.float64)
             square = rows if self.whole else rows.reshape(-1, self.site.part[1])
             self.products[number] = ssyrk(
                 1.0, square.T, beta=1.0, c=self.products[number], overwrite_c=1, lower=1
             )
+
+    def share(self, number: int, covariance: np.ndarray) -> float:
+        """How much of the unit matrix a group's covariance needs."""
+        return self._scatter.share(number, self.images, covariance)
 
     def covariance(self, number: int, *, centred: bool) -> np.ndarray:
         """Not finite where the inputs were not, which is for the caller to see."""
@@ -95,9 +109,11 @@ def collect(
     correct_bias: bool = True,
     memory: int = MEMORY,
     seed: int = 0,
+    shrinks: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Statistics]:
-    """Statistics of every site's inputs, by the name of its kernel tensor.
+    """Statistics of every site's inputs, by the name of its kernel tensor; covariances as they
+    are measured, uncertain or not, where `shrinks` is false.
 
     `run` gives the tensors that sites read; `count` is the number of samples in `batches`.
     Covariances are written to `folder`. Where those of all patches of the sites in `among`
@@ -113,63 +129,14 @@ def collect(
     done = 0
     for feeds in batches:
         progress("calibrate", done, count)
-        seen = run(feeds)
+        seen, images = run(feeds), len(next(iter(feeds.values())))
         for site in sites:
             rng = np.random.default_rng((seed, done, *digits(site.name)))
-            sums[site.name].add(patches(site, seen[site.source], rng, count))
-        done += len(next(iter(feeds.values())))
+            sums[site.name].add(patches(site, seen[site.source], rng, count), images)
+        done += images
     if not done:
         raise DataError("--calibration: no samples; give some, or leave it out")
-    return _pooled(sums, folder, correct_bias=correct_bias)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Drift:
-    """How a site's inputs in a rewritten model go with those in the original: for every group
-    the covariance of the former [K·S, K·S], the covariance of original with rewritten, and
-    the mean patches of both [group, K·S]."""
-
-    covariances: tuple[np.ndarray, ...]
-    crosses: tuple[np.ndarray, ...]
-    before: Float[np.ndarray, "group KS"]
-    after: Float[np.ndarray, "group KS"]
-
-
-def drift(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
-    count: int,
-    site: Site,
-    *,
-    correct_bias: bool = True,
-    seed: int = 0,
-) -> Drift:
-    """Of a site's inputs in the original and in the rewritten model, batch by batch; `count`
-    is the number of samples. Means stay zero where the bias can not make up for them."""
-    size, done = math.prod(site.part[1:]), 0
-    sums = [np.zeros((size, size), np.float32) for _ in range(2 * site.group)]
-    before, after = np.zeros((2, site.group, size))
-    patched = 0
-    for original, rewritten in pairs:
-        one, two = (
-            patches(site, values, np.random.default_rng((seed, done)), count)
-            for values in (original, rewritten)
-        )
-        for number in range(site.group):
-            sums[number] += two[number].T @ two[number]
-            sums[site.group + number] += one[number].T @ two[number]
-        before += one.sum(axis=1, dtype=np.float64)
-        after += two.sum(axis=1, dtype=np.float64)
-        done, patched = done + len(original), patched + one.shape[1]
-    before, after = before / patched, after / patched
-    for total in sums:
-        total /= patched
-    if correct_bias and not site.bias_computed:
-        for number in range(site.group):
-            sums[number] -= np.outer(after[number], after[number])
-            sums[site.group + number] -= np.outer(before[number], after[number])
-    else:
-        before, after = np.zeros_like(before), np.zeros_like(after)
-    return Drift(tuple(sums[: site.group]), tuple(sums[site.group :]), before, after)
+    return _pooled(sums, folder, correct_bias=correct_bias, shrinks=shrinks)
 
 
 def _kept_whole(sites: Sequence[Site], memory: int) -> set[str]:
@@ -229,7 +196,7 @@ def _picked(places: int, size: int, samples: int, rng: np.random.Generator) -> n
 
 
 def _pooled(
-    sums: Mapping[str, _Sums], folder: Path, *, correct_bias: bool
+    sums: Mapping[str, _Sums], folder: Path, *, correct_bias: bool, shrinks: bool
 ) -> dict[str, Statistics]:
     """Sites that share a kernel share one covariance, weighed by their patches."""
     made: dict[str, Statistics] = {}
@@ -237,15 +204,16 @@ def _pooled(
     for position, tensor in enumerate(tensors):
         mine = [s for s in sums.values() if s.site.tensor == tensor]
         centred = correct_bias and not any(s.site.bias_computed for s in mine)
-        total, covariances = sum(s.count for s in mine), []
+        total, covariances, shares = sum(s.count for s in mine), [], []
         for number in range(mine[0].site.group):
             pooled = sum(s.covariance(number, centred=centred) * (s.count / total) for s in mine)
             pooled = np.ascontiguousarray(pooled, dtype=np.float32)
             refuse_infinite(pooled, mine[0].site.name)
-            covariances.append(pooled)
+            shares.append(max(s.share(number, pooled) for s in mine) if shrinks else 0.0)
+            covariances.append(shrunk(pooled, shares[-1]))
         means = {s.site.name: s.mean / s.count for s in mine} if centred else {}
         paths, sha256 = stored(covariances, folder, f"covariance-{position}")
-        made[tensor] = Statistics(paths, sha256, means)
+        made[tensor] = Statistics(paths, sha256, means, tuple(shares))
     return made
 
 

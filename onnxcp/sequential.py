@@ -17,8 +17,9 @@ import numpy as np
 import scipy.linalg
 
 from onnxcp import files
-from onnxcp.activations import Drift, drift, stored
+from onnxcp.activations import stored
 from onnxcp.conv import Kernel
+from onnxcp.drifts import Drift, drift
 from onnxcp.fitting import Refit
 from onnxcp.forms.grouped import parts
 from onnxcp.forms.norm import RIDGE, flat, unflat

@@ -143,7 +143,7 @@ def collected(
     def same(feeds: Feeds) -> dict[str, np.ndarray]:
         return {s.source: feeds["x"] for s in made}
 
-    options = {"correct_bias": correct_bias, "memory": memory}
+    options = {"correct_bias": correct_bias, "memory": memory, "shrinks": False}
     return collect(run or same, stream(x, size), len(x), made, folder, **options)  # type: ignore[arg-type]
 
 
@@ -330,6 +330,6 @@ def test_what_a_site_gets_does_not_depend_on_which_others_are_looked_at(tmp_path
     """Of 19 × 19 positions 64 are drawn; the memory is shared out among all sites."""
     x, limit = inputs(32, 4, 20, 20), WHOLE - 1
     together = collected(tmp_path, [SMALL, LARGE], x, memory=limit, run=both)[SMALL.tensor]
-    options = {"among": [SMALL, LARGE], "memory": limit}
+    options = {"among": [SMALL, LARGE], "memory": limit, "shrinks": False}
     alone = collect(both, stream(x, 4), len(x), [SMALL], tmp_path, **options)[SMALL.tensor]  # type: ignore[arg-type]
     assert together.sha256 == alone.sha256
