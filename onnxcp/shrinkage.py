@@ -78,7 +78,7 @@ def _half_distance(
         return _squares(one.swapaxes(1, 2) @ one - two.swapaxes(1, 2) @ two) / 2
     crosses = [a @ b.swapaxes(1, 2) for a, b in ((one, one), (two, two), (one, two))]
     own, other, both = map(_squares, crosses)
-    return (own + other) / 2 - both
+    return np.asarray((own + other) / 2 - both)
 
 
 def _squares(matrices: np.ndarray) -> Float[np.ndarray, " group"]:

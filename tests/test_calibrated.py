@@ -43,12 +43,23 @@ def last(node):
 
 
 def test_fits_to_real_inputs_keep_more_accuracy_than_fits_to_weights(tmp_path):
-    weights = report(tmp_path, "--data", f"{DATA}[650:]", "--samples", 47, name="weights")
+    weights = report(tmp_path, name="weights")
     inputs = report(tmp_path, *SPLIT, name="inputs")
     assert weights["settings"]["calibration_samples"] == 0
     assert inputs["settings"]["calibration_samples"] == 200
     assert inputs["accuracy"]["samples"] == 497
     assert inputs["accuracy"]["drop"] < 0.02
+
+
+def test_few_samples_calibrate_too(tmp_path):
+    few = report(tmp_path, "--data", f"{DATA}[:12]")
+    assert few["settings"]["calibration_samples"] == 4
+    assert few["accuracy"]["samples"] == 8
+    assert few["settings"]["sample_roles"] == {
+        "count": 12,
+        "calibration_step": 3,
+        "search_step": 0,
+    }
 
 
 def test_the_bias_makes_up_for_a_mean_unless_told_not_to(tmp_path):
