@@ -127,7 +127,8 @@ def test_a_chain_computes_what_its_convolution_did(kind: str, form: str, bias: s
     rng, part = np.random.default_rng(0), part_of(shape, group)
     factors = [FORMS[form].draw(part, RANK, rng) for _ in range(group)]
     tensors = {"w": reconstructed(FORMS[form], factors, part), "b": rng.standard_normal(shape[0])}
-    nodes = f"c = Erf (b)  [a] y = Conv <{attributes}> (x, w{BIASES[bias]})"
+    negated = 'n = Neg (b)  c = Einsum <equation="a->a"> (n)'  # which is not folded
+    nodes = f"{negated}  [a] y = Conv <{attributes}> (x, w{BIASES[bias]})"
     made = model(nodes, tensors, (2, shape[1] * group, *image))
     (site,), skips = find(made)
     assert not skips
