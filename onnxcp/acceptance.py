@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from onnxcp.errors import MissingPackage, ModelError
-from onnxcp.nested import graphs
+from onnxcp.external import tensors, without_data
 from onnxcp.repairs import repaired
 from onnxcp.runtime import SILENT, runtime
 
@@ -23,11 +23,12 @@ def accepted(path: Path, proto: onnx.ModelProto) -> tuple[str, ...]:
     Raises:
         ModelError: the checker refuses it still, and ONNX Runtime does not load it either.
     """
-    cause = _refusal(str(path))
+    is_outside = any(t.data_location == onnx.TensorProto.EXTERNAL for t in tensors(proto))
+    cause = _refusal(without_data(proto) if is_outside else str(path))
     if cause is None:
         return ()
     notes = repaired(proto)
-    left = _refusal(_without_data(proto)) if notes else cause
+    left = _refusal(without_data(proto)) if notes else cause
     if left is None:
         return notes
     trouble = _trouble(path)
@@ -63,26 +64,6 @@ def _trouble(path: Path) -> str | None:
     except Exception as error:  # of a type of its own for every cause
         return first_line(error)
     return None
-
-
-def _without_data(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy for the checker, which looks for external data beside a model's file."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    for tensor in _tensors(made):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type))
-            tensor.dims.append(0)
-            tensor.raw_data = b""
-    return made
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in graphs(proto):
-        yield from graph.initializer
-        for attribute in (a for node in graph.node for a in node.attribute):
-            yield from ([attribute.t] if attribute.HasField("t") else [])
-            yield from attribute.tensors
 
 
 def first_line(error: Exception) -> str:

@@ -7,11 +7,10 @@ tolerance or a budget it is reported and not judged.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from onnxcp import files, surgery
+from onnxcp import files, surgery, temporary
 from onnxcp.dequantised import dequantised, is_in_pairs
 from onnxcp.errors import ModelError, UsageError
 from onnxcp.inputs import Inputs, Sources
@@ -106,8 +105,8 @@ def run(
     if found.skipped is not None and is_other_order(names, given):
         failures.append(other_order(names, given))
     verdict, steps, judged = None, None, None
-    with TemporaryDirectory() as folder:
-        middle = _without_rounding(model, other, Path(folder))
+    with temporary.folder() as folder:
+        middle = _without_rounding(model, other, folder)
         del model, other
         old = open_runner(reference, old_target)
         try:

@@ -5,14 +5,13 @@ converged fits. In the norm of real inputs where there are calibration data.
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnxcp import files
+from onnxcp import files, temporary
 from onnxcp.calibration import calibrate
 from onnxcp.conv import cost
 from onnxcp.fitting import Fits, largest_rank
@@ -67,9 +66,9 @@ def rank_curves(
     model = files.load(path)
     inputs = prepare(model.inputs, sources)
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
-    with tempfile.TemporaryDirectory() as folder, processes(jobs) as workers:
+    with temporary.folder() as folder, processes(jobs) as workers:
         fits = Fits({s.name: s for s in sites}, sources.seed, workers, cache)
-        fits.learn(*calibrate(model, sites, inputs, target, Path(folder), progress=progress))
+        fits.learn(*calibrate(model, sites, inputs, target, folder, progress=progress))
         asked = [(s, f) for s in sites for f in forms if FORMS[f].refuses(s.part) is None]
         made = []
         for done, curve in enumerate(in_threads(lambda pair: _curve(fits, *pair), asked, jobs)):

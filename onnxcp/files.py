@@ -1,4 +1,5 @@
-"""Models as files: read with every doubt settled, written whole or not at all.
+"""Models as files: read with every doubt settled, and written into a run's own folder, from
+where `publishing` puts them in their places.
 
 External data is read into memory with the model and written next to the model again, one
 file `<model>.data` for all tensors that came from outside. Protocol buffers can not hold
@@ -6,8 +7,7 @@ file `<model>.data` for all tensors that came from outside. Protocol buffers can
 """
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxcp.acceptance import accepted
+from onnxcp.data_names import data_file as data_file
 from onnxcp.errors import ModelError, OutputError
-from onnxcp.external import detached, located
+from onnxcp.external import detached, located, read_in
+from onnxcp.external import tensors as tensors
 from onnxcp.shapes import element_type
 from onnxcp.tensors import TensorSpec
 
@@ -70,8 +72,7 @@ def load(path: Path) -> Model:
     files = sorted({located(path, t) for t in outside})
     repairs = accepted(path, proto)
     names = frozenset(t.name for t in outside if t.name)
-    if outside:
-        onnx.load_external_data_for_model(proto, str(path.parent))
+    read_in(path, outside)
     return Model(path, proto, _sha256([path, *files]), names, repairs=repairs)
 
 
@@ -81,28 +82,6 @@ def existing(path: Path) -> Path:
         what = "is a folder" if path.is_dir() else "no such file"
         raise ModelError(f"{path}: {what}; give the path of an .onnx file")
     return path
-
-
-def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model: initializers and attributes, subgraphs and functions included."""
-    yield from _graph_tensors(proto.graph)
-    for function in proto.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _graph_tensors(graph)
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -155,69 +134,13 @@ def _sha256(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def reserve(path: Path, *, overwrite: bool, keep: tuple[Path, ...] = ()) -> None:
-    """Make sure, before any work, that `path` can be written.
-
-    Raises:
-        OutputError: it exists and `overwrite` is off, is one of `keep`, or its folder is
-            missing or not writable.
-    """
-    if any(path.resolve() == kept.resolve() for kept in keep):
-        raise OutputError(
-            f"{path}: this run reads or writes that file already; choose another name"
-        )
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists; choose another name or pass --overwrite")
-    try:
-        probe = path.parent / f".{path.name}.{os.getpid()}.probe"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"{path}: can not write there: {error.strerror}; name a folder you can write to"
-        ) from error
-
-
-def reserve_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work, that files can be written to it.
-
-    Raises:
-        OutputError: it holds files and `overwrite` is off, or it can not be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(folder.iterdir())
-    except OSError as error:
-        raise OutputError(f"{folder}: {error.strerror}; name a folder you can write to") from error
-    if not is_empty and not overwrite:
-        raise OutputError(f"{folder}: not empty; name another or pass --overwrite")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that at every moment it is the old one or the new one."""
-    partial = path.parent / f".{path.name}.{os.getpid()}.part"
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(_unwritten(path, error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _unwritten(path: Path, error: OSError) -> str:
     return f"{path}: can not write: {error.strerror}; check the folder and the space left there"
 
 
-def data_file(path: Path) -> Path:
-    """Where the external data of a model written to `path` lies."""
-    return path.with_name(path.name + ".data")
-
-
 def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozenset()) -> None:
-    """Write a model; the tensors named in `external` go to `data_file(path)`.
+    """Write a model into a folder of the run's own, where nothing is lost if that fails; the
+    tensors named in `external` go to `data_file(path)`.
 
     Raises:
         OutputError: the disk is full or the folder is not writable.
@@ -232,18 +155,6 @@ def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozense
             path.write_bytes(proto.SerializeToString())
     except OSError as error:
         raise OutputError(_unwritten(path, error)) from error
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a saved model into place on the same disk, its external data first.
-
-    A model's external data is named after its file, so `source` and `target` must share
-    their name.
-    """
-    assert source.name == target.name
-    if data_file(source).exists():
-        data_file(source).replace(data_file(target))
-    source.replace(target)
 
 
 def is_large(proto: onnx.ModelProto) -> bool:

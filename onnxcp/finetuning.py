@@ -5,13 +5,13 @@ load both → torch module, equal to the runtime's outputs → train → weights
 → accuracy → benchmark → write. Nothing reaches the output path before the last step.
 """
 
-import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxcp import files, provenance
+from onnxcp import files, provenance, temporary
 from onnxcp.benchmark import Speedup, speedup, take_turns
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs, Sources, hold_out, prepare
@@ -25,11 +25,13 @@ from onnxcp.lessons import (
 )
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
+from onnxcp.publishing import publish
 from onnxcp.report.record import AccuracyRecord
+from onnxcp.reservation import Reads, model_files, reserve
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
 from onnxcp.weights import with_weights
-from onnxcp.workdir import open_folder
+from onnxcp.workdir import open_folder, own_files
 
 if TYPE_CHECKING:
     from onnxcp.finetune import Recipe
@@ -52,6 +54,24 @@ class Round:
     target: Target
     work_dir: Path | None = None
     resume: bool = False
+    overwrite: bool = False  # files that exist may be replaced
+    report: Path | None = None  # written together with the model
+    also_read: tuple[Path | str | None, ...] = ()  # files that the options came from
+
+    def reserve(self) -> None:
+        """Make sure, before any work, that the run can write what it may write.
+
+        Raises:
+            OutputError: something exists and may not be replaced, is read by the run, is no
+                plain file, or cannot be written.
+        """
+        kept = () if self.work_dir is None else own_files(self.work_dir)
+        others = (self.sources.preprocess, self.limits.metric, *self.also_read, *kept)
+        samples = (*self.sources.data, *self.train)
+        outputs = [*model_files(self.output)]
+        outputs += [] if self.report is None else [self.report]
+        reads = Reads((self.reference, self.candidate), samples, others)
+        reserve(outputs, reads, overwrite=self.overwrite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +103,14 @@ class Finetuned:
         return after.budget is None or after.drop <= after.budget
 
 
-def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Finetuned:
-    """Train a rewritten model, and write it if it meets the budget.
+def finetune(
+    asked: Round,
+    recipe: "Recipe",
+    progress: Progress = silent,
+    document: Callable[[Finetuned], str] = repr,
+) -> Finetuned:
+    """Train a rewritten model, and write it if it meets the budget; the report, whose text is
+    what `document` makes, in any case: both or, after an error, nothing.
 
     Raises:
         MissingPackage: PyTorch is not installed.
@@ -94,6 +120,7 @@ def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Fin
     """
     refuse_without_torch()
     refuse_without_device(recipe.device)
+    asked.reserve()
     begun = time.perf_counter()
     model, other = files.load(asked.reference), files.load(asked.candidate)
     _refuse_strangers(model, other)
@@ -109,13 +136,14 @@ def finetune(asked: Round, recipe: "Recipe", progress: Progress = silent) -> Fin
         resume=asked.resume,
         progress=progress,
     )
-    with tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=asked.output.parent) as folder:
-        staged = Path(folder) / asked.output.name
+    with temporary.folder(asked.output.parent) as folder:
+        staged = folder / asked.output.name
         files.save(with_weights(other.proto, taught.trained.weights), staged, other.external)
         proof = _proof(model, asked, inputs, staged, progress)
         made = Finetuned(asked, taught, proof, time.perf_counter() - begun)
-        if made.ok:
-            files.move(staged, asked.output)
+        texts = {} if asked.report is None else {asked.report: document(made)}
+        models = [(staged, asked.output)] if made.ok else []
+        publish(texts, models, overwrite=asked.overwrite)
     return made
 
 

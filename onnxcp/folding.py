@@ -5,11 +5,10 @@ name, but for what `FUSED` puts behind it.
 """
 
 from collections import Counter
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx
 
+from onnxcp import temporary
 from onnxcp.errors import ModelError
 from onnxcp.operators import is_known, operator
 from onnxcp.precision import OPSET, opset_of
@@ -74,8 +73,8 @@ def _optimized(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """The model after the runtime's plain optimizations, which fold BatchNormalization and
     constants and keep to the standard's operators."""
     ort = runtime()
-    with TemporaryDirectory() as folder:
-        options, path = ort.SessionOptions(), Path(folder) / "folded.onnx"
+    with temporary.folder() as folder:
+        options, path = ort.SessionOptions(), folder / "folded.onnx"
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
         options.log_severity_level, options.intra_op_num_threads = SILENT, 1

@@ -1,6 +1,5 @@
 """One run of `optimize`: everything asked of it more than once."""
 
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from onnxcp import __version__, files, fitting, provenance, store
+from onnxcp import __version__, files, fitting, provenance, store, temporary
 from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
@@ -360,16 +359,14 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
                 f"--include/--exclude {pattern!r}: matches no site; `onnxcp inspect` lists them"
             )
     with (
-        tempfile.TemporaryDirectory(prefix=".onnxcp-", dir=settings.output.parent) as folder,
+        temporary.folder(settings.output.parent) as folder,
         _workers(settings) as (workers, cluster),
     ):
         by_name = {s.name: s for s in sites}
         seed, device = settings.recipe.seed, settings.fit_device
         fits = Fits(by_name, seed, workers, settings.cache, device, cluster)
         spread = None if cluster is None else Spread(cluster, settings.target)
-        yield Job(
-            settings, model, sites, skips, inputs, fits, Path(folder), progress, table, spread
-        )
+        yield Job(settings, model, sites, skips, inputs, fits, folder, progress, table, spread)
     if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from onnxcp import files
 from onnxcp.benchmark import speedup
 from onnxcp.job import Job
 from onnxcp.outcome import Outcome
 from onnxcp.plan import Menu, Plan, plan_file, to_json
+from onnxcp.publishing import publish
 from onnxcp.report.record import ParetoRecord
+from onnxcp.reservation import model_files
 from onnxcp.search.frontier import frontier
 
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # of all that can be saved
@@ -41,7 +42,7 @@ def write_front(
         job.progress("plans along the front", done, len(plans))
         outcomes.append(measured(plan))
     kept = undominated([_point(outcome) for outcome in outcomes if outcome.timings is not None])
-    return tuple(_written(job, point, number, folder) for number, point in enumerate(kept, 1))
+    return _write(job, kept, folder)
 
 
 def _plans(menu: Menu) -> list[Plan]:
@@ -68,20 +69,29 @@ def undominated(points: Sequence[Point]) -> list[Point]:
     return kept[::-1]
 
 
-def _written(job: Job, point: Point, number: int, folder: Path) -> ParetoRecord:
-    staged, plan = point.outcome.staged, point.outcome.plan
-    assert staged is not None
-    model = files.load(staged)
-    path = folder / f"{job.model.path.stem}.{number}.onnx"
-    files.save(model.proto, path, model.external)
-    files.write_text(plan_file(path), _text(job, plan))
-    return replace(point.record, path=str(path))
+def front_files(model: Path, folder: Path) -> list[Path]:
+    """Every file that a front of a model may consist of."""
+    models = [_model(model, number, folder) for number in range(1, len(SHARES) + 2)]
+    return [folder / NAME, *(f for m in models for f in (*model_files(m), plan_file(m)))]
+
+
+def _model(model: Path, number: int, folder: Path) -> Path:
+    return folder / f"{model.stem}.{number}.onnx"
+
+
+def _write(job: Job, points: Sequence[Point], folder: Path) -> tuple[ParetoRecord, ...]:
+    """Write the models with their plans, and the front as a table for programs."""
+    records, texts, models = [], dict[Path, str](), []
+    for number, point in enumerate(points, 1):
+        assert point.outcome.staged is not None
+        path = _model(job.model.path, number, folder)
+        texts[plan_file(path)] = _text(job, point.outcome.plan)
+        models.append((point.outcome.staged, path))
+        records.append(replace(point.record, path=str(path)))
+    texts[folder / NAME] = json.dumps([asdict(r) for r in records], indent=1) + "\n"
+    publish(texts, models, overwrite=job.settings.overwrite)
+    return tuple(records)
 
 
 def _text(job: Job, plan: Plan) -> str:
     return to_json(plan, job.model.sha256, job.recipe, job.sample_roles)
-
-
-def write_list(records: Sequence[ParetoRecord], folder: Path) -> None:
-    """The front as a table for programs."""
-    files.write_text(folder / NAME, json.dumps([asdict(r) for r in records], indent=1) + "\n")

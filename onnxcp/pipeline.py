@@ -8,11 +8,13 @@ step; everything before it happens in a folder that goes with the run.
 import math
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from onnxcp import files, keeping
 from onnxcp.benchmark import Timing, speedup, take_turns
+from onnxcp.claims import reserve_outputs
 from onnxcp.court import Court, TimeIsUp
 from onnxcp.decision import decide, foreign
 from onnxcp.errors import SurgeryError
@@ -22,11 +24,12 @@ from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import measure, steps
 from onnxcp.menus import make_menu
 from onnxcp.outcome import Outcome, Trail, name_of
-from onnxcp.pareto import write_front, write_list
+from onnxcp.pareto import write_front
 from onnxcp.plan import Budget, Plan, plan_file, to_json
 from onnxcp.precision import FLOAT32
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
+from onnxcp.publishing import publish
 from onnxcp.reasons import Kind, because
 from onnxcp.recovery import Recovery
 from onnxcp.report.record import AccuracyRecord, Report, VerificationRecord
@@ -45,35 +48,45 @@ SECONDS = 20.0  # at most, for the whole-model benchmark
 AIMS, AIMED = 3, 0.99  # tries at a speed-up; how far below the time that should do the next aims
 
 
-def optimize(settings: Settings, command: str = "", progress: Progress = silent) -> Report:
+def optimize(
+    settings: Settings,
+    command: str = "",
+    progress: Progress = silent,
+    documents: Callable[[Report], Mapping[Path, str]] | None = None,
+) -> Report:
     """Make a model faster within its budget, or say why not.
 
-    The model and its plan are written if the report's exit code is 0; otherwise nothing is.
+    The model and its plan are written if the report's exit code is 0, and `documents`, which
+    makes the texts of `settings.reports`, in any case: all of them or, after an error, nothing.
 
     Raises:
         OnnxcpError: unusable input, option, plan, provider or output; or a rewritten model
             that does not compute what its chains stand for (`SurgeryError`).
     """
+    reserve_outputs(settings)
     with open_job(settings, progress) as job:
         outcome = run(job)
         job = job.in_precision(outcome.precision)
         decision = decide(job, outcome, asked=settings.precision)
         report = summarise(job, outcome, decision, command)
+        texts = {} if documents is None else documents(report)
         if decision.accepted:
             assert outcome.staged is not None
-            _write(job, job.deployed(outcome.staged), outcome.plan)
+            _write(job, texts, job.deployed(outcome.staged), outcome.plan)
         elif decision.exit_code == 0:
-            _write(job, _copy(job.model.path, job.folder / settings.output.name), Plan())
+            _write(job, texts, _copy(job.model.path, job.folder / settings.output.name), Plan())
+        else:
+            publish(texts, overwrite=settings.overwrite)
         return report
 
 
-def _write(job: Job, staged: Path, plan: Plan) -> None:
+def _write(job: Job, texts: Mapping[Path, str], staged: Path, plan: Plan) -> None:
     output, recipe = job.settings.output, job.recipe
     if not plan.choices:  # the model as it came, or that in int8
         recipe = replace(recipe, shortcuts=())
-    files.move(staged, output)
     document = to_json(plan, job.model.sha256, recipe, job.sample_roles)
-    files.write_text(plan_file(output), document)
+    texts = {**texts, plan_file(output): document}
+    publish(texts, [(staged, output)], overwrite=job.settings.overwrite)
 
 
 def _copy(source: Path, staged: Path) -> Path:
@@ -214,7 +227,6 @@ def _searched(
     if folder is None:
         return outcome
     front = write_front(job, menu, outcome, lambda plan: _timed(job, final(plan)), folder)
-    write_list(front, folder)
     return replace(outcome, front=front)
 
 

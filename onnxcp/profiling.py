@@ -5,14 +5,13 @@ Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from onnxcp import files, shapes
+from onnxcp import files, shapes, temporary
 from onnxcp.benchmark import take_turns
 from onnxcp.context import Context, Graph
 from onnxcp.environment import environment
@@ -139,10 +138,10 @@ def _checked(
     much."""
     menu = {site.name: (rows[site.name].dense, steps(rows[site.name])) for site in sites}
     plans = [{n: _saving(*row, share) for n, row in menu.items() if row[1]} for share in (0.5, 1.0)]
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.folder() as folder:
 
         def written(name: str, plan: Mapping[str, Measured]) -> tuple[Path, list[str]]:
-            path, choices = Path(folder) / name, {n: m.choice for n, m in plan.items()}
+            path, choices = folder / name, {n: m.choice for n, m in plan.items()}
             return path, _write(model, sites, choices, path, seed)
 
         def timed(wholes: Sequence[tuple[Path, Sequence[str]]]) -> list[float]:

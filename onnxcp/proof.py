@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import environment
+from onnxcp import environment, temporary
 from onnxcp.errors import ModelError, OnnxcpError
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
@@ -51,11 +50,11 @@ def prove(name: str, limit: float) -> Proof:
         UsageError: an unknown provider.
     """
     target = Target.named(name)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        code = _run_child(target.name, Path(folder), limit)
+    with temporary.folder() as folder:
+        code = _run_child(target.name, folder, limit)
         if code == 0:
-            return Proof(**json.loads((Path(folder) / "answer").read_text(encoding="utf-8")))
-        said = (Path(folder) / "said").read_text(encoding="utf-8", errors="replace")
+            return Proof(**json.loads((folder / "answer").read_text(encoding="utf-8")))
+        said = (folder / "said").read_text(encoding="utf-8", errors="replace")
     hint = f"check {target.provider.libraries}"
     if code is None:
         return Proof(target.name, f"no answer within {limit:g} s; {hint}, or raise --timeout")

@@ -53,6 +53,9 @@ class Settings:
     sequential: bool = False
     calibration_memory: int = MEMORY  # bytes
     training: "Training | None" = None  # how plans are trained; None: they are not
+    overwrite: bool = False  # files that exist may be replaced
+    reports: tuple[Path, ...] = ()  # written together with the model
+    also_read: tuple[Path, ...] = ()  # files that the options came from
 
     def __post_init__(self) -> None:
         if self.form not in ("auto", *FORMS):

@@ -4,7 +4,6 @@ Outputs come back in the order of the samples and batch by batch, as they would 
 """
 
 import math
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxcp import temporary
 from onnxcp.cluster import Cluster, Parcel
 from onnxcp.files import data_file
 from onnxcp.providers import Target
@@ -128,10 +128,10 @@ class _Model:
             return self._runner
 
     def _opened(self, target: Target) -> Runner:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with temporary.folder() as folder:
             for name, content in self._contents.items():
-                (Path(folder) / name).write_bytes(content)
-            return open_runner(Path(folder) / self._name, target)
+                (folder / name).write_bytes(content)
+            return open_runner(folder / self._name, target)
 
 
 def first_outputs(target: Target, model: _Model, chunk: _Feeds) -> list[np.ndarray]:

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxcp import __version__, files, shapes, shortcuts, store
+from onnxcp import __version__, files, shapes, shortcuts, store, temporary
 from onnxcp.benchmark import speedup, take_turns
 from onnxcp.environment import environment
 from onnxcp.errors import PlanError
@@ -93,8 +92,8 @@ def _with(model: files.Model, widths: Mapping[str, int]) -> files.Model:
 def _is_faster(
     model: files.Model, made: files.Model, inputs: Inputs, target: Target, precision: str
 ) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "straight.onnx"
+    with temporary.folder() as folder:
+        path = folder / "straight.onnx"
         files.save(made.proto, path, made.external)
         runs = [bound(p, inputs, target, precision) for p in (model.path, path)]
         timings = take_turns(runs, time.perf_counter, turns=TURNS, seconds=SECONDS)

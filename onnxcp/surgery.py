@@ -7,7 +7,6 @@ one convolution would that its stages make, put together again.
 """
 
 import math
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxcp import files, provenance, recompose
+from onnxcp import files, provenance, recompose, temporary
 from onnxcp.conv import Chain, Kernel, Stage
 from onnxcp.inputs import Inputs
 from onnxcp.precision import FLOAT16, INT8, precision_of
@@ -250,9 +249,9 @@ class _Numbers:
         nodes = self.reference.proto.graph.node
         outputs = {s.name: nodes[s.index].output[0] for s in replaced}
         tolerance = max(self.target.tolerance(s.kernel.dtype) for s in replaced)
-        with tempfile.TemporaryDirectory() as folder:
-            dense = open_runner(self._dense(Path(folder), list(outputs.values())), self.target)
-            chained = open_runner(self._chained(Path(folder), list(outputs.values())), self.target)
+        with temporary.folder() as folder:
+            dense = open_runner(self._dense(folder, list(outputs.values())), self.target)
+            chained = open_runner(self._chained(folder, list(outputs.values())), self.target)
             verdict = compare(
                 dense,
                 chained,

@@ -1,11 +1,9 @@
 """Sites of a loaded model at the shapes of a run, with the runtime's help where ONNX shape
 inference stops (operators it does not know)."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
-from onnxcp import files, shapes, sites
+from onnxcp import files, shapes, sites, temporary
 from onnxcp.constants import Constants
 from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
@@ -46,8 +44,8 @@ def _traced(
     open_runner(model.path, target)  # what it refuses is said by the model's own name
     missing = sorted(wanted - set(known) - {o.name for o in model.proto.graph.output})
     watched = with_outputs(model.proto, missing)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "watched.onnx"
+    with temporary.folder() as folder:
+        path = folder / "watched.onnx"
         files.save(watched, path, model.external)
         runner = open_runner(path, target)
         results = runner(feeds)

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from onnxcp import files
+from onnxcp import files, temporary
 from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
 from onnxcp.environment import environment
 from onnxcp.errors import UsageError
@@ -124,7 +123,7 @@ def run(
     models = [files.load(path) for path in paths]
     given = [_inputs(models, replace(sources, batch=batch)) for batch in batches]
     subjects = [_Subject(str(m.path), m.path, precision_of(m.proto)) for m in models]
-    with TemporaryDirectory() as folder:
+    with temporary.folder() as folder:
         if precision != FLOAT32:
             convert = _Converter(
                 precision,
@@ -132,7 +131,7 @@ def run(
                 _calibrating(given[0], sources),
                 given[0].calibrating,
                 target,
-                Path(folder),
+                folder,
                 progress,
             )
             made = [convert(model) for model in models]

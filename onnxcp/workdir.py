@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp import __version__
+from onnxcp.atomic_write import write_text
 from onnxcp.errors import WorkError
-from onnxcp.files import write_text
 
 NAME = "run.json"
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Files that a run keeps in its work folder, as far as they are there."""
+    return [file for file in folder.rglob("*") if file.is_file()]
 
 
 def open_folder(folder: Path, model_sha256: str, *, resume: bool) -> None:

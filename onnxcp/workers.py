@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
 
+from onnxcp import temporary
 from onnxcp.errors import OnnxcpError
 
 A = TypeVar("A")
@@ -30,7 +30,7 @@ def processes(jobs: int) -> Iterator[Executor | None]:
     with _interrupts_ignored(), _left_alone():
         executor = ProcessPoolExecutor(jobs)
         started = [executor.submit(int) for _ in range(jobs)]
-    with tempfile.TemporaryDirectory(prefix="onnxcp-") as folder:
+    with temporary.folder() as folder:
         try:
             wait(started)  # so that nothing starts up while something is timed
             yield _ByFile(executor, folder)
@@ -42,7 +42,7 @@ class _ByFile(Executor):
     """An executor whose results come back as files, and only their names through its pipe: a
     process killed halfway through a large message would leave its reader waiting for ever."""
 
-    def __init__(self, executor: Executor, folder: str) -> None:
+    def __init__(self, executor: Executor, folder: Path) -> None:
         self._executor, self._folder = executor, folder
 
     def submit(self, fn: Callable[..., B], /, *args: object, **kwargs: object) -> Future[B]:
@@ -52,10 +52,10 @@ class _ByFile(Executor):
         return given
 
 
-def _filed(folder: str, work: Callable[[], B]) -> Path | B:
+def _filed(folder: Path, work: Callable[[], B]) -> Path | B:
     """The file that holds what `work` makes; without room for one, what it makes itself."""
     made = work()
-    path = Path(folder, f"{uuid.uuid4().hex}.pickle")
+    path = folder / f"{uuid.uuid4().hex}.pickle"
     try:
         path.write_bytes(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
     except OSError:

@@ -10,6 +10,7 @@ from onnxcp.cli.console import errors_as_lines, progress_shown
 
 if TYPE_CHECKING:
     from onnxcp.baseline import Change
+    from onnxcp.reservation import Reads
     from onnxcp.timing import Timed
 
 
@@ -73,7 +74,8 @@ def benchmark(
     with errors_as_lines(verbose):
         from onnxcp import baseline as earlier
         from onnxcp import timesheet, timing
-        from onnxcp.files import write_text
+        from onnxcp.publishing import publish
+        from onnxcp.reservation import Reads
 
         wanted = options.precision(precision)
         target = options.target(provider, provider_option, threads, cuda_graph)
@@ -85,7 +87,8 @@ def benchmark(
         is_compared = bool(baseline or other) or wanted != "float32"
         limit = _limit(fail_if_slower, is_compared=is_compared)
         before = None if baseline is None else earlier.from_file(baseline)
-        _reserve(report, export_times, overwrite=overwrite, keep=(*models, baseline))
+        reads = Reads(tuple(models), (*data, *calibration), (baseline, preprocess))
+        _reserve(report, export_times, reads, overwrite=overwrite)
         with progress_shown(quiet, verbose) as progress:
             timed = timing.run(
                 models,
@@ -98,10 +101,10 @@ def benchmark(
                 raise_opset=raise_opset,
             )
         changes = _changes(timed, before, baseline)
-        if report is not None:
-            write_text(report, timesheet.to_json(timed, changes))
+        texts = {} if report is None else {report: timesheet.to_json(timed, changes)}
         if export_times is not None:
-            write_text(export_times, timesheet.times(timed, export_times.suffix))
+            texts[export_times] = timesheet.times(timed, export_times.suffix)
+        publish(texts, overwrite=overwrite)
         show = timesheet.to_json if json else timesheet.to_text
         typer.echo(show(timed, changes).rstrip("\n"))
         _judge(limit, timed, changes)
@@ -116,23 +119,17 @@ def _limit(text: str | None, *, is_compared: bool) -> float | None:
     return None if text is None else parse_limit(text)
 
 
-def _reserve(
-    report: Path | None, times: Path | None, *, overwrite: bool, keep: tuple[Path | None, ...]
-) -> None:
+def _reserve(report: Path | None, times: Path | None, reads: "Reads", *, overwrite: bool) -> None:
     from onnxcp.errors import UsageError
-    from onnxcp.files import reserve
+    from onnxcp.reservation import reserve
 
     for option, path, kinds in (
         ("--report", report, (".json",)),
         ("--export-times", times, (".json", ".csv")),
     ):
-        if path is None:
-            continue
-        if path.suffix not in kinds:
+        if path is not None and path.suffix not in kinds:
             raise UsageError(f"{option} {path}: name a file that ends in {' or '.join(kinds)}")
-        reserve(
-            path, overwrite=overwrite, keep=tuple(k for k in (*keep, report) if k and k is not path)
-        )
+    reserve([path for path in (report, times) if path], reads, overwrite=overwrite)
 
 
 def _changes(timed: "Timed", before: dict[str, Any] | None, where: Path | None) -> "list[Change]":

@@ -185,7 +185,6 @@ def finetune(
     """
     with errors_as_lines(verbose):
         from onnxcp import finetuning, lessons, tuned
-        from onnxcp.files import reserve, write_text
         from onnxcp.judging import Limits
 
         lessons.refuse_without_torch()
@@ -222,19 +221,16 @@ def finetune(
             options.target(provider, provider_option, threads),
             work_dir,
             resume,
+            overwrite,
+            report,
+            (recipe, loss),
         )
-        for path, keep in (
-            (output, (reference, candidate)),
-            (report, (reference, candidate, output)),
-        ):
-            if path is not None:
-                reserve(path, overwrite=overwrite, keep=keep)
+        command = shlex.join(["onnxcp", *sys.argv[1:]])
         with progress_shown(quiet, verbose) as progress:
-            made = finetuning.finetune(asked, made_as, progress)
-        document = tuned.to_json(made, shlex.join(["onnxcp", *sys.argv[1:]]))
-        if report is not None:
-            write_text(report, document)
-        typer.echo(document if json else tuned.to_text(made))
+            made = finetuning.finetune(
+                asked, made_as, progress, lambda made: tuned.to_json(made, command)
+            )
+        typer.echo(tuned.to_json(made, command) if json else tuned.to_text(made))
         if not made.ok:
             raise typer.Exit(1)
 

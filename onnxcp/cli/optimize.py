@@ -235,23 +235,15 @@ def optimize(
     Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
     """
     with errors_as_lines(verbose):
-        from onnxcp.files import existing, reserve_folder
+        from onnxcp.files import existing
         from onnxcp.judging import Limits
-        from onnxcp.places import place
+        from onnxcp.report import WRITERS
         from onnxcp.settings import Settings
 
-        written = output or existing(model).with_suffix(".cp.onnx")
-        _reserve(
-            [model, *(place(s)[0] for s in (*data, *calibration, *train))],
-            written,
-            report,
-            overwrite,
-        )
-        if pareto is not None:
-            reserve_folder(pareto, overwrite=overwrite)
+        options.refuse_formats(report)
         settings = Settings(
             model=model,
-            output=written,
+            output=output or existing(model).with_suffix(".cp.onnx"),
             target=options.target(provider, provider_option, threads, cuda_graph),
             precision=options.precision(precision, plan),
             raise_opset=raise_opset,
@@ -289,12 +281,20 @@ def optimize(
             jobs=options.jobs(jobs, cluster),
             cluster=cluster,
             training=_training(finetune, epochs, augment, recipe, seed),
+            overwrite=overwrite,
+            reports=tuple(report),
+            also_read=() if recipe is None else (recipe,),
         )
         from onnxcp.pipeline import optimize as run
 
         with progress_shown(quiet, verbose) as progress:
-            found = run(settings, shlex.join(["onnxcp", *sys.argv[1:]]), progress)
-        _publish(found, report, quiet)
+            found = run(
+                settings,
+                shlex.join(["onnxcp", *sys.argv[1:]]),
+                progress,
+                lambda made: {path: WRITERS[path.suffix](made) for path in report},
+            )
+        _show(found, quiet)
         raise typer.Exit(found.exit_code)
 
 
@@ -322,24 +322,7 @@ def _training(
     return from_file(recipe, {k: v for k, v in given.items() if v is not None})
 
 
-def _reserve(read: list[Path], output: Path, reports: list[Path], overwrite: bool) -> None:
-    """Every file this run may write, checked before any work."""
-    from onnxcp.files import data_file, reserve
-    from onnxcp.plan import plan_file
-
-    keep = (*read, data_file(read[0]))
-    reserve(output, overwrite=overwrite, keep=keep)
-    written = (output, plan_file(output), data_file(output))
-    for path in written[1:]:
-        reserve(path, overwrite=overwrite, keep=keep)
-    options.reserve_reports(reports, overwrite=overwrite, keep=(*keep, *written))
-
-
-def _publish(found: "Report", reports: list[Path], quiet: bool) -> None:
-    from onnxcp.files import write_text
-    from onnxcp.report import WRITERS
+def _show(found: "Report", quiet: bool) -> None:
     from onnxcp.report.text import to_text
 
-    for path in reports:
-        write_text(path, WRITERS[path.suffix](found))
     typer.echo(found.verdict if quiet else to_text(found, width()).rstrip())

@@ -314,13 +314,11 @@ def target(
     return Target.named(provider, threads, given)
 
 
-def reserve_reports(reports: list[Path], *, overwrite: bool, keep: tuple[Path, ...]) -> None:
-    """Raises UsageError for a format that has no writer, OutputError for a bad place."""
+def refuse_formats(reports: list[Path]) -> None:
+    """Raises UsageError for a format of a report that has no writer."""
     from onnxcp.errors import UsageError
-    from onnxcp.files import reserve
     from onnxcp.report import WRITERS
 
     for path in reports:
         if path.suffix not in WRITERS:
             raise UsageError(f"--report {path}: name a file that ends in {' or '.join(WRITERS)}")
-        reserve(path, overwrite=overwrite, keep=keep)

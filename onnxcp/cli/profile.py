@@ -36,11 +36,12 @@ def profile(
     """
     with errors_as_lines(verbose):
         from onnxcp import profiling, table
-        from onnxcp.files import reserve, write_text
+        from onnxcp.publishing import publish
+        from onnxcp.reservation import Reads, reserve
 
         target = options.target(provider, provider_option, threads, cuda_graph)
         sources = options.sources([], "none", batch, input_shape, seed=seed)
-        reserve(output, overwrite=overwrite, keep=(model,))
+        reserve([output], Reads((model,)), overwrite=overwrite)
         with progress_shown(quiet, verbose) as progress:
             made = profiling.profile(
                 model,
@@ -50,6 +51,6 @@ def profile(
                 precision=options.precision(precision),
                 progress=progress,
             )
-        write_text(output, table.to_text(made))
+        publish({output: table.to_text(made)}, overwrite=overwrite)
         if not quiet:
             typer.echo(profiling.as_text(made))
