@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from onnxcp.benchmark import speedup
+from onnxcp.evidence import Evidence, weigh
 from onnxcp.job import Job
 from onnxcp.outcome import Outcome, name_of
 from onnxcp.precision import FLOAT32
 from onnxcp.reasons import Kind, Reason, because
-from onnxcp.report.words import loss
+from onnxcp.report.words import loss, plural
 
 ACCEPTED = (Kind.FASTER, Kind.IN_FLOAT, Kind.FORCED)
 SLACK = 0.02  # of a speed-up that only a table tells
@@ -44,6 +45,7 @@ def _reason(job: Job, outcome: Outcome, asked: str) -> Reason:
     lost = loss(found)
     if found.budget is not None and not found.drop <= found.budget:
         return because(Kind.OVER_BUDGET, what=name_of(outcome), lost=lost, budget=found.budget)
+    lost += _unproven(outcome)
     if job.settings.is_forced:
         return because(Kind.FORCED, speed=speed, lost=lost)
     if not is_faster:
@@ -55,6 +57,15 @@ def _reason(job: Job, outcome: Outcome, asked: str) -> Reason:
         return because(Kind.FASTER, speed=speed, lost=lost)
     names = {"written": outcome.precision, "asked": asked, "what": name_of(outcome)}
     return because(Kind.IN_FLOAT, speed=speed, lost=lost, **names)
+
+
+def _unproven(outcome: Outcome) -> str:
+    """What a verdict adds where the samples cannot tell whether the budget holds."""
+    found = outcome.accuracy
+    weighed = None if found is None else weigh(found, outcome.plans_judged)
+    if found is None or weighed is None or weighed.evidence is Evidence.HOLDS:
+        return ""
+    return f", within the budget as measured, not proven by {plural(found.samples, 'sample')}"
 
 
 def _is_unprovable(job: Job, outcome: Outcome) -> bool:

@@ -80,6 +80,11 @@ class Outcome:
     why: Reason | None = None
 
     @property
+    def plans_judged(self) -> int:
+        """How many plans the samples that judge in the end have seen."""
+        return 1 if self.trail is None else max(1, self.trail.tried)
+
+    @property
     def is_within(self) -> bool:
         """Whether it is within the budget that it was judged by, if there is one."""
         found = self.accuracy

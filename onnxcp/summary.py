@@ -10,6 +10,7 @@ from onnxcp.benchmark import speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
 from onnxcp.environment import environment
+from onnxcp.evidence import doubt, weigh
 from onnxcp.job import Job
 from onnxcp.lessons import Taught
 from onnxcp.narrowing import RANGED
@@ -18,6 +19,7 @@ from onnxcp.plan import Choice, Plan
 from onnxcp.precision import FLOAT32, INT8
 from onnxcp.report.record import (
     KEPT,
+    AccuracyRecord,
     CheckRecord,
     EpochRecord,
     FinetuneRecord,
@@ -53,7 +55,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         sites=sites,
         plan={n: c.row() for n, c in sorted(plan.choices.items())},
         exit_code=decision.exit_code,
-        accuracy=outcome.accuracy,
+        accuracy=_accuracy(outcome),
         latency=_latency(job, outcome),
         search=_search(job, outcome),
         pareto=outcome.front,
@@ -252,7 +254,7 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             f"{len(job.inputs.samples)} sample of --data judged the search and gives the accuracy "
             "shown: on other samples the model may lose more; give more samples"
         )
-    yield from _doubts(outcome)
+    yield from _doubts(job, outcome)
     differences = foreign(job)
     if differences:
         yield (
@@ -269,22 +271,24 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
     yield from _overridable(job)
 
 
-def _doubts(outcome: Outcome) -> Iterator[str]:
-    """Whether the samples can tell the budget."""
+def _accuracy(outcome: Outcome) -> AccuracyRecord | None:
+    """With what the samples say of the budget."""
     found = outcome.accuracy
-    if found is None or found.budget is None or found.drop_ci is None:
-        return
-    low, high = found.drop_ci
-    if high - low > found.budget:
-        yield (
-            f"{found.samples} samples are too few to tell the budget of {found.budget:.4g}: the "
-            f"drop's 95 % interval, {low:+.4f} to {high:+.4f}, is wider"
-        )
-    elif high > found.budget:
-        yield (
-            f"{found.samples} samples are too few to be sure of the budget: the drop's 95 % "
-            f"interval reaches {high:.4f}, the budget is {found.budget:.4g}"
-        )
+    weighed = None if found is None else weigh(found, outcome.plans_judged)
+    if found is None or weighed is None:
+        return found
+    return replace(found, evidence=weighed.evidence.value, enough=weighed.enough)
+
+
+def _doubts(job: Job, outcome: Outcome) -> Iterator[str]:
+    """Whether the samples decide the budget."""
+    found, plans = outcome.accuracy, outcome.plans_judged
+    weighed = None if found is None else weigh(found, plans)
+    if found is not None and weighed is not None and job.inputs.data is not None:
+        share = found.samples / max(found.samples, len(job.inputs.data))
+        words = doubt(found, weighed, plans=plans, share=share)
+        if words is not None:
+            yield words
 
 
 def _search(job: Job, outcome: Outcome) -> SearchRecord | None:

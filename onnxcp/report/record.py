@@ -60,7 +60,8 @@ class SiteRecord:
 @dataclass(frozen=True, slots=True)
 class AccuracyRecord:
     """`metric` "output-change" (the relative L2 change of the outputs) has no before and
-    after; every other one is of `accuracy.METRICS`."""
+    after; every other one is of `accuracy.METRICS`. `evidence` is what the interval says of the
+    budget, "holds", "broken" or "open"; `enough` about how many samples would decide."""
 
     metric: str
     before: float | None
@@ -71,6 +72,8 @@ class AccuracyRecord:
     budget: float | None  # None: not judged
     data: str
     measured: bool  # False: on synthetic inputs, so no accuracy at all
+    evidence: str | None = None
+    enough: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
