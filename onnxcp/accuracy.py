@@ -1,54 +1,53 @@
 """The quality a budget is stated in, with its confidence interval.
 
-Every metric gives one number per sample, higher is better. The drop is the mean of the
-paired differences, original minus candidate, on the same samples; pairing takes out what
-is merely hard or easy about them.
+The drop is by how much the metric becomes worse, the mean of paired differences on the same
+samples: pairing takes out what is merely hard or easy about them. A metric of the whole
+evaluation set has no score of a sample; its interval comes from drawing samples anew.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from onnxcp.arrays import Float64
-from onnxcp.errors import DataError, UsageError
+from onnxcp.by_sample import Layout, Outputs, lay_out
+from onnxcp.errors import DataError
+from onnxcp.metrics import Choice, Labels, Metric, Named, Scores, choose
 from onnxcp.progress import Progress, silent
 from onnxcp.samples import Batching, Samples
-from onnxcp.tensors import Feeds
+from onnxcp.whole_set import drawn, joined, value
 
-Outputs = Callable[[Feeds], Sequence[np.ndarray]]
-Scores = Float64[np.ndarray, " samples"]
+Batches = Sequence[Sequence[np.ndarray]]  # by batch and output
+
+Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
 @runtime_checkable
 class Everywhere(Protocol):
     """A runner that takes all batches at once, as that of a cluster does."""
 
-    def first_outputs(self, samples: Samples, batching: Batching) -> Iterator[np.ndarray]:
-        """The model's first output, batch by batch."""
-
-
-Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+    def all_outputs(self, samples: Samples, batching: Batching) -> Iterator[list[np.ndarray]]:
+        """The model's outputs, batch by batch."""
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """One row of `METRICS`: `score(output, reference, labels)` gives a number per sample.
-
-    `output` and `reference` are the candidate's and the original model's first outputs.
-    """
+class OutputScore:
+    """One judged output: the mean of the metric, None where that does not judge it; `change` is
+    the relative L2 change against the original over all samples."""
 
     name: str
-    needs_labels: bool
-    score: Callable[[np.ndarray, np.ndarray, np.ndarray | None], Scores]
+    score: float | None
+    change: float
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """A metric before and after, and the drop with its 95 % interval (absolute); `change` is
-    the squared change of the first output relative to its size, in sum."""
+    """A metric before and after, and by how much it becomes worse with its 95 % interval
+    (absolute); `change` is the squared change of the output that changed most, relative to its
+    size. Every score of a sample is that of its worst output."""
 
     metric: str
     before: float
@@ -57,183 +56,178 @@ class Accuracy:
     drop_ci: tuple[float, float]
     samples: int
     change: float = 0.0
-
-
-def _classes(output: np.ndarray) -> np.ndarray:
-    """Scores as [N, classes]; trailing axes of length one are dropped."""
-    if output.ndim < 2 or math.prod(output.shape[2:]) != 1:
-        shape = "x".join(map(str, output.shape))
-        raise UsageError(
-            f"top-k needs class scores as the first output, the model gives {shape}; "
-            "choose --metric agreement, cosine or psnr"
-        )
-    return output.reshape(output.shape[:2])
-
-
-def _top(k: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray | None], Scores]:
-    def score(output: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) -> Scores:
-        del reference
-        scores = _classes(output)
-        assert labels is not None
-        _check_labels(labels, scores.shape[1])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        hit: Scores = (best == labels.reshape(-1, 1)).any(axis=1).astype(np.float64)
-        return hit
-
-    return score
-
-
-def _are_classes(labels: np.ndarray) -> bool:
-    """One whole number a sample."""
-    return labels.dtype.kind in "iu" and labels.size == len(labels)
-
-
-def _check_labels(labels: np.ndarray, classes: int) -> None:
-    if not _are_classes(labels):
-        raise DataError(
-            f"top-k needs one class number a sample, the labels are {labels.dtype} of shape "
-            f"{labels.shape}; convert the labels of --data"
-        )
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise DataError(
-            f"label {wrong.flat[0]} is out of range: the model has {classes} classes "
-            f"(0..{classes - 1}); check the labels of --data"
-        )
-
-
-def _agreement(output: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) -> Scores:
-    """Share of positions whose strongest channel (axis 1) is the original's."""
-    del labels
-    if output.ndim < 2:
-        raise UsageError("agreement needs outputs with a class axis; choose --metric cosine")
-    same = output.argmax(axis=1) == reference.argmax(axis=1)
-    return np.asarray(same.reshape(len(output), -1).mean(axis=1), dtype=np.float64)
-
-
-def _cosine(output: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) -> Scores:
-    del labels
-    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (output, reference))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray((a * b).sum(axis=1) / np.where(norms > 0, norms, 1.0), dtype=np.float64)
-
-
-def _psnr(output: np.ndarray, reference: np.ndarray, labels: np.ndarray | None) -> Scores:
-    """Decibels against the labels, which are images in 0..1 of the output's shape."""
-    del reference
-    assert labels is not None
-    if labels.shape != output.shape:
-        raise DataError(
-            f"psnr compares with labels of the output's shape {output.shape[1:]}, "
-            f"got {labels.shape[1:]}; give such labels, or choose another --metric"
-        )
-    square = np.square(np.asarray(output, np.float64) - labels).reshape(len(output), -1)
-    return np.asarray(-10 * np.log10(np.maximum(square.mean(axis=1), 1e-12)), dtype=np.float64)
-
-
-METRICS = {
-    "top1": Metric("top1", True, _top(1)),
-    "top5": Metric("top5", True, _top(5)),
-    "agreement": Metric("agreement", False, _agreement),
-    "cosine": Metric("cosine", False, _cosine),
-    "psnr": Metric("psnr", True, _psnr),
-}
-
-
-def choose_metric(name: str | None, samples: Samples) -> Metric:
-    """The named metric; without a name top1 where there are classes, else agreement.
-
-    Raises:
-        UsageError: unknown, or it needs labels that the samples lack.
-    """
-    labels = samples.labels
-    if name is None:
-        if labels is None:
-            return METRICS["agreement"]
-        return METRICS["top1" if _are_classes(labels) else "psnr"]
-    if name not in METRICS:
-        raise UsageError(f"--metric {name}: unknown; choose one of {', '.join(METRICS)}")
-    if METRICS[name].needs_labels and labels is None:
-        raise UsageError(
-            f"--metric {name}: needs labels, and {samples.source} has none; add them, or choose "
-            "agreement or cosine"
-        )
-    return METRICS[name]
+    outputs: tuple[OutputScore, ...] = ()
 
 
 class Evaluation:
-    """Scores models on the same samples; the original's outputs and scores are kept."""
+    """Scores models on the same samples; the original's outputs and scores are kept.
+
+    Raises:
+        UsageError: a metric that cannot differ on the model's outputs, or lacks labels.
+    """
 
     def __init__(
         self,
         original: Outputs,
         samples: Samples,
-        metric: Metric,
-        batching: Batching,
+        metric: str | Metric | None,
+        layout: Layout | Batching,
         progress: Progress = silent,
+        only: Sequence[str] = (),
     ) -> None:
-        self.metric = metric.name
-        self._samples, self._metric, self._batching = samples, metric, batching
-        self._progress = progress
+        self._samples, self._progress = samples, progress
+        self.layout = lay_out(original, samples, layout) if isinstance(layout, Batching) else layout
+        shapes = dict(zip(self.layout.names, self.layout.shapes, strict=True))
+        self.choice = choose(metric, shapes, samples.labels, samples.source, only)
         self._reference = list(self._outputs(original))
-        self.before = self._scores(self._reference)
+        self._drawn: np.ndarray | None = None  # the original's scores on samples drawn anew
+        self._before = self._judged(self._reference)
 
-    def measure(self, candidate: Outputs) -> Accuracy:
-        """The candidate's metric and its drop against the original's."""
+    @property
+    def metric(self) -> Metric:
+        return self.choice.metric
+
+    @property
+    def before(self) -> float:
+        """The original's score."""
+        return self._before.value
+
+    @property
+    def labels(self) -> Labels:
+        return self._samples.labels
+
+    def measure(self, candidate: Outputs, *, interval: bool = True) -> Accuracy:
+        """The candidate's metric and its drop against the original's. Without an `interval` none
+        is computed for a metric of the whole set, and the one returned is infinite."""
         outputs = list(self._outputs(candidate))
-        found = compare(self._metric.name, self.before, self._scores(outputs))
-        return replace(found, change=squared_change(self._reference, outputs))
+        self._refuse_unlike(outputs)
+        after, sign = self._judged(outputs), self._sign
+        changes = changed(self._reference, outputs)
+        if self._before.scores is not None and after.scores is not None:
+            drop_ci = drop_interval(self._before.scores, after.scores, sign)
+        else:
+            drop_ci = self._drawn_interval(outputs) if interval else (-math.inf, math.inf)
+        return Accuracy(
+            self.metric.name,
+            self.before,
+            after.value,
+            sign * (self.before - after.value),
+            drop_ci,
+            len(self._samples),
+            max(changes),
+            self._rows(after.means, changes),
+        )
 
-    def _outputs(self, runner: Outputs) -> Iterator[np.ndarray]:
-        """The first output, batch by batch."""
-        size, total = self._batching.size, len(self._samples)
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.metric.higher_is_better else -1.0
+
+    def _judged(self, outputs: Batches) -> "_Judged":
+        if self.metric.function is None:
+            return _by_sample(self.choice, outputs, self._reference, self.labels)
+        return _Judged(value(self.metric, self.named(outputs), self.labels), None, {})
+
+    def _drawn_interval(self, outputs: Batches) -> tuple[float, float]:
+        if self._drawn is None:
+            self._drawn = drawn(self.metric, self.named(self._reference), self.labels)
+        new = drawn(self.metric, self.named(outputs), self.labels)
+        return drawn_interval(self._sign * (self._drawn - new))
+
+    def named(self, outputs: Batches) -> Named:
+        """All outputs by name: an array [samples, …], or a list where samples differ in shape."""
+        return {
+            name: joined([batch[place] for batch in outputs])
+            for place, name in enumerate(self.layout.names)
+        }
+
+    def _rows(
+        self, means: Mapping[int, float], changes: Sequence[float]
+    ) -> tuple[OutputScore, ...]:
+        return tuple(
+            OutputScore(name, means.get(place), math.sqrt(changes[place]))
+            for place, name in enumerate(self.layout.names)
+        )
+
+    def _outputs(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
+        """The judged outputs, batch by batch."""
+        size, total = self.layout.batching.step, len(self._samples)
         self._progress("evaluate samples", 0, total)
-        for number, output in enumerate(self._first(runner), 1):
+        for number, output in enumerate(self._batches(runner), 1):
             self._progress("evaluate samples", min(number * size, total), total)
             yield output
 
-    def _first(self, runner: Outputs) -> Iterator[np.ndarray]:
-        if isinstance(runner, Everywhere):
-            return runner.first_outputs(self._samples, self._batching)
-        batches = self._samples.batches(self._batching.size)
-        return (self._batching.run(runner, feeds)[0] for feeds in batches)
+    def _batches(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
+        if not isinstance(runner, Everywhere):
+            return self.layout.batches(runner, self._samples)
+        everywhere = runner.all_outputs(self._samples, self.layout.batching)
+        return map(self.layout.arranged, everywhere)
 
-    def _scores(self, outputs: Sequence[np.ndarray]) -> Scores:
-        parts, start = [], 0
-        for output, reference in zip(outputs, self._reference, strict=True):
-            labels = self._samples.labels
-            part = None if labels is None else labels[start : start + len(output)]
-            parts.append(self._metric.score(output, reference, part))
-            start += len(output)
-        return np.concatenate(parts)
+    def _refuse_unlike(self, outputs: Batches) -> None:
+        for old, new in zip(self._reference, outputs, strict=True):
+            for name, a, b in zip(self.layout.names, old, new, strict=True):
+                if a.shape != b.shape:
+                    raise DataError(
+                        f"output {name!r}: the original gives {a.shape[1:]} for a sample, the "
+                        f"other model {b.shape[1:]}; compare models that give the same shapes"
+                    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """What a metric makes of one model: `scores` by sample and `means` by place of the output,
+    but for a metric of the whole set."""
+
+    value: float
+    scores: Scores | None
+    means: Mapping[int, float]
+
+
+def _by_sample(choice: Choice, outputs: Batches, reference: Batches, labels: Labels) -> _Judged:
+    """The score of every sample is that of its worst output."""
+    score, parts, start = choice.metric.score, list[dict[int, Scores]](), 0
+    assert score is not None
+    for new, old in zip(outputs, reference, strict=True):
+        stop = start + len(new[choice.places[0]])
+        some = None if labels is None else labels[start:stop]
+        parts.append({place: score(new[place], old[place], some) for place in choice.places})
+        start = stop
+    by_place = {place: np.concatenate([part[place] for part in parts]) for place in choice.places}
+    worst = np.min if choice.metric.higher_is_better else np.max
+    scores: Scores = worst(np.stack(list(by_place.values())), axis=0)
+    means = {place: float(some.mean()) for place, some in by_place.items()}
+    return _Judged(float(scores.mean()), scores, means)
+
+
+def changed(reference: Batches, outputs: Batches) -> list[float]:
+    """‖output − reference‖² / ‖reference‖² of every output over all samples; infinite where it is
+    not finite, or shapes differ."""
+    places = range(len(reference[0]))
+    return [squared_change([b[p] for b in reference], [b[p] for b in outputs]) for p in places]
 
 
 def squared_change(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
     """‖outputs − reference‖² / ‖reference‖²; infinite where it is not finite."""
     moved = size = 0.0
     for a, b in zip(reference, outputs, strict=True):
-        moved += float(np.square(np.asarray(a, np.float64) - b).sum())
-        size += float(np.square(a, dtype=np.float64).sum())
+        if a.shape != b.shape:
+            return math.inf
+        with np.errstate(invalid="ignore", over="ignore"):
+            moved += float(np.square(np.asarray(a, np.float64) - b).sum())
+            size += float(np.square(a, dtype=np.float64).sum())
     change = moved / size if size else (0.0 if moved == 0 else np.inf)
     return float(change) if np.isfinite(change) else float("inf")
 
 
-def compare(metric: str, before: Scores, after: Scores) -> Accuracy:
-    """Means and the paired drop of two score lists over the same samples."""
-    low, high = drop_interval(before, after)
-    mean_before, mean_after = float(before.mean()), float(after.mean())
-    drop = mean_before - mean_after
-    return Accuracy(metric, mean_before, mean_after, drop, (low, high), len(before))
-
-
-def drop_interval(before: Scores, after: Scores) -> tuple[float, float]:
-    """95 % interval of the mean paired difference.
+def drop_interval(before: Scores, after: Scores, sign: float = 1.0) -> tuple[float, float]:
+    """95 % interval of the mean paired difference; `sign` −1 where lower scores are better.
 
     For scores of 0 and 1 half a sample is added to each of the four outcomes, which keeps
     the interval honest where few samples change (Agresti & Min, Statistics in Medicine 24,
     2005); else the normal interval of the mean.
     """
-    difference = before - after
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return -math.inf, math.inf
+    difference = sign * (before - after)
     count = len(difference)
     if np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all():
         lost = float((difference > 0).sum()) + 0.5
@@ -245,3 +239,11 @@ def drop_interval(before: Scores, after: Scores) -> tuple[float, float]:
         middle = float(difference.mean())
         spread = float(difference.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     return middle - Z95 * spread, middle + Z95 * spread
+
+
+def drawn_interval(drops: Float64[np.ndarray, " draws"]) -> tuple[float, float]:
+    """The middle 95 % of the drops on samples drawn anew (percentile bootstrap)."""
+    if not drops.size or not np.isfinite(drops).all():
+        return -math.inf, math.inf
+    low, high = np.quantile(drops, (0.025, 0.975))
+    return float(low), float(high)

@@ -24,6 +24,12 @@ from onnxcp.sites import Site
 from onnxcp.tensors import Feeds
 
 
+def _computed(model: files.Model, sources: Sequence[str]) -> list[str] | None:
+    """Those of the sources that no input feeds; None where there are none."""
+    fed = {spec.name for spec in model.inputs}
+    return [name for name in sources if name not in fed] or None
+
+
 def calibrate(
     model: files.Model,
     sites: Sequence[Site],
@@ -62,7 +68,7 @@ def calibrate(
     sources = list(dict.fromkeys(site.source for site in sites))
     path = folder / "watched.onnx"
     files.save(with_outputs(model.proto, sources), path, model.external)
-    runner = open_runner(path, target.unhurried)
+    runner = open_runner(path, target.unhurried, _computed(model, sources))
 
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
         return {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}

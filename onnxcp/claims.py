@@ -31,7 +31,7 @@ def reads(settings: Settings) -> Reads:
         samples=(*sources.data, *sources.calibration, *sources.train),
         others=(
             sources.preprocess,
-            settings.limits.metric,
+            settings.limits.metric_name,
             settings.latency,
             settings.plan,
             *settings.also_read,

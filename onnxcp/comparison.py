@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from onnxcp import files, surgery, temporary
+from onnxcp.by_sample import lay_out
 from onnxcp.dequantised import dequantised, is_in_pairs
 from onnxcp.errors import ModelError, UsageError
 from onnxcp.inputs import Inputs, Sources
 from onnxcp.interface import every_sample, inputs_of_both, outputs
+from onnxcp.judged import find
 from onnxcp.judging import Limits, Referee
+from onnxcp.metrics import Metric
 from onnxcp.precision import FLOAT32, INT8, precision_of
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.report.record import AccuracyRecord
 from onnxcp.samples import Batching
-from onnxcp.sessions import Runner, open_runner
+from onnxcp.sessions import Runner
 from onnxcp.steps import Steps, compare_in_steps
 from onnxcp.structure import is_other_order, other_order
 from onnxcp.surgery import Surgery
@@ -35,8 +38,9 @@ class Bounds:
     """What the approximation is judged by, and how many channels `top_k` looks at."""
 
     tolerances: Tolerances = field(default_factory=Tolerances)
-    metric: str | None = None
+    metric: str | Metric | None = None
     max_drop: str | None = None
+    outputs: tuple[str, ...] = ()  # that the metric judges
     top_k: int = TOP_K
 
 
@@ -58,6 +62,7 @@ class Comparison:
     target: Target
     reference_target: Target
     precision: str = FLOAT32
+    notes: tuple[str, ...] = ()  # what is judged in the place of outputs that are not
 
     @property
     def ok(self) -> bool:
@@ -91,48 +96,53 @@ def run(
             candidate is of another precision.
         OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
     """
-    limits = Limits(bounds.max_drop, None, bounds.metric)
+    limits = Limits(bounds.max_drop, None, bounds.metric, bounds.outputs)
     if not sources.data:
         limits.refuse_without_data()
     model, other = files.load(reference), files.load(candidate)
     kind = _as_stated(other, precision)
     inputs = inputs_of_both(model, other, sources)
     names, given = outputs(model), outputs(other)
-    tolerances = bounds.tolerances.of(names)
+    judged = find(model, (reference_target or target).unhurried, inputs.different)
+    judged = judged.in_both(other.proto.graph)
+    compared = judged.comparable
+    tolerances = bounds.tolerances.of(compared)
     old_target = reference_target or target
     found = surgery.check(model, other, inputs, target, old_target, progress)
     failures = [f"surgery: {failure}" for failure in found.failures]
     if found.skipped is not None and is_other_order(names, given):
         failures.append(other_order(names, given))
-    verdict, steps, judged = None, None, None
+    verdict, steps, accuracy = None, None, None
     with temporary.folder() as folder:
         middle = _without_rounding(model, other, folder)
         del model, other
-        old = open_runner(reference, old_target)
+        old = judged.opened(reference, old_target, compared)
         try:
-            new = _reordered(open_runner(candidate, target), names)
-            between = None if middle is None else _reordered(open_runner(middle, target), names)
+            new = judged.opened(candidate, target, compared)
+            between = None if middle is None else judged.opened(middle, target, compared)
             progress("compare outputs", 0, 1)
-            verdict, steps = _compared(old, between, new, inputs, names, tolerances, bounds.top_k)
-            judged = _accuracy(old, new, inputs, limits, verdict, progress)
+            verdict, steps = _compared(old, between, new, inputs, tolerances, bounds.top_k)
+            pair = (_Some(old, judged.names), _Some(new, judged.names))
+            accuracy = _accuracy(*pair, inputs, limits, verdict, progress)
         except ModelError as error:
             if not failures:
                 raise
             failures.append(str(error))
-    failures += _failures(verdict, judged)
+    failures += _failures(verdict, accuracy)
     return Comparison(
         str(reference),
         str(candidate),
         found,
         verdict,
         steps,
-        judged,
+        accuracy,
         tolerances,
         bounds.top_k,
         tuple(failures),
         target,
         old_target,
         kind,
+        judged.notes,
     )
 
 
@@ -157,31 +167,33 @@ def _without_rounding(reference: files.Model, model: files.Model, folder: Path) 
     return path
 
 
-def _reordered(runner: Runner, names: Sequence[str]) -> Outputs:
-    """A runner that gives its outputs in the order of these names."""
-    places = [runner.outputs.index(name) for name in names]
+class _Some:
+    """A runner that gives some of its outputs, in the order of these names."""
 
-    def given(feeds: Feeds) -> list[np.ndarray]:
-        results = runner(feeds)
-        return [results[place] for place in places]
+    def __init__(self, runner: Runner, names: Sequence[str]) -> None:
+        self._runner, self.outputs = runner, tuple(names)
+        self._places = [runner.outputs.index(name) for name in names]
 
-    return given
+    def __call__(self, feeds: Feeds) -> list[np.ndarray]:
+        results = self._runner(feeds)
+        return [results[place] for place in self._places]
 
 
 def _compared(
-    old: Outputs,
+    runner: Runner,
     middle: Outputs | None,
     new: Outputs,
     inputs: Inputs,
-    names: Sequence[str],
     tolerances: Mapping[str, Tolerance],
     top_k: int,
 ) -> tuple[Verdict, Steps | None]:
-    samples, batching = every_sample(inputs), inputs.batching
+    samples, names = every_sample(inputs), runner.outputs
+    old: Outputs = runner
     if samples is None:
         feeds, numbers = inputs.synthetic.batches(1), None
     else:
-        feeds, numbers = samples.batches(batching.size), samples.numbers
+        batching = lay_out(runner, samples, inputs.batching).batching
+        feeds, numbers = samples.batches(batching.step), samples.numbers
         old, new = _filled(old, batching), _filled(new, batching)
         middle = None if middle is None else _filled(middle, batching)
     if middle is None:
@@ -198,8 +210,8 @@ def _filled(runner: Outputs, batching: Batching) -> Outputs:
 
 
 def _accuracy(
-    old: Outputs,
-    new: Outputs,
+    old: "_Some",
+    new: "_Some",
     inputs: Inputs,
     limits: Limits,
     verdict: Verdict,

@@ -13,10 +13,11 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from onnxcp import store
+from onnxcp.by_sample import Outputs
 from onnxcp.environment import environment
 from onnxcp.forms import Effort
 from onnxcp.job import Job
-from onnxcp.judging import Outputs, Referee
+from onnxcp.judging import Referee
 from onnxcp.narrowing import version
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.precision import FLOAT32
@@ -125,7 +126,7 @@ class Court:
                 self.job.model.sha256,
                 repr(self.job.recipe),
                 digest(samples, inputs.batching.size),
-                self.referee.metric,
+                self.referee.identity,
                 [target.name, target.settings],
                 [here.get(name) for name in MATTERS],
             ]

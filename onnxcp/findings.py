@@ -43,6 +43,7 @@ def as_json(found: Comparison) -> str:
         "k": found.top_k,
         "outputs": [] if found.verdict is None else [asdict(o) for o in found.verdict.outputs],
         "steps": None if found.steps is None else asdict(found.steps),
+        "notes": found.notes,
         "accuracy": None if found.accuracy is None else asdict(found.accuracy),
     }
     return json.dumps(plain(document), indent=2, allow_nan=False)
@@ -116,6 +117,8 @@ def _approximation(found: Comparison, width: int) -> Iterable[str]:
     yield _wrapped(f"approximation on {samples}{words}", width, "    ")
     for output in found.verdict.outputs:
         yield from _output(output, found.top_k, width)
+    for note in found.notes:
+        yield _wrapped(f"  {note}", width, "    ")
     if found.steps is not None:
         yield from _steps(found.steps, width)
     if found.accuracy is not None:

@@ -70,6 +70,15 @@ class Inputs:
         return self.batching if self.batching.fixed else Batching(CALIBRATION_BATCH, fixed=False)
 
     @property
+    def different(self) -> list[Feeds]:
+        """Two feeds of different samples."""
+        if self.samples is None:
+            return [self.synthetic.read(place, place + 1) for place in range(2)]
+        size = self.batching.size if self.batching.fixed else 1
+        places = (0, len(self.samples) // 2)
+        return [_filled(self.samples.read(place, place + 1), size) for place in places]
+
+    @property
     def checked(self) -> list[Feeds]:
         """A few feeds for the surgery check: calibration samples, else others at hand."""
         source = self.calibration or self.samples

@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from onnxcp import __version__, files, fitting, provenance, store, temporary
+from onnxcp import __version__, files, fitting, judged, provenance, store, temporary
+from onnxcp.by_sample import Outputs
 from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
 from onnxcp.context import Context
@@ -19,7 +20,7 @@ from onnxcp.fitting import FULL, Fits
 from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, Sources, prepare
-from onnxcp.judging import Outputs
+from onnxcp.judged import Judged
 from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json, samples_of
 from onnxcp.precision import INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
@@ -47,6 +48,7 @@ class Job:
     sites: tuple[Site, ...]
     skips: tuple[Skip, ...]
     inputs: Inputs
+    outputs: Judged
     fits: Fits
     folder: Path
     progress: Progress
@@ -153,7 +155,8 @@ class Job:
         """Write, for the surgery check, the original with the kernels that the plan's chains
         stand for, and the rewritten model; both also give what the changed sites give."""
         graph = self.model.proto.graph
-        watched = [graph.node[s.index].output[0] for s in self.sites if s.name in plan.choices]
+        sites = [graph.node[s.index].output[0] for s in self.sites if s.name in plan.choices]
+        watched = [*self.outputs.inside, *sites]
         paths = (self.folder / "dense.onnx", self.folder / "chained.onnx")
         for path, chains in zip(
             paths, (self.fits.dense(plan), self.fits.chains(plan)), strict=True
@@ -266,8 +269,8 @@ class Job:
         """
         foreign = path == self.model.path and self.model.external
         if self.spread is None or foreign or self.settings.target.name != "cpu":
-            return self.judged_runner(path)
-        return self.spread.runner(path)
+            return self.outputs.opened(path, self.settings.target.unhurried)
+        return self.spread.runner(self.outputs, path)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -352,6 +355,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
         refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
         enough(inputs.calibration, inputs.calibrating)
     model = _straightened(model, inputs, settings, table, progress)
+    outputs = judged.find(model, settings.target.unhurried, inputs.different)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):
@@ -366,7 +370,19 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
         seed, device = settings.recipe.seed, settings.fit_device
         fits = Fits(by_name, seed, workers, settings.cache, device, cluster)
         spread = None if cluster is None else Spread(cluster, settings.target)
-        yield Job(settings, model, sites, skips, inputs, fits, folder, progress, table, spread)
+        yield Job(
+            settings,
+            model,
+            sites,
+            skips,
+            inputs,
+            outputs,
+            fits,
+            folder,
+            progress,
+            table,
+            spread,
+        )
     if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)
 

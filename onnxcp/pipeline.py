@@ -337,7 +337,11 @@ def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
     dtypes = {s.kernel.dtype for s in job.sites if s.name in plan.choices}
     tolerance = max(job.settings.target.tolerance(dtype) for dtype in dtypes)
     target = job.settings.target.unhurried.exact
-    dense, chained = (open_runner(path, target) for path in job.build_watched(plan))
+    paths = job.build_watched(plan)
+    graph = job.model.proto.graph
+    sites = [graph.node[s.index].output[0] for s in job.sites if s.name in plan.choices]
+    names = tuple(dict.fromkeys((*job.outputs.comparable, *sites)))
+    dense, chained = (open_runner(path, target, names) for path in paths)
     feeds = job.inputs.checked
     saturating = bounded(job.model.proto.graph)
     verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance, bounded=saturating)

@@ -73,19 +73,36 @@ def digest(samples: Samples, size: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How many samples go in at once; a `fixed` batch is filled up and cut again."""
+    """How many samples go in at once; a `fixed` batch is filled up and cut again.
+
+    `alone` says that every sample has a run of its own, because outputs do not have the samples
+    as their first axis: what the run gives is that sample's, and nothing is cut.
+    """
 
     size: int
     fixed: bool
+    alone: bool = False
+
+    @property
+    def step(self) -> int:
+        """How many different samples one run takes."""
+        return 1 if self.alone else self.size
 
     def run(
         self, runner: Callable[[Feeds], Sequence[np.ndarray]], feeds: Feeds
     ) -> list[np.ndarray]:
-        """Outputs of one batch of at most `size` samples."""
+        """Outputs of one batch of at most `step` samples."""
         count = len(next(iter(feeds.values())))
-        missing = self.size - count if self.fixed else 0
+        missing = max(0, self.size - count) if self.fixed else 0
         if missing:
             feeds = {
                 n: np.concatenate([a, np.repeat(a[-1:], missing, 0)]) for n, a in feeds.items()
             }
-        return [o[:count] if o.ndim and missing else o for o in runner(feeds)]
+        if not missing or self.alone:
+            return list(runner(feeds))
+        return [self._cut(output, count) for output in runner(feeds)]
+
+    def _cut(self, output: np.ndarray, count: int) -> np.ndarray:
+        """Without what is of samples that filled the batch up, where it has a row for each."""
+        is_batch = isinstance(output, np.ndarray) and output.ndim and len(output) == self.size
+        return output[:count] if is_batch else output

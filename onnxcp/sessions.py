@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,21 +38,28 @@ NAMED, LONGEST = 3, 400  # nodes named in a message; characters quoted in one
 
 
 class Runner:
-    """A model ready to run. Calling it takes feeds by input name, returns all outputs."""
+    """A model ready to run. Calling it takes feeds by input name, returns all outputs, or those
+    asked for by name."""
 
     def __init__(
-        self, session: Any, where: str, target: Target, again: Callable[[], Any] | None = None
+        self,
+        session: Any,
+        where: str,
+        target: Target,
+        again: Callable[[], Any] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.session, self._where, self.target = session, where, target
         self._again = again  # opens the session that timed runs use, where it is another
-        self.outputs: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
+        given = (output.name for output in session.get_outputs())
+        self.outputs: tuple[str, ...] = tuple(given if names is None else names)
         self.inputs: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
 
     def __call__(self, feeds: Feeds) -> list[np.ndarray]:
         """Raises ModelError if the runtime refuses the feeds or fails, ProviderError if a
         device has no memory left."""
         with as_our_error(f"running {self._where}", self.target):
-            results: list[np.ndarray] = self.session.run(None, dict(feeds))
+            results: list[np.ndarray] = self.session.run(list(self.outputs), dict(feeds))
         return results
 
     def bound(self, feeds: Feeds) -> Callable[[], None]:
@@ -91,8 +98,9 @@ class Runner:
                 raise error
 
 
-def open_runner(source: Path | bytes, target: Target) -> Runner:
-    """Start a session on a model file or a serialized model.
+def open_runner(source: Path | bytes, target: Target, names: Sequence[str] | None = None) -> Runner:
+    """Start a session on a model file or a serialized model; `names` are the outputs that a call
+    returns, all where they are not given.
 
     Raises:
         MissingPackage: ONNX Runtime is not installed.
@@ -109,7 +117,7 @@ def open_runner(source: Path | bytes, target: Target) -> Runner:
     session = _session(model, where, plain)
     _refuse_strays(session, target, where)
     again = (lambda: _session(model, where, target)) if target.has_graph else None
-    return Runner(session, where, plain, again)
+    return Runner(session, where, plain, again, names)
 
 
 def _session(model: bytes | str, where: str, target: Target) -> Any:

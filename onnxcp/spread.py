@@ -15,6 +15,7 @@ import numpy as np
 from onnxcp import temporary
 from onnxcp.cluster import Cluster, Parcel
 from onnxcp.files import data_file
+from onnxcp.judged import Judged
 from onnxcp.providers import Target
 from onnxcp.samples import Batching, Samples
 from onnxcp.sessions import Runner, open_runner
@@ -29,18 +30,20 @@ class Spread:
 
     def __init__(self, cluster: Cluster, target: Target) -> None:
         self.cluster, self.target = cluster, target
-        self._chunks: dict[Samples, list[_Chunk]] = {}
+        self._chunks: dict[tuple[Samples, Batching], list[_Chunk]] = {}
 
-    def runner(self, path: Path) -> "SpreadRunner":
-        return SpreadRunner(self, path)
+    def runner(self, judged: Judged, path: Path) -> "SpreadRunner":
+        """A model file's judged tensors, computed by the cluster."""
+        return SpreadRunner(self, judged, path)
 
     def chunks(self, samples: Samples, batching: Batching) -> list["_Chunk"]:
-        if samples not in self._chunks:
+        known = samples, batching
+        if known not in self._chunks:
             step = _step(samples, batching, self.cluster.threads)
             starts = range(0, len(samples), step)
             parts = [samples.first(start + step).after(start) for start in starts]
-            self._chunks[samples] = [_Chunk(part, batching) for part in parts]
-        return self._chunks[samples]
+            self._chunks[known] = [_Chunk(part, batching) for part in parts]
+        return self._chunks[known]
 
 
 class SpreadRunner:
@@ -50,21 +53,25 @@ class SpreadRunner:
     as to compute.
     """
 
-    def __init__(self, spread: Spread, path: Path) -> None:
-        self._spread, self._path, self._files = spread, path, _Files(path)
+    def __init__(self, spread: Spread, judged: Judged, path: Path) -> None:
+        self._spread, self._judged, self._path = spread, judged, path
+        self._files = _Files(path, judged)
+        self.outputs = judged.names
 
     def __call__(self, feeds: Feeds) -> Sequence[np.ndarray]:
         return self._here(feeds)
 
     @cached_property
     def _here(self) -> Runner:
-        return open_runner(self._path, self._spread.target.unhurried)
+        return self._judged.opened(self._path, self._spread.target.unhurried)
 
-    def first_outputs(self, samples: Samples, batching: Batching) -> Iterator[np.ndarray]:
-        """The model's first output on every batch of the samples, in order."""
+    def all_outputs(self, samples: Samples, batching: Batching) -> Iterator[list[np.ndarray]]:
+        """The model's outputs on every batch of the samples, in order."""
         cluster, target = self._spread.cluster, self._spread.target
         answers = [
-            cluster.executor.submit(cluster.call, first_outputs, target, self._files, chunk)
+            cluster.executor.submit(
+                cluster.call, all_outputs, target, self.outputs, self._files, chunk
+            )
             for chunk in self._spread.chunks(samples, batching)
         ]
         for answer in answers:
@@ -79,7 +86,7 @@ class _Chunk(Parcel):
     batching: Batching
 
     def packed(self) -> "_Feeds":
-        return _Feeds(self.batching, tuple(self.samples.batches(self.batching.size)))
+        return _Feeds(self.batching, tuple(self.samples.batches(self.batching.step)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,13 +102,17 @@ class _Feeds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Files(Parcel):
-    """A model as written by `files.save`: its file, and its external data if it has some."""
+    """A model as written by `files.save`: its file, and its external data if it has some; with
+    what is judged of it among its outputs."""
 
     path: Path
+    judged: Judged
 
     def packed(self) -> "_Model":
-        written = (self.path, data_file(self.path))
-        return _Model({p.name: p.read_bytes() for p in written if p.exists()}, self.path.name)
+        with temporary.folder() as folder:
+            path = self.judged.exposed(self.path, folder)
+            written = (path, data_file(path))
+            return _Model({p.name: p.read_bytes() for p in written if p.exists()}, path.name)
 
 
 class _Model:
@@ -121,27 +132,29 @@ class _Model:
     def __sizeof__(self) -> int:
         return sum(map(len, self._contents.values()))
 
-    def runner(self, target: Target) -> Runner:
+    def runner(self, target: Target, names: Sequence[str]) -> Runner:
         with self._opening:
             if self._runner is None:
-                self._runner = self._opened(target)
+                self._runner = self._opened(target, names)
             return self._runner
 
-    def _opened(self, target: Target) -> Runner:
+    def _opened(self, target: Target, names: Sequence[str]) -> Runner:
         with temporary.folder() as folder:
             for name, content in self._contents.items():
                 (folder / name).write_bytes(content)
-            return open_runner(folder / self._name, target)
+            return open_runner(folder / self._name, target, names)
 
 
-def first_outputs(target: Target, model: _Model, chunk: _Feeds) -> list[np.ndarray]:
-    """On a worker: a model's first output on some batches."""
-    runner = model.runner(replace(target, threads=1))
-    return [chunk.batching.run(runner, feeds)[0] for feeds in chunk.batches]
+def all_outputs(
+    target: Target, names: Sequence[str], model: _Model, chunk: _Feeds
+) -> list[list[np.ndarray]]:
+    """On a worker: outputs of a model, in the order of their names, on some batches."""
+    runner = model.runner(replace(target, threads=1), names)
+    return [chunk.batching.run(runner, feeds) for feeds in chunk.batches]
 
 
 def _step(samples: Samples, batching: Batching, threads: int) -> int:
     """Samples in a chunk: whole batches of them."""
     size = sum(array.nbytes for array in samples.read(0, 1).values())
     wanted = min(len(samples) / (CHUNKS * threads), CHUNK_BYTES / max(size, 1))
-    return batching.size * max(1, math.floor(wanted / batching.size))
+    return batching.step * max(1, math.floor(wanted / batching.step))

@@ -249,6 +249,7 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             "ACCURACY WAS NOT MEASURED: the budget is the change of the outputs on synthetic "
             "inputs; pass --data (an .npz or a folder of images with labels.csv) to judge by it"
         )
+    yield from job.outputs.notes
     if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
         yield (
             f"{len(job.inputs.samples)} sample of --data judged the search and gives the accuracy "

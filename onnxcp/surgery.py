@@ -17,6 +17,7 @@ import onnx
 from onnxcp import files, provenance, recompose, temporary
 from onnxcp.conv import Chain, Kernel, Stage
 from onnxcp.inputs import Inputs
+from onnxcp.judged import find
 from onnxcp.precision import FLOAT16, INT8, precision_of
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
@@ -249,9 +250,12 @@ class _Numbers:
         nodes = self.reference.proto.graph.node
         outputs = {s.name: nodes[s.index].output[0] for s in replaced}
         tolerance = max(self.target.tolerance(s.kernel.dtype) for s in replaced)
+        judged = find(self.reference, self.target)
+        watched = [*judged.inside, *outputs.values()]
+        compared = tuple(dict.fromkeys((*judged.comparable, *watched)))
         with temporary.folder() as folder:
-            dense = open_runner(self._dense(folder, list(outputs.values())), self.target)
-            chained = open_runner(self._chained(folder, list(outputs.values())), self.target)
+            dense = open_runner(self._dense(folder, watched), self.target, compared)
+            chained = open_runner(self._chained(folder, watched), self.target, compared)
             verdict = compare(
                 dense,
                 chained,

@@ -47,7 +47,8 @@ def _traced(
     with temporary.folder() as folder:
         path = folder / "watched.onnx"
         files.save(watched, path, model.external)
-        runner = open_runner(path, target)
+        given = [o.name for o in model.proto.graph.output if o.name in wanted]
+        runner = open_runner(path, target, [*missing, *given] or None)
         results = runner(feeds)
     seen = {n: tuple(r.shape) for n, r in zip(runner.outputs, results, strict=True)}
     return {name: seen[name] for name in wanted if name in seen}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from onnxcp.accuracy import METRICS, Evaluation, choose_metric, compare, drop_interval
+from onnxcp.accuracy import Evaluation, drop_interval
 from onnxcp.errors import DataError, UsageError
+from onnxcp.metrics import MAX_SNR, METRICS, Metric, choose
 from onnxcp.samples import Batching, Samples
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]])
@@ -57,21 +58,128 @@ def test_a_label_out_of_range_is_refused(label):
 
 
 @pytest.mark.parametrize(
-    ("labels", "name"),
+    ("labels", "outputs", "name"),
     [
-        (None, "agreement"),
-        (np.array([0, 1, 2]), "top1"),
-        (np.zeros((3, 1, 2, 2), np.float32), "psnr"),
+        (None, {"y": (10,)}, "agreement"),
+        (None, {"y": (10, 1, 1)}, "agreement"),
+        (None, {"y": (3, 8, 8)}, "relative-error"),
+        (None, {"y": (1,)}, "relative-error"),
+        (None, {"boxes": (4,), "scores": (2,)}, "relative-error"),
+        (np.array([0, 1, 2]), {"y": (10,)}, "top1"),
+        (np.zeros((3, 1, 2, 2), np.float32), {"y": (1, 2, 2)}, "psnr"),
     ],
-    ids=["no labels", "classes", "images"],
 )
-def test_the_metric_follows_from_the_labels(labels, name):
-    assert choose_metric(None, samples(labels)).name == name
+def test_the_metric_follows_from_labels_and_outputs(labels, outputs, name):
+    assert choose(None, outputs, labels, "made").metric.name == name
 
 
 def test_a_metric_without_its_labels_is_refused():
     with pytest.raises(UsageError, match="needs labels"):
-        choose_metric("top1", samples(None))
+        choose("top1", {"y": (3,)}, None, "made")
+
+
+@pytest.mark.parametrize(
+    ("metric", "shape"),
+    [
+        ("cosine", (1,)),
+        ("cosine", (1, 1, 1)),
+        ("agreement", (1,)),
+        ("agreement", (1, 7, 7)),
+        ("top5", (5,)),
+    ],
+)
+def test_a_metric_that_cannot_differ_is_refused_with_one_that_can(metric, shape):
+    labels, choosing = np.zeros(50, int), r"cannot change on output 'y'.*choose --metric \S+,"
+    with pytest.raises(UsageError, match=choosing) as refused:
+        choose(metric, {"y": shape}, labels, "made")
+    other = str(refused.value).split("choose --metric ")[1].split(",")[0]
+    score = choose(other, {"y": shape}, labels, "made").metric.score
+    outputs = np.random.default_rng(0).standard_normal((50, *shape))
+    assert (score(-outputs, outputs, labels) != score(outputs, outputs, labels)).any()
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5"])
+def test_class_metrics_are_refused_on_outputs_that_are_no_classes(metric):
+    with pytest.raises(UsageError, match="needs an output of class scores"):
+        choose(metric, {"map": (3, 8, 8), "one": (1,)}, np.array([0, 1]), "made")
+
+
+def test_class_metrics_judge_the_output_that_is_of_classes():
+    assert choose("top1", {"map": (3, 8, 8), "y": (10,)}, np.array([0, 1]), "made").places == (1,)
+
+
+def test_an_output_that_is_not_there_is_refused_by_name():
+    with pytest.raises(UsageError, match="--output-name z: not judged; choose of y"):
+        choose("cosine", {"y": (3,)}, None, "made", ["z"])
+
+
+# --- laws of every metric that compares with the original
+
+AGAINST_ORIGINAL = [m for m in METRICS.values() if not m.needs_labels]
+BY_NAME = pytest.mark.parametrize("metric", AGAINST_ORIGINAL, ids=lambda m: m.name)
+
+
+def _worse(metric, a, b):
+    """Whether scores `a` are worse than `b` on every sample."""
+    return (a < b).all() if metric.higher_is_better else (a > b).all()
+
+
+@BY_NAME
+def test_the_original_scores_best_against_itself(metric):
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((5, 4, 3))
+    best = metric.score(reference, reference, None)
+    assert _worse(metric, metric.score(-reference, reference, None), best)
+
+
+@BY_NAME
+def test_zeros_for_zeros_are_no_change(metric):
+    zeros, rng = np.zeros((2, 4)), np.random.default_rng(0)
+    some = rng.standard_normal((2, 4))
+    found = metric.score(zeros, zeros, None)
+    assert found == pytest.approx(metric.score(some, some, None))
+
+
+@BY_NAME
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_not_finite_is_never_as_good_as_the_original(metric, wrong):
+    reference = np.random.default_rng(0).standard_normal((3, 4))
+    broken = np.full_like(reference, wrong)
+    broken[:, 0] = reference[:, 0]
+    if metric.name == "agreement" and np.isinf(wrong):
+        pytest.skip("infinity is the strongest channel, which may be the original's")
+    best = metric.score(reference, reference, None)
+    assert _worse(metric, metric.score(broken, reference, None), best)
+    if np.isnan(wrong):
+        assert _worse(metric, metric.score(broken, broken, None), best)
+
+
+@BY_NAME
+def test_a_sample_has_the_same_score_in_any_company(metric):
+    rng = np.random.default_rng(1)
+    reference, output = rng.standard_normal((2, 6, 4, 3))
+    together = metric.score(output, reference, None)
+    apart = [metric.score(output[i : i + 1], reference[i : i + 1], None)[0] for i in range(6)]
+    assert together == pytest.approx(apart)
+
+
+def test_cosine_of_something_with_zero_is_zero():
+    assert METRICS["cosine"].score(SCORES, 0 * SCORES, None).tolist() == [0, 0, 0]
+    assert METRICS["cosine"].score(0 * SCORES, SCORES, None).tolist() == [0, 0, 0]
+
+
+def test_a_class_of_nan_scores_is_no_hit():
+    assert METRICS["top1"].score(np.full((1, 3), np.nan), SCORES[:1], np.array([0])).tolist() == [0]
+
+
+def test_errors_are_those_worked_out_by_hand():
+    reference, output = np.array([[3.0, 4.0]]), np.array([[3.0, 4.5]])
+    found = {m.name: m.score(output, reference, None)[0] for m in AGAINST_ORIGINAL}
+    assert found["relative-error"] == pytest.approx(0.1)
+    assert found["snr"] == pytest.approx(20.0)
+    assert found["max-error"] == pytest.approx(0.5)
+    assert found["mae"] == pytest.approx(0.25)
+    assert METRICS["snr"].score(reference, reference, None).tolist() == [MAX_SNR]
 
 
 def test_evaluation_scores_all_samples_in_batches():
@@ -84,7 +192,7 @@ def test_evaluation_scores_all_samples_in_batches():
     def worse(feeds):
         return [np.eye(3)[np.where(feeds["x"][:, 0] == 4, 0, labels[feeds["x"][:, 0]])]]
 
-    evaluation = Evaluation(perfect, made, METRICS["top1"], Batching(2, fixed=False))
+    evaluation = Evaluation(perfect, made, "top1", Batching(2, fixed=False))
     found = evaluation.measure(worse)
     assert (found.before, found.after, found.samples) == (1.0, 0.8, 5)
     assert found.drop == pytest.approx(0.2)
@@ -120,7 +228,61 @@ def test_an_unchanged_model_still_has_an_interval():
 def test_continuous_scores_get_the_interval_of_the_mean():
     rng = np.random.default_rng(0)
     before = rng.standard_normal(1000)
-    found = compare("psnr", before, before - 0.5 - 0.1 * rng.standard_normal(1000))
-    assert found.drop == pytest.approx(0.5, abs=0.02)
-    assert found.drop_ci[0] < 0.5 < found.drop_ci[1]
-    assert found.drop_ci[1] - found.drop_ci[0] < 0.02
+    low, high = drop_interval(before, before - 0.5 - 0.1 * rng.standard_normal(1000))
+    assert low < 0.5 < high
+    assert high - low < 0.02
+
+
+def test_the_interval_of_a_metric_that_is_better_lower_is_turned():
+    before, after = np.zeros(5), np.array([0.1, 0.2, 0.3, 0.2, 0.2])
+    low, high = drop_interval(before, after, -1.0)
+    assert 0.1 < low < 0.2 < high < 0.3
+
+
+# --- metrics of the whole set, as a user writes them
+
+
+def _share_above_zero(outputs, labels):
+    del labels
+    return float((outputs["output 0"] > 0).mean())
+
+
+def whole(function, count, **direction):
+    numbers = np.random.default_rng(0).standard_normal((count, 1, 1)).astype(np.float32)
+    made = Samples(lambda rows: {"x": numbers[rows]}, range(count), None, "made")
+    metric = Metric("module:function", function=function, **direction)
+    return Evaluation(lambda feeds: [feeds["x"]], made, metric, Batching(8, fixed=False)), numbers
+
+
+def test_a_function_sees_the_whole_evaluation_set_at_once():
+    seen = []
+
+    def counted(outputs, labels):
+        assert labels is None
+        seen.append(outputs["output 0"].shape)
+        return 1.0
+
+    whole(counted, 20)
+    assert seen == [(20, 1, 1)]
+
+
+def test_the_interval_of_a_function_is_that_of_the_mean_where_it_is_a_mean():
+    judge, numbers = whole(_share_above_zero, 400)
+    found = judge.measure(lambda feeds: [feeds["x"] - 0.3])
+    before, after = (numbers > 0).ravel(), (numbers > 0.3).ravel()
+    assert found.drop == pytest.approx(before.mean() - after.mean())
+    low, high = drop_interval(before.astype(float), after.astype(float))
+    assert found.drop_ci == pytest.approx((low, high), abs=0.3 * (high - low))
+
+
+def test_a_function_that_is_better_lower_loses_by_growing():
+    judge, _ = whole(_share_above_zero, 50, higher_is_better=False)
+    assert judge.measure(lambda feeds: [feeds["x"] + 9]).drop > 0.3
+
+
+def test_a_function_that_fails_is_said_to():
+    def broken(outputs, labels):
+        raise KeyError("boxes")
+
+    with pytest.raises(UsageError, match="module:function: KeyError: 'boxes'"):
+        whole(broken, 4)

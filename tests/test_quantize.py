@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 from written import model, weight, write
 
 from onnxcp import data, files, precision, quantizer
-from onnxcp.accuracy import METRICS, Evaluation
+from onnxcp.accuracy import Evaluation
 from onnxcp.cli import app
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.inputs import Sources, prepare
+from onnxcp.metrics import METRICS
 from onnxcp.providers import Target
 from onnxcp.quantize import FEWEST, quantized_for_time
 from onnxcp.quantize import prepare as prepare_int8

@@ -16,12 +16,13 @@ from written import write
 torch = pytest.importorskip("torch")
 
 from onnxcp import files, quantize  # noqa: E402
-from onnxcp.accuracy import METRICS, Evaluation  # noqa: E402
+from onnxcp.accuracy import Evaluation  # noqa: E402
 from onnxcp.errors import DataError, ParityError, UsageError, WorkError  # noqa: E402
 from onnxcp.finetune import Network, Recipe  # noqa: E402
 from onnxcp.finetune import parity as torch_parity  # noqa: E402
 from onnxcp.inputs import Sources  # noqa: E402
 from onnxcp.inputs import prepare as inputs_of  # noqa: E402
+from onnxcp.metrics import METRICS  # noqa: E402
 from onnxcp.providers import Target  # noqa: E402
 from onnxcp.rehearsal import check_steps, teach_int8  # noqa: E402
 from onnxcp.samples import Batching  # noqa: E402

@@ -31,7 +31,7 @@ from factors import alternating, forced_plan, kernel_error, uniform_job
 from networks import DATA
 from threadpoolctl import threadpool_limits
 
-from onnxcp import accuracy
+from onnxcp import metrics
 from onnxcp.accuracy import Evaluation
 from onnxcp.conv import Chain
 from onnxcp.finetune.recipe import OPTIMIZERS, Recipe
@@ -198,7 +198,7 @@ def one_seed(seed: int, options: argparse.Namespace) -> Row:
 def gains(job: Job, als: Path, epc: Path) -> Row:
     """Top-1 of one trained model less the other's, with the paired 95 % interval."""
     assert job.inputs.samples is not None
-    samples, top1 = job.inputs.samples, accuracy.METRICS["top1"]
+    samples, top1 = job.inputs.samples, metrics.METRICS["top1"]
     judge = Evaluation(job.judged_runner(als), samples, top1, job.inputs.batching)
     found = judge.measure(job.judged_runner(epc))
     low, high = found.drop_ci

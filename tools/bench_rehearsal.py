@@ -20,7 +20,7 @@ import onnx
 from bench_int8 import BATCH, CALIBRATING, chained
 from networks import DATA, MODELS
 
-from onnxcp import accuracy, files
+from onnxcp import files, metrics
 from onnxcp.accuracy import Evaluation
 from onnxcp.finetune import Recipe
 from onnxcp.inputs import Inputs, Sources, prepare
@@ -101,7 +101,7 @@ def main() -> None:
     original = options.data / MODELS[NAME]
     inputs = prepare(files.load(original).inputs, asked)
     assert inputs.samples is not None
-    metric = accuracy.METRICS["top1"]
+    metric = metrics.METRICS["top1"]
     judge = Evaluation(open_runner(original, TARGET), inputs.samples, metric, inputs.batching)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

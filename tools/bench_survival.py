@@ -22,7 +22,7 @@ from networks import DATA
 from tensorly.decomposition import parafac
 from threadpoolctl import threadpool_limits
 
-from onnxcp import accuracy, files
+from onnxcp import files, metrics
 from onnxcp.accuracy import Evaluation
 from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.algebra import Factors, sensitivity
@@ -56,7 +56,7 @@ class Bench:
         self.sites = {s.name: s for s in job.sites if s.name in self.plan.choices}
         original = job.judged_runner(job.model.path)
         assert job.inputs.samples is not None
-        top1 = accuracy.METRICS["top1"]
+        top1 = metrics.METRICS["top1"]
         self.judge = Evaluation(original, job.inputs.samples, top1, job.inputs.batching)
 
     def top1(self, source: Path) -> float:
@@ -84,7 +84,7 @@ class Bench:
         because it can not forget what it learned of them."""
         calm = self.fitted(self.slacks[0])
         goals = {n: kernel_error(s, calm[n]) for n, s in self.sites.items()}
-        yield {"fit": "original", "float32": float(self.judge.before.mean())} | {
+        yield {"fit": "original", "float32": self.judge.before} | {
             "int8": self.int8_top1({}, made_for_chains=True)
         }
         for slack in self.slacks:

@@ -28,6 +28,7 @@ def finetune(
     samples: options.Samples = None,
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
+    output_name: options.JudgedOutput = [],  # noqa: B006
     epochs: Annotated[
         int,
         typer.Option(
@@ -217,7 +218,7 @@ def finetune(
             output,
             options.sources(data, preprocess, None, [], samples=samples, seed=seed),
             tuple(train),
-            Limits(max_drop, None, metric),
+            Limits(max_drop, None, options.metric(metric), tuple(output_name)),
             options.target(provider, provider_option, threads),
             work_dir,
             resume,

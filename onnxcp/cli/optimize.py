@@ -27,6 +27,7 @@ def optimize(
     samples: options.Samples = None,
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
+    output_name: options.JudgedOutput = [],  # noqa: B006
     max_error: Annotated[
         float | None,
         typer.Option(
@@ -257,7 +258,7 @@ def optimize(
                 samples=samples,
                 seed=seed,
             ),
-            limits=Limits(max_drop, max_error, metric),
+            limits=Limits(max_drop, max_error, options.metric(metric), tuple(output_name)),
             form=form,
             strategy=strategy,
             target_speedup=target_speedup,

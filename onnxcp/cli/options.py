@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from onnxcp.inputs import Sources
+    from onnxcp.metrics import Metric as MetricRow
     from onnxcp.providers import Target
 
 # groups of options, as help shows them
@@ -189,9 +190,33 @@ Metric = Annotated[
         "--metric",
         rich_help_panel=BUDGET,
         metavar="NAME",
-        help="top1, top5, agreement, cosine or psnr.",
+        help="top1, top5, psnr (with labels); agreement, cosine, relative-error, snr, max-error, "
+        "mae (against the original); or module:function\\[:lower], called with all outputs by name "
+        "and the labels.",
     ),
 ]
+JudgedOutput = Annotated[
+    list[str],
+    typer.Option(
+        "--output-name",
+        rich_help_panel=BUDGET,
+        metavar="NAME",
+        help="An output that --metric judges; default: all. Repeatable.",
+    ),
+]
+
+
+def metric(name: str | None) -> "str | MetricRow | None":
+    """A metric's name, or the function that a module:function names.
+
+    Raises:
+        UsageError: there is no such function.
+    """
+    if name is None or ":" not in name:
+        return name
+    from onnxcp.cli.functions import metric_function
+
+    return metric_function(name)
 
 
 def forms(name: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ def verify(
     ] = 5,
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
+    output_name: options.JudgedOutput = [],  # noqa: B006
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     reference_provider: Annotated[
@@ -86,7 +87,11 @@ def verify(
         elsewhere = reference_provider not in (None, provider)
         other = options.target(reference_provider or "", [], threads) if elsewhere else target
         bounds = comparison.Bounds(
-            tolerances.parse(rtol, atol, check_error_stat), metric, max_drop, top_k
+            tolerances.parse(rtol, atol, check_error_stat),
+            options.metric(metric),
+            max_drop,
+            tuple(output_name),
+            top_k,
         )
         with progress_shown(quiet=False, verbose=verbose) as progress:
             found = comparison.run(

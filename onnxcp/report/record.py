@@ -58,10 +58,22 @@ class SiteRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputRecord:
+    """One judged output: the mean of the metric over the samples, None where it does not judge
+    this output; `change` is the relative L2 change against the original over all samples."""
+
+    name: str
+    after: float | None
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
 class AccuracyRecord:
     """`metric` "output-change" (the relative L2 change of the outputs) has no before and
-    after; every other one is of `accuracy.METRICS`. `evidence` is what the interval says of the
-    budget, "holds", "broken" or "open"; `enough` about how many samples would decide."""
+    after; every other one is of `metrics.METRICS`, or a user's function. A sample's score is
+    that of its worst output. `drop` is by how much the metric becomes worse. `evidence` is what
+    the interval says of the budget, "holds", "broken" or "open"; `enough` about how many samples
+    would decide."""
 
     metric: str
     before: float | None
@@ -74,6 +86,7 @@ class AccuracyRecord:
     measured: bool  # False: on synthetic inputs, so no accuracy at all
     evidence: str | None = None
     enough: int | None = None
+    outputs: tuple[OutputRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from onnxcp.report.record import (
     SiteRecord,
 )
 
+SHOWN = 4  # outputs named in one line
+
 
 def count(number: int | None) -> str:
     """12,345,678 as 12.3M."""
@@ -43,6 +45,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines.append(
             ("accuracy" if report.accuracy.measured else "outputs", accuracy(report.accuracy))
         )
+        lines += judged_outputs(report.accuracy)
     if report.quantization is not None:
         lines += quantization(report.quantization, report.precision)
     if report.search is not None:
@@ -83,6 +86,18 @@ def written(report: Report) -> str:
 def megabytes(size: int) -> str:
     """Bytes in millions, three figures of them."""
     return f"{size / 1e6:.3g}" if size < 1e9 else f"{size / 1e6:.0f}"
+
+
+def judged_outputs(found: AccuracyRecord) -> list[tuple[str, str]]:
+    """How much each output changed, where there are several: the most first."""
+    if len(found.outputs) < 2:
+        return []
+    most = sorted(found.outputs, key=lambda o: -o.change)
+    shown = ", ".join(f"{output.name} {output.change:.2%}" for output in most[:SHOWN])
+    more = f" and {len(most) - SHOWN} more" if len(most) > SHOWN else ""
+    left = [output.name for output in found.outputs if output.after is None and found.measured]
+    alone = f"; {found.metric} does not judge {', '.join(left)}" if left else ""
+    return [("changed by", f"{shown}{more} (relative L2 of each output){alone}")]
 
 
 def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, str]]:
