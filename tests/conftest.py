@@ -1,18 +1,23 @@
-"""One thread for linear algebra: tests run side by side, and their matrices are small.
-Shapes and dtypes in annotations are checked while tests run, and only then."""
+"""One thread for linear algebra: tests run side by side, and their matrices are small."""
 
 import os
 import tempfile
 
 import pytest
-from jaxtyping import install_import_hook
+import scipy.linalg  # noqa: F401  its OpenBLAS is another than numpy's, and is limited only if loaded
+import shape_checks
 from threadpoolctl import threadpool_limits
 
 threadpool_limits(1)
 KEPT = tempfile.TemporaryDirectory()  # fits of this test process alone; gone at its end
 os.environ["ONNXCP_CACHE"] = KEPT.name
 CHECKED = ("forms", "conv", "accuracy", "search.evb", "search.frontier")
-install_import_hook([f"onnxcp.{name}" for name in CHECKED], "beartype.beartype")
+shape_checks.install([f"onnxcp.{name}" for name in CHECKED])
+
+
+@pytest.fixture(autouse=True)
+def shapes_are_checked_anew():
+    shape_checks.calls.clear()
 
 
 @pytest.fixture(scope="module")
