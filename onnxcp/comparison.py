@@ -142,7 +142,7 @@ def run(
         target,
         old_target,
         kind,
-        judged.notes,
+        (*judged.notes, *inputs.notes),
     )
 
 

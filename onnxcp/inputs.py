@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxcp import data, preprocess
 from onnxcp.errors import UsageError
-from onnxcp.places import share_samples
+from onnxcp.places import EVERYTHING, share_samples
 from onnxcp.sample_roles import MOST_CALIBRATION, SampleRoles, assign_roles
 from onnxcp.samples import Batching, Samples
 from onnxcp.tensors import Feeds, Shape, TensorSpec, concrete_shapes
@@ -63,6 +63,12 @@ class Inputs:
     def is_held_out(self) -> bool:
         """Whether the samples that judge in the end have no part in the search."""
         return self.samples is not self.searched
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was made of the sources that a user may not expect, each once."""
+        sources = (self.data, self.calibration, self.training)
+        return tuple(dict.fromkeys(n for s in sources if s is not None for n in s.notes))
 
     @property
     def calibrating(self) -> Batching:
@@ -168,7 +174,8 @@ def _load(
 ) -> Samples | None:
     if not names:
         return None
-    joined = data.join([data.load(name, specs, recipe) for name in names])
+    needed = EVERYTHING if most is None else most
+    joined = data.join([data.load(name, specs, recipe, needed) for name in names])
     return joined if most is None else joined.first(most)
 
 

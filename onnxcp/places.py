@@ -1,14 +1,23 @@
 """Which samples a SPEC names: a path, or a part of what lies there as `PATH[a:b]`."""
 
+import os
 import re
 from pathlib import Path
+
+from onnxcp.errors import DataError
 
 SLICE = re.compile(r"(.+)\[([0-9]{0,12}):([0-9]{0,12})\]")
 EVERYTHING = 2**62
 
 
 def place(source: str) -> tuple[Path, range]:
-    """The path of a source and which of its samples are meant."""
+    """The path of a source and which of its samples are meant.
+
+    Raises:
+        DataError: the source holds a character that no path has.
+    """
+    if "\0" in source:
+        raise DataError(f"{source!r}: a path cannot hold a NUL character")
     found = None if Path(source).exists() else SLICE.fullmatch(source)
     if found is None:
         return Path(source), range(EVERYTHING)
@@ -20,4 +29,4 @@ def share_samples(one: str, two: str) -> bool:
     """Whether two sources have samples in common."""
     (first, mine), (second, yours) = place(one), place(two)
     apart = max(mine.start, yours.start) >= min(mine.stop, yours.stop)
-    return first.resolve() == second.resolve() and not apart
+    return os.path.realpath(first) == os.path.realpath(second) and not apart

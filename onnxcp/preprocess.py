@@ -24,7 +24,8 @@ class Preprocess:
     """(value · scale − mean) / std, per channel, after resizing and cropping images.
 
     `resize` is the length the shorter side is brought down to (images already smaller are
-    only enlarged if `crop` would not fit); `crop` the side of the centre crop.
+    only enlarged if `crop` would not fit); `crop` the side of the centre crop. `stretch` allows
+    images of another aspect to be squashed to the model's size.
     """
 
     resize: int | None = None
@@ -34,6 +35,7 @@ class Preprocess:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    stretch: bool = False
 
 
 PRESETS = {
@@ -58,8 +60,11 @@ def named(name: str) -> Preprocess:
         raise DataError(
             f"--preprocess {name}: unknown; choose {', '.join(PRESETS)} or give a .json file"
         )
+    path = Path(name)
+    if "\0" in name or (path.exists() and not path.is_file()):
+        raise DataError(f"--preprocess {name!r}: not a regular file; give a .json file")
     try:
-        return _from_json(json.loads(Path(name).read_text(encoding="utf-8")))
+        return _from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise DataError(f"--preprocess {name}: {error.strerror}; give a .json file") from error
     except (ValueError, RecursionError) as error:
@@ -84,6 +89,8 @@ def _from_json(document: Any) -> Preprocess:
         values = getattr(made, name)
         if not isinstance(values, tuple) or not values or not all(map(_is_number, values)):
             raise ValueError(f"{name} is a list of numbers, one or one a channel")
+    if not isinstance(made.stretch, bool):
+        raise ValueError("stretch is true or false")
     if not _is_number(made.scale):
         raise ValueError("scale is a number")
     if 0 in made.std:
@@ -96,41 +103,6 @@ def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= float(np.finfo(np.float32).max)
-
-
-def read_image(file: Path, recipe: Preprocess, size: tuple[int, int] | None) -> np.ndarray:
-    """A decoded, resized, cropped image [H, W, C] in uint8; `size` (H, W) is the model's.
-
-    Raises:
-        DataError: not an image.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: not a readable image: {error}; take it out") from error
-    image = image.resize(_resized(image.size, recipe, size), Image.Resampling.BILINEAR)
-    side = recipe.crop
-    return np.asarray(image if side is None else image.crop(_centred(image.size, side)))
-
-
-def _resized(
-    image: tuple[int, int], recipe: Preprocess, size: tuple[int, int] | None
-) -> tuple[int, int]:
-    """Width and height of an image before it is cropped."""
-    if recipe.resize is None and recipe.crop is None:
-        return image if size is None else size[::-1]
-    shorter = min(image)
-    wanted = max(recipe.crop or 1, min(shorter, recipe.resize or shorter))
-    return round(image[0] * wanted / shorter), round(image[1] * wanted / shorter)
-
-
-def _centred(image: tuple[int, int], side: int) -> tuple[int, int, int, int]:
-    """Where a square at the centre begins and ends: left, top, right, bottom."""
-    left, top = (image[0] - side) // 2, (image[1] - side) // 2
-    return left, top, left + side, top + side
 
 
 def to_input(samples: np.ndarray, recipe: Preprocess, spec: TensorSpec) -> np.ndarray:

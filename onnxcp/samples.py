@@ -12,12 +12,14 @@ from onnxcp.tensors import Feeds, Shape
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """Some samples of a source: `pick` gives preprocessed feeds of those it is given the
-    numbers of, `numbers` are the ones meant here."""
+    numbers of, `numbers` are the ones meant here. `notes` say what was made of the source that a
+    user may not expect."""
 
     pick: Callable[[Sequence[int]], Feeds]
     numbers: Sequence[int]
     labels: np.ndarray | None
     source: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)

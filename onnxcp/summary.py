@@ -256,6 +256,7 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             "shown: on other samples the model may lose more; give more samples"
         )
     yield from _doubts(job, outcome)
+    yield from job.inputs.notes
     differences = foreign(job)
     if differences:
         yield (

@@ -373,13 +373,18 @@ ARRAYS = {
     "damage in the middle": (write_damaged, "not a readable .npz", SAVE),
     "an .npy file by another name": (write_array, "no archive", SAVE),
     "an archive of texts": (lambda: write_archive("hello", "x"), "'x' of |S5", "numbers"),
-    "labels out of range": (lambda: npz(x=IMAGES, label=LABELS + 5), "label 8", "0..7", "check"),
-    "negative labels": (lambda: npz(x=IMAGES, label=LABELS - 2), "label -2", "0..7", "check"),
+    "labels out of range": (
+        lambda: npz(x=IMAGES, label=LABELS + 50),
+        "is out of range",
+        "0..7",
+        "check",
+    ),
+    "negative labels": (lambda: npz(x=IMAGES, label=LABELS - 20), "label -", "0..7", "check"),
     "a label for all": (lambda: npz(x=IMAGES, label=np.int64(3)), "'label' of int64", "every"),
     "labels in words": (lambda: npz(x=IMAGES, label=np.array([*"abcdef"])), "'label' of <U1"),
     "labels that are no classes": (
-        lambda: npz(x=IMAGES, label=np.eye(6, dtype=int)),
-        "shape (6, 6)",
+        lambda: npz(x=IMAGES, label=2 * np.eye(6, dtype=int)),
+        "of shape (",
         "convert the labels",
     ),
 }

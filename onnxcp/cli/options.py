@@ -21,8 +21,10 @@ Data = Annotated[
         "--data",
         rich_help_panel=DATA,
         metavar="SPEC",
-        help="Evaluation samples: an .npz (arrays named as the inputs, 'label' optional) or a "
-        "folder of images (labels.csv: file,label); PATH\\[a:b] for some of them. Repeatable.",
+        help="Evaluation samples: an .npz (arrays named as the inputs, 'label' optional), an .npy, "
+        "a folder of images (labels.csv: file,label; val_map.txt; or a folder for every class), a "
+        "folder of test_data_set_*, or module:function, which returns feeds, (feeds, labels), or a "
+        "CalibrationDataReader; PATH\\[a:b] for some of them. Repeatable.",
     ),
 ]
 Calibration = Annotated[
