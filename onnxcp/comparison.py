@@ -85,11 +85,12 @@ def run(
     *,
     bounds: Bounds,
     precision: str | None = None,
+    require_surgery: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Check the surgery, run both models on the same samples, and judge. The reference runs on
     `reference_target`, that of the candidate by default; `precision` is what the candidate is
-    said to be.
+    said to be; with `require_surgery` it fails where its surgery is not checked in full.
 
     Raises:
         UsageError: the models differ in their inputs or outputs, options contradict, or the
@@ -110,6 +111,8 @@ def run(
     old_target = reference_target or target
     found = surgery.check(model, other, inputs, target, old_target, progress)
     failures = [f"surgery: {failure}" for failure in found.failures]
+    if require_surgery and found.unchecked is not None:
+        failures.append(f"surgery: {found.unchecked}")
     if found.skipped is not None and is_other_order(names, given):
         failures.append(other_order(names, given))
     verdict, steps, accuracy = None, None, None

@@ -96,6 +96,8 @@ def _surgery(found: Surgery, width: int) -> list[str]:
             f"  {'layer':<{name}}{'form':<9}{'rank':>6}{'kernel error':>14}{'rel. L2':>11}"
         )
         lines += [_site(site, name) for site in found.sites]
+    if found.unchecked is not None:
+        lines.append(_wrapped(f"  {found.unchecked}", width, "    "))
     return lines
 
 

@@ -21,7 +21,15 @@ from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judged import Judged
-from onnxcp.plan import Choice, Plan, Recipe, forced_ranks, from_json, samples_of
+from onnxcp.plan import (
+    Choice,
+    Plan,
+    Recipe,
+    forced_ranks,
+    from_json,
+    refuse_another_source,
+    samples_of,
+)
 from onnxcp.precision import INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
@@ -237,9 +245,9 @@ class Job:
         )
 
     def _metadata(self, plan: Plan, chains: Mapping[str, Chain]) -> dict[str, str]:
-        dtypes = {s.name: s.kernel.dtype for s in self.sites}
+        kernels = {s.name: s.kernel for s in self.sites}
         records = {
-            name: provenance.record(choice, chains[name], dtypes[name])
+            name: provenance.record(choice, chains[name], kernels[name])
             for name, choice in plan.choices.items()
         }
         return {
@@ -343,6 +351,8 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
     named(settings.fit_device)
     model = files.load(settings.model)
+    if settings.plan is not None:
+        refuse_another_source(settings.plan, model.sha256, settings.model)
     table = None if settings.latency is None else from_file(settings.latency)
     if table is not None:
         settings = _on_target_of(settings, table)

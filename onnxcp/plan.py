@@ -196,6 +196,17 @@ def samples_of(path: Path) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def refuse_another_source(path: Path, sha256: str, model: Path) -> None:
+    """Raises PlanError where a plan that `from_json` reads notes another model than the one with
+    this hash; one that was written by hand may note none."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("source_sha256", sha256) != sha256:
+        raise PlanError(
+            f"{path}: is a plan of another model than {model}, by its hash; give the model that it "
+            "was made of, or make a plan anew"
+        )
+
+
 def plan_file(output: Path) -> Path:
     """Where the plan of a model lies."""
     return output.with_suffix(".plan.json")

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import onnx
 
-from onnxcp.conv import Chain, Stage
+from onnxcp.conv import Chain, Kernel, Stage
+from onnxcp.metadata import OURS, is_sealed
 from onnxcp.mixing import globs
 from onnxcp.plan import Choice
 from onnxcp.sites import replaced_before
 
-OURS = "onnxcp."  # what our keys begin with
 SOURCES = "onnxcp.source_sha256"  # of every model this one was made of, the first one first
 CHAINS = "onnxcp.chains"
 TRAINED = "onnxcp.trained"  # hashes of tensors of the original that training changed
@@ -25,31 +25,40 @@ TRAINED = "onnxcp.trained"  # hashes of tensors of the original that training ch
 @dataclass(frozen=True, slots=True)
 class Record:
     """A chain as it was written: `stages` are roles with the hash of what they store, `floats`
-    what of it stays in float once the model becomes int8."""
+    what of it stays in float once the model becomes int8, `kernel` the hash of the kernel that it
+    was fitted to; "" in what older versions wrote."""
 
     form: str
     rank: int
     stages: tuple[tuple[str, str], ...]
     floats: str = ""
+    kernel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What a model's metadata tells, if onnxcp wrote it (`is_ours`). `chains` is None where that
     entry is missing or damaged. `trained` are the hashes of what is left of the original and
-    was trained."""
+    was trained. `is_sealed` tells whether the entries are as they were written, None where they
+    have no seal."""
 
     is_ours: bool = False
     sites: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     chains: Mapping[str, Record] | None = field(default_factory=dict)
     trained: Mapping[str, str] = field(default_factory=dict)
+    is_sealed: bool | None = None
 
 
-def record(choice: Choice, chain: Chain, dtype: np.dtype) -> Record:
-    """What is noted of a chain whose weights are stored in `dtype`."""
-    stages = tuple((s.role, digest(s, dtype)) for s in chain)
-    return Record(choice.form, choice.rank, stages, choice.floats)
+def record(choice: Choice, chain: Chain, original: Kernel) -> Record:
+    """What is noted of a chain in place of the `original` kernel, in whose type it is stored."""
+    stages = tuple((s.role, digest(s, original.dtype)) for s in chain)
+    return Record(choice.form, choice.rank, stages, choice.floats, kernel_digest(original))
+
+
+def kernel_digest(values: Kernel) -> str:
+    """The hash of a kernel [T, S, *window]."""
+    return digest(Stage("", values), values.dtype)
 
 
 def digest(stage: Stage, dtype: np.dtype) -> str:
@@ -78,7 +87,8 @@ def read(proto: onnx.ModelProto) -> Provenance:
         return Provenance()
     sources = tuple(found.get(SOURCES, "").splitlines())
     chains, trained = _chains(found.get(CHAINS, "")), _hashes(found.get(TRAINED, "{}"))
-    return Provenance(True, replaced_before(proto), sources, chains, trained)
+    sealed = is_sealed(proto)
+    return Provenance(True, replaced_before(proto), sources, chains, trained, sealed)
 
 
 def content(tensor: onnx.TensorProto) -> str:
@@ -113,7 +123,7 @@ def _renewed(sha256: str, old: Stage, new: Stage) -> str:
 def text(chains: Mapping[str, Record]) -> str:
     """Records as the entry `CHAINS` holds them."""
     rows = {name: asdict(row) for name, row in chains.items()}
-    told = {n: {k: v for k, v in row.items() if k != "floats" or v} for n, row in rows.items()}
+    told = {n: {k: v for k, v in row.items() if v != ""} for n, row in rows.items()}
     return json.dumps(told, sort_keys=True)
 
 
@@ -131,6 +141,7 @@ def _chains(text: str) -> dict[str, Record] | None:
                 int(row["rank"]),
                 tuple((str(role), str(sha256)) for role, sha256 in row["stages"]),
                 str(row.get("floats", "")),
+                str(row.get("kernel", "")),
             )
             for name, row in json.loads(text).items()
         }

@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from onnxcp.chains import chain_nodes
 from onnxcp.constants import Constants
 from onnxcp.conv import Chain
+from onnxcp.metadata import noted, seal
 from onnxcp.sites import MADE_BY_US, Site, replaced_before
 
 LISTED_INITIALIZERS = 3  # the last IR version that wants initializers among the inputs
@@ -210,13 +211,14 @@ def _value_info(tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
 
 def _note(made: onnx.ModelProto, replaced: list[str], metadata: Mapping[str, str]) -> None:
     """Record what was done in the model's metadata (rule 6)."""
-    listed = "\n".join((*replaced_before(made), *replaced))
+    listed = noted((*replaced_before(made), *replaced))
     entries = {**metadata, MADE_BY_US: listed}
     kept = [p for p in made.metadata_props if p.key not in entries]
     fresh = [onnx.StringStringEntryProto(key=k, value=v) for k, v in sorted(entries.items())]
     kept = [onnx.StringStringEntryProto(key=p.key, value=p.value) for p in kept]
     del made.metadata_props[:]
     made.metadata_props.extend(kept + fresh)
+    seal(made)
 
 
 def only(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnxcp.constants import Constants
+from onnxcp.metadata import noted, seal
 from onnxcp.operators import normalized, operator
 from onnxcp.parameters import readers
 from onnxcp.rewrite import LISTED_INITIALIZERS, Pool, drop_unread, rewrite
@@ -215,6 +216,7 @@ def _convolution(shortcut: Shortcut, weight: str) -> onnx.NodeProto:
 
 def _note(made: onnx.ModelProto, names: Iterable[str]) -> None:
     entries = {p.key: p for p in made.metadata_props}
-    listed = "\n".join((*shortcuts_before(made), *names))
+    listed = noted((*shortcuts_before(made), *names))
     entry = entries.get(SHORTCUTS) or made.metadata_props.add(key=SHORTCUTS)
     entry.value = listed
+    seal(made)

@@ -18,12 +18,13 @@ from onnxcp import products
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
+from onnxcp.metadata import listed
 from onnxcp.nested import is_convolution, nested
 from onnxcp.operators import operator
 from onnxcp.shapes import Shapes, element_type, padded, refuse_misfit
 
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
-MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in an earlier run, one a line
+MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in earlier runs
 SHORTCUTS = "onnxcp.shortcuts"  # likewise: the shortcuts that became convolutions
 
 WEIGHT_PLACES = {"QLinearConv": 3}  # among a node's inputs, where it is not the second
@@ -180,17 +181,12 @@ def node_names(graph: onnx.GraphProto) -> list[str]:
 
 def replaced_before(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the sites that earlier runs replaced, as the model's metadata tells."""
-    return _listed(proto, MADE_BY_US)
+    return listed(proto, MADE_BY_US)
 
 
 def shortcuts_before(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Names of the shortcuts that are convolutions now, as the model's metadata tells."""
-    return _listed(proto, SHORTCUTS)
-
-
-def _listed(proto: onnx.ModelProto, key: str) -> tuple[str, ...]:
-    found = next((p.value for p in proto.metadata_props if p.key == key), "")
-    return tuple(found.splitlines())
+    return listed(proto, SHORTCUTS)
 
 
 def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Site | Skip:

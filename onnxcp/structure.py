@@ -14,8 +14,8 @@ import onnx
 from google.protobuf.message import Message
 
 from onnxcp.constants import Constants
+from onnxcp.metadata import OURS
 from onnxcp.operators import operator
-from onnxcp.provenance import OURS
 from onnxcp.rewrite import read_names
 
 STORAGE = ("data_location", "external_data")  # fields of a tensor

@@ -7,14 +7,14 @@ one convolution would that its stages make, put together again.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from onnxcp import files, provenance, recompose, temporary
+from onnxcp import files, provenance, recompose, records, temporary
 from onnxcp.conv import Chain, Kernel, Stage
 from onnxcp.inputs import Inputs
 from onnxcp.judged import find
@@ -37,6 +37,7 @@ NARROWED = (  # {} a precision
     "that it was made of"
 )
 HEX = 12  # digits of a hash that are shown
+NAMED = 5  # tensors that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +55,31 @@ class SiteCheck:
 @dataclass(frozen=True, slots=True)
 class Surgery:
     """`skipped` says why nothing was checked, or is None. `relative_l2` is of the tensor that
-    differs most, None where nothing was run; `tolerance` is what it may be."""
+    differs most, None where nothing was run; `tolerance` is what it may be. `trained` names
+    tensors of the original that training changed by the metadata: nothing else can tell."""
 
     skipped: str | None = None
     sites: tuple[SiteCheck, ...] = ()
     failures: tuple[str, ...] = ()
     relative_l2: float | None = None
     tolerance: float | None = None
+    trained: tuple[str, ...] = ()
+
+    @property
+    def unchecked(self) -> str | None:
+        """What could not be checked, or None."""
+        if self.trained:
+            count = f"{len(self.trained)} tensor{'s' * (len(self.trained) != 1)}"
+            return f"not checked: training changed {count} of the original: {_few(self.trained)}"
+        return self.skipped
 
     @property
     def ok(self) -> bool:
         return not self.failures
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +112,8 @@ def check(
     if narrow == INT8 or (narrow == FLOAT16 and was != narrow):
         return Surgery(NARROWED.format(narrow), (), tuple(_lost(reference, candidate, made)))
     progress("check the surgery", 0, 1)
-    asked, reference = reference, _as_written(reference, candidate, made)
+    trained = records.trained(reference.proto, candidate.proto, made)
+    asked, reference = reference, _as_written(reference, candidate, trained)
     found = changes(reference.proto, candidate.proto, made.sites)
     known = survey(reference, inputs.shapes, reference_target or target, inputs.timed)
     back = _read_back(reference.proto, candidate.proto, found, known)
@@ -106,6 +122,7 @@ def check(
         *found.failures,
         *back.failures,
         *_records(reference.proto, made, back),
+        *records.faults(asked.proto, candidate.proto, made, back.chains, back.sites),
     ]
     kernels, sites = dict[str, Kernel](), list[SiteCheck]()
     for name, chain in back.chains.items():
@@ -113,25 +130,23 @@ def check(
         sites.append(_site_check(site, kernel, made))
         kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
     if found.failures or back.failures or not kernels:
-        return Surgery(None, tuple(sites), tuple(failures))
+        return Surgery(None, tuple(sites), tuple(failures), trained=tuple(trained))
     numbers = _Numbers(reference, candidate, back, kernels, target)
-    return numbers.judged(Surgery(None, tuple(sites), tuple(failures)), inputs)
+    checked = Surgery(None, tuple(sites), tuple(failures), trained=tuple(trained))
+    return numbers.judged(checked, inputs)
 
 
 def _as_written(
-    reference: files.Model, candidate: files.Model, made: provenance.Provenance
+    reference: files.Model, candidate: files.Model, trained: Mapping[str, onnx.TensorProto]
 ) -> files.Model:
-    """The reference with its shortcuts as they were written, and with what training changed of
-    it, where that is what was written."""
+    """The reference with its shortcuts as they were written, and with what was trained of it."""
     reference = replace(reference, proto=as_in(reference.proto, candidate.proto))
-    new = {t.name: t for t in candidate.proto.graph.initializer if t.name in made.trained}
-    new = {name: t for name, t in new.items() if provenance.content(t) == made.trained[name]}
-    if not new:
+    if not trained:
         return reference
     proto = rewrite(reference.proto, {}, (), metadata={}).proto
     for tensor in proto.graph.initializer:
-        if tensor.name in new:
-            tensor.CopyFrom(new[tensor.name])
+        if tensor.name in trained:
+            tensor.CopyFrom(trained[tensor.name])
     return replace(reference, proto=proto)
 
 
@@ -143,6 +158,7 @@ def _lost(
     is_source = precision_of(reference.proto) != INT8
     if is_source and provenance.read(reference.proto).sources != made.sources:
         yield from _origin(reference, candidate, made)
+    yield from records.broken_seal(made)
     for name in made.sites:
         if not any(is_chain_node(node, [name]) for node in candidate.proto.graph.node):
             yield _missing(name)
@@ -194,7 +210,7 @@ def _read_back(
 def _records(
     reference: onnx.ModelProto, made: provenance.Provenance, back: _ReadBack
 ) -> Iterable[str]:
-    """Whether every chain is the one that was written."""
+    """Whether every chain that was written is there."""
     if made.chains is None:
         yield f"the metadata {provenance.CHAINS} are missing or damaged: weights can not be checked"
         return
@@ -204,23 +220,6 @@ def _records(
         tried = any(failure.startswith(f"{name}: ") for failure in back.failures)
         if name not in read and not kept and not tried:
             yield _missing(name)
-    for name, chain in back.chains.items():
-        yield from _record(name, chain, back.sites[name].kernel.dtype, made.chains.get(name))
-
-
-def _record(
-    name: str, chain: Chain, dtype: np.dtype, written: provenance.Record | None
-) -> Iterable[str]:
-    if written is None:
-        yield f"{name}: the metadata know nothing of its chain"
-        return
-    roles, wanted = [stage.role for stage in chain], [role for role, _ in written.stages]
-    if roles != wanted:
-        yield f"{name}: its stages are {', '.join(roles)}; written were {', '.join(wanted)}"
-        return
-    for stage, (role, sha256) in zip(chain, written.stages, strict=True):
-        if provenance.digest(stage, dtype) != sha256:
-            yield f"{name}: the weights of stage {role!r} are not those that were written"
 
 
 def _site_check(site: Site, kernel: Kernel, made: provenance.Provenance) -> SiteCheck:
@@ -275,7 +274,13 @@ class _Numbers:
             for name in dict.fromkeys((*names, *seen))  # in the graph's order, then the outputs
             if seen[name].failure is not None
         )
-        return Surgery(None, sites, (*found.failures, *failures), verdict.relative_l2, tolerance)
+        return replace(
+            found,
+            sites=sites,
+            failures=(*found.failures, *failures),
+            relative_l2=verdict.relative_l2,
+            tolerance=tolerance,
+        )
 
     def _dense(self, folder: Path, watched: list[str]) -> Path:
         """The reference with the kernels that the chains stand for."""

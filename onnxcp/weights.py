@@ -15,6 +15,7 @@ from onnxcp import products, provenance
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Stage
 from onnxcp.errors import UsageError
+from onnxcp.metadata import seal
 from onnxcp.operators import operator
 from onnxcp.rewrite import rewrite
 from onnxcp.structure import is_chain_node
@@ -121,6 +122,7 @@ def _note(proto: onnx.ModelProto, before: onnx.ModelProto, changed: Iterable[str
     if others:
         entry = entries.get(provenance.TRAINED) or proto.metadata_props.add(key=provenance.TRAINED)
         entry.value = json.dumps({**made.trained, **others}, sort_keys=True)
+    seal(proto)
 
 
 def _stages(proto: onnx.ModelProto, site: str) -> list[Stage]:

@@ -63,7 +63,7 @@ def write_images(folder="f", names=("a.png", "b.png"), labels="a.png,1\nb.png,2\
 
 
 def write_plan(**changes):
-    plan = {"plan_version": 2, "source_sha256": "", "fits": {}}
+    plan = {"plan_version": 2, "fits": {}}
     sites = {"conv1": {"form": "cp3", "rank": 4}}
     Path("p.json").write_text(json.dumps({**plan, "sites": sites, **changes}))
 

@@ -13,7 +13,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "runtime",
     "providers",
     "conv tensors progress places seeds ladder scheme mixing operators",
-    "chains constants nested shapes preprocess",
+    "chains constants nested shapes preprocess metadata",
     "products",
     "external samples repairs",
     "acceptance",
@@ -23,7 +23,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "parameters folding dequantised quantizer stems",
     "equalise correction shortcuts",
     "structure recompose tolerances interface finetune quantize half steps",
-    "weights readback narrowing simulation",
+    "weights readback narrowing simulation records",
     "context",
     "latency",
     "store workers table workdir",
@@ -54,7 +54,8 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "onnx": "external files sites products constants nested shapes chains survey rewrite context "
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
     "quantize quantizer folding parameters equalise correction half dequantised "
-    "narrowing simulation deploying shield shortcuts stems operators repairs acceptance",
+    "narrowing simulation deploying shield shortcuts stems operators repairs acceptance "
+    "metadata records",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

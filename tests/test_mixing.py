@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-import numpy as np
 import onnx
 import pytest
 from written import chain, model, weight
@@ -65,7 +64,8 @@ def chained(folder, floats):
     proto, both = found(folder)
     chains = {site.name: chain(site, "cp3") for site in both}
     choices = {"conv0": Choice("cp3", 4), "conv1": Choice("cp3", 4, floats)}
-    records = {n: provenance.record(choices[n], c, np.dtype(np.float32)) for n, c in chains.items()}
+    kernels = {site.name: site.kernel for site in both}
+    records = {n: provenance.record(choices[n], c, kernels[n]) for n, c in chains.items()}
     metadata = provenance.entries("ab" * 32, provenance.read(proto), records)
     return rewrite(proto, chains, both, metadata=metadata).proto
 

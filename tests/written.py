@@ -11,7 +11,7 @@ from onnxcp import files, provenance, sites
 from onnxcp.cli import app
 from onnxcp.conv import Chain, with_bias
 from onnxcp.forms import FORMS
-from onnxcp.forms.grouped import drawn
+from onnxcp.forms.grouped import drawn, largest_rank
 from onnxcp.plan import Choice
 from onnxcp.rewrite import rewrite
 from onnxcp.shapes import infer
@@ -52,8 +52,14 @@ def model(
 def chain(site: Site, form: str, bias: np.ndarray | None = None, rank: int = RANK) -> Chain:
     """A chain of random factors for a site."""
     rng = np.random.default_rng(len(site.name))
-    made = drawn(FORMS[form], site.shape, site.group, rank * site.group, site.geometry, rng)
+    total = rank_of(site, form, rank)
+    made = drawn(FORMS[form], site.shape, site.group, total, site.geometry, rng)
     return with_bias(made, bias)
+
+
+def rank_of(site: Site, form: str, rank: int = RANK) -> int:
+    """A rank for every group, as far as it has a use."""
+    return min(rank * site.group, largest_rank(FORMS[form], site.shape, site.group))
 
 
 def write(
@@ -70,7 +76,7 @@ def write(
     assert set(chosen) == set(forms)
     chains = {n: chain(s, forms[n], (bias or {}).get(n)) for n, s in chosen.items()}
     records = {
-        n: provenance.record(Choice(forms[n], RANK * s.group), chains[n], s.kernel.dtype)
+        n: provenance.record(Choice(forms[n], rank_of(s, forms[n])), chains[n], s.kernel)
         for n, s in chosen.items()
     }
     noted = provenance.entries(loaded.sha256, provenance.read(loaded.proto), records)

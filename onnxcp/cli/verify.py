@@ -62,6 +62,14 @@ def verify(
             "is converted: the file is checked as it is.",
         ),
     ] = None,
+    require_surgery: Annotated[
+        bool,
+        typer.Option(
+            "--require-surgery",
+            help="Fail where the surgery cannot be checked in full: a model of others, one in int8 "
+            "or float16, tensors that training changed.",
+        ),
+    ] = False,
     batch: options.Batch = None,
     input_shape: options.InputShape = [],  # noqa: B006
     seed: options.Seed = 0,
@@ -102,6 +110,7 @@ def verify(
                 other.exact,
                 bounds=bounds,
                 precision=None if precision is None else named(precision),
+                require_surgery=require_surgery,
                 progress=progress,
             )
         typer.echo(findings.as_json(found) if json else findings.as_text(found, width()))
