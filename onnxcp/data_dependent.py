@@ -15,7 +15,7 @@ import onnx
 
 from onnxcp.operators import is_known, operator
 
-SELECTING = ("NonMaxSuppression", "NonZero", "Unique", "Compress", "StringSplit")
+SELECTING = ("NonMaxSuppression", "NonZero", "Unique", "Compress", "StringSplit")  # in a body
 OF_SHAPE = ("Shape", "Size")  # whose values are of shapes alone
 CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 EVERY = range(16)
@@ -39,6 +39,11 @@ SIZED_BY: Mapping[str, Collection[int]] = {  # the inputs whose values say how l
     "AffineGrid": (1,),
     "Col2Im": (1, 2),
     "SplitToSequence": (1,),
+    "Compress": (1,),
+    "NonMaxSuppression": EVERY,
+    "NonZero": (0,),
+    "Unique": (0,),
+    "StringSplit": (0,),
 }
 
 
@@ -80,7 +85,7 @@ def is_shaped_by_data(
     name = operator(node)
     if name not in OF_SHAPE and any(r in shapes for r in read):
         return True
-    if name in SELECTING or (name in CONTROL and _selects(node)):
+    if name in CONTROL and _selects(node):
         return any(r in values for r in read)
     sizes = SIZED_BY.get(name, ())
     return any(place in sizes and r in values for place, r in enumerate(node.input))

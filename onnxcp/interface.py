@@ -6,6 +6,8 @@ from dataclasses import replace
 from onnxcp.errors import DataError, UsageError
 from onnxcp.files import Model
 from onnxcp.inputs import Inputs, Sources, prepare
+from onnxcp.noted_roles import roles_of
+from onnxcp.provenance import read
 from onnxcp.samples import Samples
 from onnxcp.tensors import Dim, TensorSpec
 
@@ -13,7 +15,8 @@ ALIKE = "compare models of the same interface"
 
 
 def inputs_of_both(reference: Model, candidate: Model, sources: Sources) -> Inputs:
-    """Feeds that both models take.
+    """Feeds that both models take; samples have the roles that they had when the candidate was
+    made of the reference.
 
     Raises:
         UsageError: inputs of other names, dtypes or fixed sizes; or other names of outputs.
@@ -22,6 +25,8 @@ def inputs_of_both(reference: Model, candidate: Model, sources: Sources) -> Inpu
     old, new = ({s.name: s for s in model.inputs} for model in (reference, candidate))
     _refuse_other_names("take different inputs", list(old), list(new))
     _refuse_other_names("give different outputs", outputs(reference), outputs(candidate))
+    roles, is_ours = roles_of(candidate, reference.sha256), read(candidate.proto).is_ours
+    sources = replace(sources, roles=roles, hold_out=roles is None and is_ours)
     try:
         both = [_both(reference, candidate, spec, new[name]) for name, spec in old.items()]
         return prepare(both, sources)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from onnxcp import __version__, files, fitting, judged, provenance, store, temporary
+from onnxcp import __version__, files, fitting, judged, noted_roles, provenance, store, temporary
 from onnxcp.by_sample import Outputs
 from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
@@ -253,6 +253,7 @@ class Job:
         return {
             "onnxcp.version": __version__,
             "onnxcp.plan_sha256": plan.sha256,
+            **noted_roles.entry(self.inputs.roles),
             **provenance.entries(self.model.sha256, provenance.read(self.model.proto), records),
         }
 

@@ -209,8 +209,9 @@ def choose(
     source: str,
     only: Sequence[str] = (),
 ) -> Choice:
-    """The metric asked for and what it judges; without one top1 where labels are classes, psnr
-    where they are images, agreement for one output of class scores, else relative-error.
+    """The metric asked for and what it judges. Without one top1 where labels are classes and an
+    output has scores of them, psnr where labels are images, agreement for one output of class
+    scores, else relative-error.
 
     `outputs` are all judged outputs with the shape of one sample's; `only` names some of them.
 
@@ -255,10 +256,12 @@ def _named(
         )
     if asked is not None:
         return METRICS[asked]
-    if labels is not None:
-        return METRICS["top1" if are_classes(labels) else "psnr"]
-    shapes = list(outputs.values())
-    is_classifier = len(places) == 1 and class_scores(shapes[places[0]])
+    shapes = [shape for place, shape in enumerate(outputs.values()) if place in places]
+    if labels is not None and not are_classes(labels):
+        return METRICS["psnr"]
+    if labels is not None and any(map(class_scores, shapes)):
+        return METRICS["top1"]
+    is_classifier = len(shapes) == 1 and class_scores(shapes[0])
     return METRICS["agreement" if is_classifier else "relative-error"]
 
 

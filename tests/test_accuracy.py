@@ -66,6 +66,7 @@ def test_a_label_out_of_range_is_refused(label):
         (None, {"y": (1,)}, "relative-error"),
         (None, {"boxes": (4,), "scores": (2,)}, "relative-error"),
         (np.array([0, 1, 2]), {"y": (10,)}, "top1"),
+        (np.array([0, 1, 2]), {"boxes": (4, 9), "scores": (1, 9)}, "relative-error"),
         (np.zeros((3, 1, 2, 2), np.float32), {"y": (1, 2, 2)}, "psnr"),
     ],
 )
