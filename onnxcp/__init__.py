@@ -2,12 +2,14 @@
 
     report = onnxcp.optimize(onnxcp.Settings(model, output, onnxcp.Target.named("cpu")))
 
-The names are imported when they are first used, so that `import onnxcp` costs nothing.
+The names are imported when they are first used, so that `import onnxcp` costs nothing. Of the
+standard library nothing is imported that Python has not loaded by then: under `python -m` it
+would come from the current folder.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from onnxcp.errors import OnnxcpError
     from onnxcp.inputs import Sources
@@ -32,7 +34,7 @@ _HOMES = {
 __all__ = ["Limits", "OnnxcpError", "Report", "Settings", "Sources", "Target", "optimize"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxcp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"onnxcp.{_HOMES[name]}"), name)

@@ -7,7 +7,6 @@ dropped. Images have far more positions than a covariance needs, so each gives a
 """
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg.blas import ssyrk
 
+from onnxcp import atomic_write
 from onnxcp.arrays import Float
 from onnxcp.errors import DataError, UsageError
 from onnxcp.forms.norm import refuse_infinite
@@ -31,7 +31,6 @@ from onnxcp.tensors import Feeds
 PATCHES = 64  # per dimension of the covariance, where the data have as many
 FEWEST = 64  # positions of an image, where it has as many
 MEMORY = 2 * 2**30  # bytes for all covariances
-NOTE = "statistics.json"
 ROUNDING = 1e-5  # of what squares sum up to: a variance below is that of single precision
 
 Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
@@ -217,38 +216,6 @@ def _pooled(
     return made
 
 
-def save_statistics(folder: Path, found: Mapping[str, Statistics]) -> None:
-    """Note in a folder what the covariances written there are of; last, so that what is found
-    noted is whole."""
-    rows, means = dict[str, Any](), dict[str, Any]()
-    for number, (tensor, one) in enumerate(found.items()):
-        sites = list(one.means)
-        means |= {f"{number}.{at}": one.means[site] for at, site in enumerate(sites)}
-        files = [path.name for path in one.covariances]
-        rows[tensor] = {"number": number, "files": files, "sha256": one.sha256, "sites": sites}
-    np.savez(folder / "means.npz", **means)
-    partial = folder / f"{NOTE}.part"
-    partial.write_text(json.dumps(rows), encoding="utf-8")
-    partial.replace(folder / NOTE)
-
-
-def load_statistics(folder: Path) -> dict[str, Statistics] | None:
-    """What an earlier run noted in a folder; None where it did not come to its end."""
-    if not (folder / NOTE).is_file():
-        return None
-    rows = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    with np.load(folder / "means.npz") as stored_means:
-        means = dict(stored_means)
-    return {
-        tensor: Statistics(
-            tuple(folder / name for name in row["files"]),
-            row["sha256"],
-            {site: means[f"{row['number']}.{at}"] for at, site in enumerate(row["sites"])},
-        )
-        for tensor, row in rows.items()
-    }
-
-
 def stored(
     covariances: Sequence[np.ndarray], folder: Path, name: str
 ) -> tuple[tuple[Path, ...], str]:
@@ -257,5 +224,6 @@ def stored(
     for number, covariance in enumerate(covariances):
         digest.update(np.ascontiguousarray(covariance).tobytes())
         paths.append(folder / f"{name}-{number}.npy")
-        np.save(paths[-1], covariance)
+        with atomic_write.whole(paths[-1], survives_power_cut=False) as stream:
+            np.save(stream, covariance)
     return tuple(paths), digest.hexdigest()

@@ -21,8 +21,11 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 
 @contextlib.contextmanager
-def whole(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
+def whole(
+    path: Path, *, overwrite: bool = True, survives_power_cut: bool = True
+) -> Iterator[BinaryIO]:
     """A stream whose bytes are the file once the block ends; after an exception, nothing is.
+    What knows its own hash, and can be made again, need not survive a power cut.
 
     Raises:
         FileExistsError: there is such a file, and `overwrite` is off.
@@ -31,10 +34,12 @@ def whole(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
     with temporary.file(path.parent) as partial:
         with partial.open("wb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            if survives_power_cut:
+                stream.flush()
+                os.fsync(stream.fileno())
         take_name(partial, path, overwrite=overwrite)
-        sync(path.parent)
+        if survives_power_cut:
+            sync(path.parent)
 
 
 def write_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:

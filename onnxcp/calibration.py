@@ -11,10 +11,9 @@ from onnxcp.activations import (
     MEMORY,
     Statistics,
     collect,
-    load_statistics,
-    save_statistics,
 )
 from onnxcp.inputs import Inputs
+from onnxcp.kept_statistics import load_statistics, save_statistics
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
@@ -52,7 +51,7 @@ def calibrate(
         DataError: activations that are NaN or infinite.
         UsageError: a memory limit that can not be kept.
     """
-    samples, batching = inputs.calibration, inputs.calibrating
+    samples, batching, watched = inputs.calibration, inputs.calibrating, folder / "watched.onnx"
     if samples is None:
         return {}, None
     unlabelled = replace(samples, labels=None)
@@ -66,9 +65,8 @@ def calibrate(
             return known, sha256
         folder.mkdir(parents=True, exist_ok=True)
     sources = list(dict.fromkeys(site.source for site in sites))
-    path = folder / "watched.onnx"
-    files.save(with_outputs(model.proto, sources), path, model.external)
-    runner = open_runner(path, target.unhurried, _computed(model, sources))
+    files.save(with_outputs(model.proto, sources), watched, model.external)
+    runner = open_runner(watched, target.unhurried, _computed(model, sources))
 
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
         return {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}

@@ -5,6 +5,7 @@ load both → torch module, equal to the runtime's outputs → train → weights
 → accuracy → benchmark → write. Nothing reaches the output path before the last step.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -125,18 +126,19 @@ def finetune(
     model, other = files.load(asked.reference), files.load(asked.candidate)
     _refuse_strangers(model, other)
     inputs = _inputs(model, asked)
-    if asked.work_dir is not None:
-        open_folder(asked.work_dir, other.sha256, resume=asked.resume)
-    taught = teach(
-        model,
-        other,
-        inputs,
-        recipe,
-        folder=asked.work_dir,
-        resume=asked.resume,
-        progress=progress,
-    )
-    with temporary.folder(asked.output.parent) as folder:
+    with contextlib.ExitStack() as held:
+        if asked.work_dir is not None:
+            held.enter_context(open_folder(asked.work_dir, other.sha256, resume=asked.resume))
+        taught = teach(
+            model,
+            other,
+            inputs,
+            recipe,
+            folder=asked.work_dir,
+            resume=asked.resume,
+            progress=progress,
+        )
+        folder = held.enter_context(temporary.folder(asked.output.parent))
         staged = folder / asked.output.name
         files.save(with_weights(other.proto, taught.trained.weights), staged, other.external)
         proof = _proof(model, asked, inputs, staged, progress)

@@ -357,9 +357,28 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     table = None if settings.latency is None else from_file(settings.latency)
     if table is not None:
         settings = _on_target_of(settings, table)
-    if settings.work_dir is not None:
-        open_folder(settings.work_dir, model.sha256, resume=settings.resume)
-        settings = replace(settings, cache=settings.work_dir / "kept")
+    with (
+        _work_folder(settings, model) as settings,
+        _opened(settings, model, table, progress) as job,
+    ):
+        yield job
+
+
+@contextmanager
+def _work_folder(settings: Settings, model: files.Model) -> Iterator[Settings]:
+    """The settings by which all is kept in the work folder, which is this run's until the block
+    ends; as they are without one."""
+    if settings.work_dir is None:
+        yield settings
+        return
+    with open_folder(settings.work_dir, model.sha256, resume=settings.resume):
+        yield replace(settings, cache=settings.work_dir / "kept")
+
+
+@contextmanager
+def _opened(
+    settings: Settings, model: files.Model, table: Table | None, progress: Progress
+) -> Iterator[Job]:
     inputs = prepare(model.inputs, _sources(settings))
     open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
     if settings.precision == INT8:

@@ -1,6 +1,6 @@
 """Fits kept on disk under the hash of all they depend on, so that none is computed twice.
 
-An entry is an .npz file that names its own key and the checksum of its arrays. One that is
+An entry is an .npz file that names its own key and the checksum of all that is in it. One that is
 damaged, or was put there by something else, is as good as none: it is computed again and
 overwritten. A folder that can not be written to costs nothing but the time saved.
 """
@@ -10,9 +10,7 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
-import zipfile
-import zlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from onnxcp import forms
+from onnxcp import atomic_write, forms, temporary
+from onnxcp.checksums import opened, sealed
+from onnxcp.damage import DAMAGED
 from onnxcp.forms import Fit, Outcome
 
+ENTRY = re.compile(r"[0-9a-f]{64}\.(npz|json)")
 LIMIT = 4 * 2**30  # bytes in a folder; the entries not used for longest go first
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +69,10 @@ def load(folder: Path, key: str) -> Entry | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files if name != "about"}
             about = json.loads(str(stored["about"]))
-        if about["key"] != key or about["checksum"] != _checksum(arrays):
+        if about["key"] != key or about.pop("checksum") != _checksum(arrays, about):
             return None
         entry = _entry(about, arrays)
-    except UNREADABLE:
+    except DAMAGED:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
@@ -86,31 +86,26 @@ def save(folder: Path, key: str, entry: Entry) -> None:
         for group, fit in enumerate(entry.fits)
         for number, factor in enumerate(fit.factors)
     }
-    about = {
+    about: dict[str, Any] = {
         "key": key,
-        "checksum": _checksum(arrays),
         "seconds": entry.seconds,
         "energies": entry.energies,
         "fits": [_described(fit) for fit in entry.fits],
     }
+    about["checksum"] = _checksum(arrays, about)
     path = _path(folder, key)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            try:
-                np.savez(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
-                file.close()
-                Path(file.name).replace(path)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+        with atomic_write.whole(path, survives_power_cut=False) as file:
+            np.savez(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
 
 
 def load_note(folder: Path, key: str) -> Any:
     """What was noted under a key; None where there is nothing that can be read."""
     try:
-        note = json.loads(_path(folder, key, "json").read_text(encoding="utf-8"))
+        note = opened(json.loads(_path(folder, key, "json").read_text(encoding="utf-8")))
         return note["note"] if note["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return None
 
 
@@ -119,21 +114,18 @@ def save_note(folder: Path, key: str, note: Any) -> None:
     path = _path(folder, key, "json")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".part", delete=False
-        ) as file:
-            try:
-                json.dump({"key": key, "note": note}, file)
-                file.close()
-                Path(file.name).replace(path)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+        with atomic_write.whole(path, survives_power_cut=False) as file:
+            file.write(json.dumps(sealed({"key": key, "note": note})).encode())
 
 
 def prune(folder: Path, limit: int = LIMIT) -> None:
-    """Drop the entries not used for longest until the folder holds at most `limit` bytes."""
+    """Drop the entries not used for longest until the folder holds at most `limit` bytes, and
+    what killed runs left half written; nothing that is not an entry."""
     with contextlib.suppress(OSError):
-        found = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob("??/*.*"))
+        for below in folder.glob("??"):
+            temporary.sweep(below)
+        entries = [p for p in folder.glob("??/*.*") if ENTRY.fullmatch(p.name)]
+        found = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in entries)
         total = sum(size for _, size, _ in found)
         for _, size, path in found:
             if total <= limit:
@@ -166,8 +158,8 @@ def _entry(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Entry:
     return Entry(tuple(fits), tuple(about["energies"]), float(about["seconds"]))
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _checksum(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"|{name}{arrays[name].dtype}{arrays[name].shape}|".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())

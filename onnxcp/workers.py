@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
@@ -17,6 +18,7 @@ from loky import ProcessPoolExecutor
 from onnxcp import temporary
 from onnxcp.errors import OnnxcpError
 
+WATCHED = 0.5  # seconds between looks for the process that a worker works for
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -28,7 +30,7 @@ def processes(jobs: int) -> Iterator[Executor | None]:
         yield None
         return
     with _interrupts_ignored(), _left_alone():
-        executor = ProcessPoolExecutor(jobs)
+        executor = ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),))
         started = [executor.submit(int) for _ in range(jobs)]
     with temporary.folder() as folder:
         try:
@@ -36,6 +38,17 @@ def processes(jobs: int) -> Iterator[Executor | None]:
             yield _ByFile(executor, folder)
         finally:
             executor.shutdown(wait=True, kill_workers=True)
+
+
+def _end_with(parent: int) -> None:
+    """In a worker: end soon after the process that it works for, whatever ends that one."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCHED)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _ByFile(Executor):
@@ -118,12 +131,14 @@ def _interrupts_ignored() -> Iterator[None]:
 def _left_alone() -> Iterator[None]:
     """Processes started inside do not warn of semaphores that a killed one left: loky's
     tracker, which does, is also what cleans them up. Nor are they replaced, with a warning,
-    for what a fit holds: so loky does where psutil is installed, which Dask brings."""
+    for what a fit holds: so loky does where psutil is installed, which Dask brings. They start
+    without the current folder on their path, and then get the path of this process."""
     quiet = "ignore::UserWarning:loky.backend.resource_tracker"
     warned = os.environ.get("PYTHONWARNINGS")
     wanted = {
         "PYTHONWARNINGS": f"{warned},{quiet}" if warned else quiet,
         "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**62),
+        "PYTHONSAFEPATH": "1",
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -17,6 +17,8 @@ import onnx
 import pytest
 
 import onnxcp
+from onnxcp import temporary
+from onnxcp.reservation import Reads, reserve
 
 MODEL = Path(__file__).parents[1] / "models/digits.onnx"
 INTERRUPTED, WRONG_USE, MISSING = 130, 2, 3
@@ -48,12 +50,12 @@ def model(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def started(folder, *arguments):
+def started(folder, *arguments, environment=None):
     """A command in a session of its own; whatever is left of it is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "onnxcp", *map(str, arguments)],
         cwd=folder,
-        env=HERE,
+        env=HERE | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -106,8 +108,9 @@ def last_line(process):
     return lines[0]
 
 
-def optimize(folder, model, *arguments):
-    return started(folder, "optimize", model, "-o", "o.onnx", "-v", "--form", "cp3", *arguments)
+def optimize(folder, model, *arguments, **more):
+    command = ["optimize", model, "-o", "o.onnx", "-v", "--form", "cp3"]
+    return started(folder, *command, *arguments, **more)
 
 
 SIGNALS = {
@@ -163,6 +166,44 @@ def test_a_worker_killed_from_outside_ends_the_run_with_a_remedy(model, tmp_path
     assert "a process that fits was killed" in line
     assert "--jobs" in line
     assert not list(tmp_path.iterdir())
+
+
+@posix
+@linux
+def test_a_run_that_is_killed_takes_its_workers_along_and_the_next_one_sweeps_up(model, tmp_path):
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    with optimize(tmp_path, model, "--jobs", 2, environment={"TMPDIR": str(shared)}) as process:
+        wait_for(process, PHASES[2])
+        wait_until(lambda: len(workers(process.pid)) == 2)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not workers(process.pid), 30)
+    left = [path.name for path in (*tmp_path.iterdir(), *shared.iterdir())]
+    assert len([name for name in left if "onnxcp-" in name]) == 2
+    reserve([tmp_path / "o.onnx"], Reads())
+    temporary.sweep(shared, temporary.SHARED_NAME)  # as the next use of such a folder does
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+    assert not [path for path in shared.iterdir() if "onnxcp-" in path.name]
+
+
+SHADOWS = ("typer", "numpy", "onnx", "json", "re", "pathlib", "loky", "cloudpickle", "typing")
+
+
+@posix
+def test_nothing_is_imported_from_the_current_folder(tmp_path):
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    command = ["optimize", str(MODEL), "-o", "o.onnx", "--form", "cp3", "--no-cache", "--quiet"]
+    command += ["--rank", "block/*=16", "--jobs", "2", "--iterations", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "onnxcp", *command],
+        cwd=tmp_path,
+        env=HERE,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @posix

@@ -146,6 +146,16 @@ def test_a_damaged_checkpoint_is_said_to_be(tmp_path):
         train(lesson(folder=tmp_path), resume=True)
 
 
+def test_a_checkpoint_with_a_bit_flipped_in_its_weights_is_said_to_be_damaged(tmp_path):
+    train(lesson(dataclasses.replace(RECIPE, epochs=1), folder=tmp_path))
+    path = tmp_path / "training.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WorkError, match="damaged"):
+        train(lesson(dataclasses.replace(RECIPE, epochs=1), folder=tmp_path), resume=True)
+
+
 @pytest.mark.parametrize(
     ("how", "loss", "rate"),
     [

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +25,26 @@ WHOLE = "this command needs all of: pip install 'onnxcp[cpu]', or 'onnxcp[gpu]'"
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
+@dataclass(slots=True)
+class Ending:
+    """How a command ends: `interrupted` says what is there if it is interrupted."""
+
+    interrupted: Callable[[], str] = lambda: "interrupted; no output was written"
+
+
 @contextmanager
-def errors_as_lines(verbose: int) -> Iterator[None]:
+def errors_as_lines(verbose: int) -> Iterator[Ending]:
     """Whatever goes wrong inside ends the command with one line and the documented code."""
     previous = {number: signal.signal(number, _interrupt) for number in ENDING}
+    ending = Ending()
     try:
-        yield
+        yield ending
     except BrokenPipeError:
         raise  # a reader that had enough, as `head`: typer ends without a word
     except OnnxcpError as error:
         _fail(str(error), error.exit_code, verbose)
     except KeyboardInterrupt:
-        _fail("interrupted; no output was written", INTERRUPTED, verbose)
+        _fail(ending.interrupted(), INTERRUPTED, verbose)
     except (typer.Exit, SystemExit):
         raise
     except ModuleNotFoundError as error:  # some machines have only what timing needs

@@ -184,8 +184,8 @@ def finetune(
 
     Needs PyTorch. Only weights change: the graph, its names and its speed stay.
     """
-    with errors_as_lines(verbose):
-        from onnxcp import finetuning, lessons, tuned
+    with errors_as_lines(verbose) as ending:
+        from onnxcp import finetuning, interruption, lessons, tuned
         from onnxcp.judging import Limits
 
         lessons.refuse_without_torch()
@@ -226,6 +226,8 @@ def finetune(
             report,
             (recipe, loss),
         )
+        reports = () if report is None else (report,)
+        ending.interrupted = interruption.told(output, reports, work_dir)
         command = shlex.join(["onnxcp", *sys.argv[1:]])
         with progress_shown(quiet, verbose) as progress:
             made = finetuning.finetune(

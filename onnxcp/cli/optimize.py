@@ -235,7 +235,7 @@ def optimize(
 
     Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
     """
-    with errors_as_lines(verbose):
+    with errors_as_lines(verbose) as ending:
         from onnxcp.files import existing
         from onnxcp.judging import Limits
         from onnxcp.report import WRITERS
@@ -286,7 +286,10 @@ def optimize(
             reports=tuple(report),
             also_read=() if recipe is None else (recipe,),
         )
+        from onnxcp.interruption import told
         from onnxcp.pipeline import optimize as run
+
+        ending.interrupted = told(settings.output, report, work_dir)
 
         with progress_shown(quiet, verbose) as progress:
             found = run(

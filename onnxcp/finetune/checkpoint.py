@@ -1,5 +1,7 @@
 """All that a training needs to go on, in memory and in a file."""
 
+import hashlib
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxcp import atomic_write
 from onnxcp.errors import WorkError
 from onnxcp.finetune.batches import Tensors
 
@@ -56,9 +59,11 @@ def save(folder: Path, state: State, weights: Tensors, about: str) -> None:
         "stopped": state.stopped,
         "about": about,
     }
-    path = folder / NAME
-    torch.save(document, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+    content = io.BytesIO()
+    torch.save(document, content)
+    with atomic_write.whole(folder / NAME) as stream:
+        stream.write(hashlib.sha256(content.getbuffer()).digest())
+        stream.write(content.getbuffer())
 
 
 def load(folder: Path, state: State, about: str) -> Tensors | None:
@@ -72,7 +77,7 @@ def load(folder: Path, state: State, about: str) -> Tensors | None:
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = torch.load(path, weights_only=True)
+        found: dict[str, Any] = torch.load(_content(path), weights_only=True)
         if found["about"] == about:
             state.optimizer.load_state_dict(found["optimizer"])
             state.scaler.load_state_dict(found["scaler"])
@@ -90,3 +95,16 @@ def load(folder: Path, state: State, about: str) -> Tensors | None:
         f"{path}: holds a training with other settings or data; give the same, or another "
         "--work-dir"
     )
+
+
+def _content(path: Path) -> io.BytesIO:
+    """What a checkpoint holds behind its hash.
+
+    Raises:
+        ValueError: it is not what the hash is of.
+    """
+    stored = path.read_bytes()
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(stored[size:]).digest() != stored[:size]:
+        raise ValueError("not what its hash is of")
+    return io.BytesIO(stored[size:])

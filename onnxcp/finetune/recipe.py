@@ -109,9 +109,16 @@ def from_file(path: Path | None, given: Mapping[str, Any]) -> Recipe:
     what is `given` counts instead of what the file says.
 
     Raises:
-        UsageError: no such file, no such fields, or values that they can not have.
+        UsageError: no such file, no such fields, or values that they can not have; or a loss,
+            which is code, named in the file and not given.
     """
-    return Recipe(**{**({} if path is None else _fields(path)), **given})
+    said = {} if path is None else _fields(path)
+    if said.get("loss") is not None and "loss" not in given:
+        raise UsageError(
+            f"--recipe {path}: its loss, {said['loss']!r}, is code, which only the command line "
+            "may name: pass --loss to finetune, or take it out of the file"
+        )
+    return Recipe(**{**said, **given})
 
 
 def _fields(path: Path) -> dict[str, Any]:

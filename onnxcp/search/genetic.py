@@ -129,13 +129,10 @@ def _study(menu: Menu, budget: Budget) -> "Study":
 
 
 def _storage(journal: Path) -> "JournalStorage":
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    from onnxcp.search.journal import open_storage
 
-    path = str(journal)
     try:
-        lock = JournalFileOpenLock(path, grace_period=LEFT)
-        return JournalStorage(JournalFileBackend(path, lock))
+        return open_storage(journal, LEFT)
     except OSError as error:
         raise PlanError(f"{journal}: {error.strerror}; name a file that can be written") from error
     except (ValueError, LookupError, TypeError) as error:
