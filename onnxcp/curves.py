@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import files, temporary
+from onnxcp import escape, files, temporary
 from onnxcp.calibration import calibrate
 from onnxcp.conv import cost
 from onnxcp.fitting import Fits, largest_rank
@@ -118,6 +118,7 @@ def as_json(curves: Sequence[RankCurve]) -> str:
 
 def as_text(curves: Sequence[RankCurve]) -> str:
     """A line for every site and form: the error at each rank."""
+    curves = escape.shown(list(curves))
     width = max((len(c.site) for c in curves), default=5) + 2
     lines = [f"{'layer':<{width}}{'form':<9}rank: relative error"]
     for curve in curves:

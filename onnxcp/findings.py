@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from onnxcp import escape
 from onnxcp.comparison import Comparison
 from onnxcp.environment import environment
 from onnxcp.providers import Target
@@ -51,6 +52,7 @@ def as_json(found: Comparison) -> str:
 
 def as_text(found: Comparison, width: int) -> str:
     """Surgery, approximation, then the verdict, as wide as the terminal."""
+    found = escape.shown(found)
     lines = [
         *_places(found, width),
         *_surgery(found.surgery, width),

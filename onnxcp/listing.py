@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onnxcp import files
+from onnxcp.escape import shown
 from onnxcp.inputs import Sources, prepare
 from onnxcp.latency import measure
 from onnxcp.profiling import contexts
@@ -91,6 +92,7 @@ def as_json(listing: Listing) -> str:
 
 def as_text(listing: Listing, width: int) -> str:
     """A table as wide as the terminal; reasons are numbered and stand in full below it."""
+    listing = shown(listing)
     reasons = list(dict.fromkeys(r.status for r in listing.rows if r.status != ELIGIBLE))
     timed = any(r.milliseconds is not None for r in listing.rows)
     longest = max((len(r.layer.name) for r in listing.rows), default=4)

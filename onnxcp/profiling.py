@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import files, shapes, temporary
+from onnxcp import escape, files, shapes, temporary
 from onnxcp.benchmark import take_turns
 from onnxcp.context import Context, Graph
 from onnxcp.environment import environment
@@ -196,6 +196,7 @@ def _in(precision: str) -> str:
 
 def as_text(table: Table) -> str:
     """What a table says, for a terminal."""
+    table = escape.shown(table)
     lines = [
         f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
         f"{table.environment['onnxruntime']}, {table.provider}, "

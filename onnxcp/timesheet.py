@@ -8,6 +8,7 @@ from typing import Any
 
 from onnxcp.baseline import VERSION, Change
 from onnxcp.benchmark import Speedup, Timing, median_interval
+from onnxcp.escape import shown
 from onnxcp.timing import Run, Timed
 
 FIGURES = ("mean", "min", "p50", "p90", "p95", "p99", "std")
@@ -68,6 +69,7 @@ def _model(batch: int, timing: Timing) -> dict[str, Any]:
 def to_text(timed: Timed, changes: Sequence[Change] = ()) -> str:
     """A column of milliseconds for every model, and the ratio of two; of several batch sizes
     a line each."""
+    timed = shown(timed)
     letters = [chr(ord("A") + i) for i in range(len(timed.models))]
     lines = [f"{letter}: {name}" for letter, name in zip(letters, timed.models, strict=True)]
     lines += [_conditions(timed), ""]

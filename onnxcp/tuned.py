@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from onnxcp import __version__
+from onnxcp import __version__, escape
 from onnxcp.benchmark import Speedup
 from onnxcp.environment import environment
 from onnxcp.finetuning import Finetuned
@@ -49,6 +49,7 @@ def to_json(found: Finetuned, command: str = "") -> str:
 
 def to_text(found: Finetuned) -> str:
     """The epochs, then what they were worth."""
+    found = escape.shown(found)
     proof, trained = found.proof, found.taught.trained
     lines = [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
     for epoch in trained.epochs:

@@ -12,7 +12,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "errors arrays machine libraries",
     "runtime",
     "providers",
-    "conv tensors progress places seeds ladder scheme mixing operators",
+    "conv tensors escape progress places seeds ladder scheme mixing operators",
     "chains constants nested shapes preprocess metadata",
     "products",
     "external samples repairs",

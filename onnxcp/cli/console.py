@@ -77,7 +77,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _fail(message: str, code: int, verbose: int) -> None:
     if verbose >= 2:
         traceback.print_exc()
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    from onnxcp.escape import visible
+
+    typer.echo(f"error: {visible(' '.join(message.split()))}", err=True)
     raise typer.Exit(code)
 
 
@@ -127,9 +129,9 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
     )
 
     columns: list[Any] = [
-        TextColumn("{task.description:<20}"),
+        TextColumn("{task.description:<20}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.completed}/{task.total}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]

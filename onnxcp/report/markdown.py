@@ -1,5 +1,6 @@
 """The report as Markdown: for a pull request or a wiki page."""
 
+from onnxcp.escape import code, markdown
 from onnxcp.report import words
 from onnxcp.report.record import Report, SiteRecord
 
@@ -11,13 +12,13 @@ HEAD = (
 
 def to_markdown(report: Report) -> str:
     """A verdict, warnings, the figures, and a row for every layer."""
-    warnings = "".join(f"> **{w}**\n>\n" for w in report.warnings)
-    facts = "".join(f"- **{label}**: {value}\n" for label, value in words.facts(report))
+    warnings = "".join(f"> **{markdown(w)}**\n>\n" for w in report.warnings)
+    facts = "".join(f"- **{label}**: {markdown(value)}\n" for label, value in words.facts(report))
     rows = "".join(_row(site) for site in report.sites)
     run = f"Made by onnxcp {report.tool['version']}"
-    command = f" with `{report.command}`" if report.command else ""
+    command = f" with {code(report.command)}" if report.command else ""
     return (
-        f"# onnxcp: {report.verdict}\n\n{warnings.removesuffix('>' + chr(10))}\n{facts}\n"
+        f"# onnxcp: {markdown(report.verdict)}\n\n{warnings.removesuffix('>' + chr(10))}\n{facts}\n"
         f"{HEAD}{rows}\n{run}{command}.\n"
     )
 
@@ -27,13 +28,13 @@ def _row(site: SiteRecord) -> str:
     before, after = site.sensitivity_before, site.sensitivity_after
     sensitivity = "" if before is None or after is None else f"{before:.2g} → {after:.2g}"
     cells = (
-        f"`{site.name}`",
+        code(site.name),
         words.shape(site),
         words.with_floats(site),
         error,
         sensitivity,
         words.milliseconds(site.ms_before),
         words.milliseconds(site.ms_after),
-        site.reason.replace("|", "\\|"),
+        markdown(site.reason),
     )
     return f"| {' | '.join(cells)} |\n"

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from onnxcp import mixing
+from onnxcp.escape import shown
 from onnxcp.report import words
 from onnxcp.report.record import KEPT, Report, SiteRecord
 
@@ -13,7 +14,7 @@ LABEL = 14
 
 def to_text(report: Report, width: int = 80) -> str:
     """Warnings first, then the verdict, the figures, and a line for every layer."""
-    width = max(width, NARROWEST)
+    width, report = max(width, NARROWEST), shown(report)
     warnings = [_wrapped(f"! {w}", width, "  ") for w in report.warnings]
     facts = [_wrapped(f"{k:<{LABEL}}{v}", width, " " * LABEL) for k, v in words.facts(report)]
     verdict = _wrapped(report.verdict, width, "")
