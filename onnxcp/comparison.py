@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxcp import files, surgery, temporary
+from onnxcp.baseline_check import check_original, original_of
 from onnxcp.by_sample import lay_out
 from onnxcp.dequantised import dequantised, is_in_pairs
 from onnxcp.errors import ModelError, UsageError
@@ -22,9 +23,9 @@ from onnxcp.metrics import Metric
 from onnxcp.precision import FLOAT32, INT8, precision_of
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
-from onnxcp.report.record import AccuracyRecord
+from onnxcp.report.record import AccuracyRecord, BaselineRecord
 from onnxcp.samples import Batching
-from onnxcp.sessions import Runner
+from onnxcp.sessions import Runner, open_runner
 from onnxcp.steps import Steps, compare_in_steps
 from onnxcp.structure import is_other_order, other_order
 from onnxcp.surgery import Surgery
@@ -63,6 +64,7 @@ class Comparison:
     reference_target: Target
     precision: str = FLOAT32
     notes: tuple[str, ...] = ()  # what is judged in the place of outputs that are not
+    baseline: BaselineRecord = field(default_factory=BaselineRecord)
 
     @property
     def ok(self) -> bool:
@@ -86,6 +88,7 @@ def run(
     bounds: Bounds,
     precision: str | None = None,
     require_surgery: bool = False,
+    accept_baseline: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Check the surgery, run both models on the same samples, and judge. The reference runs on
@@ -109,6 +112,11 @@ def run(
     compared = judged.comparable
     tolerances = bounds.tolerances.of(compared)
     old_target = reference_target or target
+    baseline = BaselineRecord()
+    if bounds.max_drop is not None:
+        runner = open_runner(reference, old_target)
+        known = original_of(model, runner, inputs, sources, old_target, limits)
+        baseline = check_original(known, accept=accept_baseline, progress=progress)
     found = surgery.check(model, other, inputs, target, old_target, progress)
     failures = [f"surgery: {failure}" for failure in found.failures]
     if require_surgery and found.unchecked is not None:
@@ -146,6 +154,7 @@ def run(
         old_target,
         kind,
         (*judged.notes, *inputs.notes),
+        baseline,
     )
 
 

@@ -2,6 +2,7 @@
 
     OnnxcpError
     ├── ModelError           the file is not a model we can read, check or run
+    ├── BaselineError        the original is at chance, or fed what it does not expect
     ├── DataError            samples that do not fit the model, or are no samples
     ├── UsageError           options that contradict each other or name nothing
     ├── OutputError          a file we may not or can not write
@@ -29,6 +30,9 @@ class OnnxcpError(Exception):
 
 
 class ModelError(OnnxcpError): ...
+
+
+class BaselineError(OnnxcpError): ...
 
 
 class DataError(OnnxcpError): ...

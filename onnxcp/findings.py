@@ -12,7 +12,7 @@ from onnxcp.comparison import Comparison
 from onnxcp.environment import environment
 from onnxcp.providers import Target
 from onnxcp.report.json import plain
-from onnxcp.report.words import accuracy, plural
+from onnxcp.report.words import ACCEPTED, accuracy, plural
 from onnxcp.steps import Steps
 from onnxcp.surgery import SiteCheck, Surgery
 from onnxcp.verify import Difference
@@ -45,6 +45,7 @@ def as_json(found: Comparison) -> str:
         "outputs": [] if found.verdict is None else [asdict(o) for o in found.verdict.outputs],
         "steps": None if found.steps is None else asdict(found.steps),
         "notes": found.notes,
+        "baseline": asdict(found.baseline),
         "accuracy": None if found.accuracy is None else asdict(found.accuracy),
     }
     return json.dumps(plain(document), indent=2, allow_nan=False)
@@ -55,6 +56,7 @@ def as_text(found: Comparison, width: int) -> str:
     found = escape.shown(found)
     lines = [
         *_places(found, width),
+        *_accepted(found, width),
         *_surgery(found.surgery, width),
         "",
         *_approximation(found, width),
@@ -75,6 +77,13 @@ def _places(found: Comparison, width: int) -> list[str]:
     sides = ("reference on", "candidate on") if len(places) == 2 else ("both on",)
     said = ", ".join(f"{side} {place}" for side, place in zip(sides, places, strict=True))
     return [_wrapped(said, width, "    "), ""]
+
+
+def _accepted(found: Comparison, width: int) -> list[str]:
+    """What is wrong with the reference itself, and was accepted."""
+    if found.baseline.finding is None:
+        return []
+    return [_wrapped(f"! {ACCEPTED}: {found.baseline.finding}", width, "  "), ""]
 
 
 def _place(target: Target) -> str:

@@ -8,11 +8,12 @@ load both → torch module, equal to the runtime's outputs → train → weights
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcp import files, provenance, temporary
+from onnxcp.baseline_check import check_original, original_of
 from onnxcp.benchmark import Speedup, speedup, take_turns
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs, Sources, hold_out, prepare
@@ -27,7 +28,7 @@ from onnxcp.lessons import (
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.publishing import publish
-from onnxcp.report.record import AccuracyRecord
+from onnxcp.report.record import AccuracyRecord, BaselineRecord
 from onnxcp.reservation import Reads, model_files, reserve
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
@@ -55,6 +56,7 @@ class Round:
     target: Target
     work_dir: Path | None = None
     resume: bool = False
+    accept_baseline: bool = False
     overwrite: bool = False  # files that exist may be replaced
     report: Path | None = None  # written together with the model
     also_read: tuple[Path | str | None, ...] = ()  # files that the options came from
@@ -96,6 +98,7 @@ class Finetuned:
     taught: Taught
     proof: Proof
     seconds: float
+    baseline: BaselineRecord = field(default_factory=BaselineRecord)
 
     @property
     def ok(self) -> bool:
@@ -126,6 +129,7 @@ def finetune(
     model, other = files.load(asked.reference), files.load(asked.candidate)
     _refuse_strangers(model, other)
     inputs = _inputs(model, asked)
+    baseline = _baseline(model, asked, inputs, progress)
     with contextlib.ExitStack() as held:
         if asked.work_dir is not None:
             held.enter_context(open_folder(asked.work_dir, other.sha256, resume=asked.resume))
@@ -142,11 +146,20 @@ def finetune(
         staged = folder / asked.output.name
         files.save(with_weights(other.proto, taught.trained.weights), staged, other.external)
         proof = _proof(model, asked, inputs, staged, progress)
-        made = Finetuned(asked, taught, proof, time.perf_counter() - begun)
+        made = Finetuned(asked, taught, proof, time.perf_counter() - begun, baseline)
         texts = {} if asked.report is None else {asked.report: document(made)}
         models = [(staged, asked.output)] if made.ok else []
         publish(texts, models, overwrite=asked.overwrite)
     return made
+
+
+def _baseline(
+    model: files.Model, asked: Round, inputs: Inputs, progress: Progress
+) -> BaselineRecord:
+    target = asked.target.unhurried
+    runner = open_runner(asked.reference, target)
+    known = original_of(model, runner, inputs, asked.sources, target, asked.limits)
+    return check_original(known, accept=asked.accept_baseline, progress=progress)
 
 
 def _refuse_strangers(model: files.Model, other: files.Model) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from onnxcp import __version__, files, fitting, judged, noted_roles, provenance, store, temporary
+from onnxcp.baseline_check import check_original, original_of
 from onnxcp.by_sample import Outputs
 from onnxcp.calibration import calibrate
 from onnxcp.cluster import Cluster, open_cluster
@@ -35,6 +36,7 @@ from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
 from onnxcp.quantize import enough
+from onnxcp.report.record import BaselineRecord
 from onnxcp.rewrite import rewrite, with_outputs
 from onnxcp.runtime import available
 from onnxcp.sample_roles import from_record
@@ -62,6 +64,7 @@ class Job:
     progress: Progress
     table: Table | None = None  # given by --latency
     spread: Spread | None = None
+    baseline: BaselineRecord = field(default_factory=BaselineRecord)
 
     def in_precision(self, precision: str) -> "Job":
         """The same run, its fits and its folder too, for models of another precision."""
@@ -380,10 +383,12 @@ def _opened(
     settings: Settings, model: files.Model, table: Table | None, progress: Progress
 ) -> Iterator[Job]:
     inputs = prepare(model.inputs, _sources(settings))
-    open_runner(settings.model, settings.target)  # what it refuses is said now, by its name
+    runner = open_runner(settings.model, settings.target)  # what it refuses is said now
     if settings.precision == INT8:
         refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
         enough(inputs.calibration, inputs.calibrating)
+    known = original_of(model, runner, inputs, settings.sources, settings.target, settings.limits)
+    baseline = check_original(known, accept=settings.accept_baseline, progress=progress)
     model = _straightened(model, inputs, settings, table, progress)
     outputs = judged.find(model, settings.target.unhurried, inputs.different)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
@@ -412,6 +417,7 @@ def _opened(
             progress,
             table,
             spread,
+            baseline,
         )
     if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)

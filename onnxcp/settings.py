@@ -52,6 +52,7 @@ class Settings:
     correct_bias: bool = True
     sequential: bool = False
     calibration_memory: int = MEMORY  # bytes
+    accept_baseline: bool = False  # go on where the original is at chance
     training: "Training | None" = None  # how plans are trained; None: they are not
     overwrite: bool = False  # files that exist may be replaced
     reports: tuple[Path, ...] = ()  # written together with the model

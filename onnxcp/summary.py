@@ -30,6 +30,7 @@ from onnxcp.report.record import (
     SearchRecord,
     SiteRecord,
 )
+from onnxcp.report.words import ACCEPTED
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.scheme import fastest
 from onnxcp.sites import Layer, Site
@@ -62,6 +63,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         verification=outcome.verification,
         finetune=_finetune(job, outcome),
         quantization=_quantization(job, outcome),
+        baseline=job.baseline,
         warnings=tuple(_warnings(job, outcome)),
     )
 
@@ -250,6 +252,8 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
             "inputs; pass --data (an .npz or a folder of images with labels.csv) to judge by it"
         )
     yield from job.outputs.notes
+    if job.baseline.finding is not None:
+        yield f"{ACCEPTED}: {job.baseline.finding}"
     if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
         yield (
             f"{len(job.inputs.samples)} sample of --data judged the search and gives the accuracy "

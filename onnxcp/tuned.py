@@ -9,7 +9,7 @@ from onnxcp.benchmark import Speedup
 from onnxcp.environment import environment
 from onnxcp.finetuning import Finetuned
 from onnxcp.report.json import plain
-from onnxcp.report.words import accuracy, plural
+from onnxcp.report.words import ACCEPTED, accuracy, plural
 
 
 def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
@@ -30,6 +30,7 @@ def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
         "epochs": [asdict(epoch) for epoch in taught.trained.epochs],
         "best_epoch": taught.trained.best,
         "stopped": taught.trained.stopped,
+        "baseline": asdict(found.baseline),
         "accuracy_before": asdict(proof.before),
         "accuracy": asdict(proof.after),
         "surgery_relative_l2": proof.surgery_l2,
@@ -51,7 +52,9 @@ def to_text(found: Finetuned) -> str:
     """The epochs, then what they were worth."""
     found = escape.shown(found)
     proof, trained = found.proof, found.taught.trained
-    lines = [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
+    finding = found.baseline.finding
+    lines = [] if finding is None else [f"! {ACCEPTED}: {finding}", ""]
+    lines += [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
     for epoch in trained.epochs:
         loss = "" if epoch.number == 0 else f"{epoch.loss:.5f}"
         same = "" if epoch.agreement is None else f"{epoch.agreement:.4f}"

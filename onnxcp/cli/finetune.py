@@ -29,6 +29,7 @@ def finetune(
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
     output_name: options.JudgedOutput = [],  # noqa: B006
+    accept_baseline: options.AcceptBaseline = False,
     epochs: Annotated[
         int,
         typer.Option(
@@ -222,6 +223,7 @@ def finetune(
             options.target(provider, provider_option, threads),
             work_dir,
             resume,
+            accept_baseline,
             overwrite,
             report,
             (recipe, loss),

@@ -28,6 +28,7 @@ def optimize(
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
     output_name: options.JudgedOutput = [],  # noqa: B006
+    accept_baseline: options.AcceptBaseline = False,
     max_error: Annotated[
         float | None,
         typer.Option(
@@ -281,6 +282,7 @@ def optimize(
             calibration_memory=int(calibration_memory * 2**30),
             jobs=options.jobs(jobs, cluster),
             cluster=cluster,
+            accept_baseline=accept_baseline,
             training=_training(finetune, epochs, augment, recipe, seed),
             overwrite=overwrite,
             reports=tuple(report),

@@ -186,6 +186,14 @@ MaxDrop = Annotated[
         help="Largest drop of the metric: 0.01 absolute, 1% relative.",
     ),
 ]
+AcceptBaseline = Annotated[
+    bool,
+    typer.Option(
+        "--accept-baseline",
+        rich_help_panel=BUDGET,
+        help="Go on where the original is no better than a guess, or fed what it does not expect.",
+    ),
+]
 Metric = Annotated[
     str | None,
     typer.Option(

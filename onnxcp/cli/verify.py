@@ -41,6 +41,7 @@ def verify(
     metric: options.Metric = None,
     max_drop: options.MaxDrop = None,
     output_name: options.JudgedOutput = [],  # noqa: B006
+    accept_baseline: options.AcceptBaseline = False,
     provider: options.Provider = "cpu",
     provider_option: options.ProviderOption = [],  # noqa: B006
     reference_provider: Annotated[
@@ -109,6 +110,7 @@ def verify(
                 target,
                 other.exact,
                 bounds=bounds,
+                accept_baseline=accept_baseline,
                 precision=None if precision is None else named(precision),
                 require_surgery=require_surgery,
                 progress=progress,

@@ -90,6 +90,22 @@ class AccuracyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineRecord:
+    """How the original did before anything was made of it. `by` says what judged: a metric with
+    labels, "first normalization" (`value` is the size of what reaches it, in its units), "classes
+    named", or None where nothing could; `chance` is what a guess has. `is_good` says that it is
+    clearly as it should be; a `finding` that it is not, which was accepted."""
+
+    by: str | None = None
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    chance: float | None = None
+    samples: int = 0
+    is_good: bool = False
+    finding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LatencyRecord:
     before: Mapping[str, float]
     after: Mapping[str, float]
@@ -259,6 +275,7 @@ class Report:
     precision: str = "float32"
     finetune: FinetuneRecord | None = None  # None where it was not asked for
     quantization: QuantizationRecord | None = None  # None where int8 was not asked for
+    baseline: BaselineRecord = field(default_factory=BaselineRecord)
     warnings: tuple[str, ...] = field(default_factory=tuple)
     reason: Mapping[str, Any] = field(default_factory=dict)  # of the verdict: its kind, and facts
     schema_version: int = SCHEMA_VERSION

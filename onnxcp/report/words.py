@@ -3,6 +3,7 @@
 from onnxcp import mixing
 from onnxcp.report.record import (
     AccuracyRecord,
+    BaselineRecord,
     FinetuneRecord,
     LatencyRecord,
     QuantizationRecord,
@@ -13,6 +14,7 @@ from onnxcp.report.record import (
 )
 
 SHOWN = 4  # outputs named in one line
+ACCEPTED = "the original was judged first, and accepted as it is"
 
 
 def count(number: int | None) -> str:
@@ -41,6 +43,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines.append(("written", written(report)))
     if report.latency is not None:
         lines += latency(report.latency)
+    if report.baseline.by is not None:
+        lines.append(("original", baseline(report.baseline)))
     if report.accuracy is not None:
         lines.append(
             ("accuracy" if report.accuracy.measured else "outputs", accuracy(report.accuracy))
@@ -98,6 +102,17 @@ def judged_outputs(found: AccuracyRecord) -> list[tuple[str, str]]:
     left = [output.name for output in found.outputs if output.after is None and found.measured]
     alone = f"; {found.metric} does not judge {', '.join(left)}" if left else ""
     return [("changed by", f"{shown}{more} (relative L2 of each output){alone}")]
+
+
+def baseline(found: BaselineRecord) -> str:
+    """How the original did before anything was made of it."""
+    value, of = found.value or 0.0, f"on {found.samples} samples"
+    if found.by == "first normalization":
+        return f"fed {value:.2g} times what {found.by} expects, {of}"
+    if found.by == "classes named":
+        return f"names classes with {value:.2f} nats of entropy, {of}"
+    guess = "" if found.chance is None else f", a guess {found.chance:.4g}"
+    return f"{found.by} {value:.4g} {of}{guess}"
 
 
 def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, str]]:
