@@ -1,0 +1,36 @@
+"""Damaged files end in a line and a documented exit code, never in a fault of ours."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tools"))
+
+from bench_mutations import KINDS, run
+
+NEEDS_TORCH = ("recipe",)
+QUICK = [name for name in KINDS if name not in NEEDS_TORCH]
+
+
+def findings(kinds, seeds):
+    return [
+        {key: found[key] for key in ("kind", "seed", "file", "command", "code", "text")}
+        for row in run(kinds, seeds)
+        for found in row["findings"]
+    ]
+
+
+def test_damaged_files_are_refused_or_used():
+    assert findings(QUICK, range(10)) == []
+
+
+@pytest.mark.slow
+def test_two_hundred_damaged_files_of_every_kind_are_refused_or_used():
+    assert findings(QUICK, range(1000, 1200)) == []
+
+
+@pytest.mark.slow
+def test_damaged_recipes_of_a_training_are_refused_or_used():
+    pytest.importorskip("torch")
+    assert findings(NEEDS_TORCH, range(1000, 1060)) == []
