@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxcp.errors import ModelError, ProviderError, UsageError
 from onnxcp.machine import no_cuda
+from onnxcp.missing_kernels import remedy
 from onnxcp.providers import GRAPH, Provider, Target, by_name
 from onnxcp.runtime import SILENT, available, builds, cuda_major, load_cuda, runtime
 from onnxcp.tensors import Feeds
@@ -277,7 +278,7 @@ def as_our_error(doing: str, target: Target) -> Iterator[None]:
                 f"--provider-option: provider {target.provider.name} says: {cause}; its "
                 "documentation lists them"
             ) from error
-        raise ModelError(f"{doing}: ONNX Runtime says: {cause}") from error
+        raise ModelError(f"{doing}: ONNX Runtime says: {cause}{remedy(cause)}") from error
 
 
 def _blames_provider(error: ModelError, target: Target) -> bool:

@@ -255,3 +255,22 @@ def zipmap(path):
     sets = [helper.make_opsetid("", 13), helper.make_opsetid(ml, 2)]
     onnx.save(helper.make_model(graph, opset_imports=sets, ir_version=8), path)
     return path
+
+
+@pytest.mark.parametrize("command", ["optimize", "benchmark"])
+@pytest.mark.parametrize(
+    ("node", "advice"),
+    [
+        ("y = my.Plugin (a)", "cut the model before them with onnx.utils.extract_model"),
+        ("i = Cast <to=5> (a) j = Sin (i) y = Cast <to=1> (j)", ""),
+    ],
+)
+def test_an_operator_without_a_kernel_is_refused_with_what_to_do(command, node, advice):
+    text = '<ir_version: 8, opset_import: ["" : 13, "my" : 1]> g (float[1,6] x) => (float[1,6] y)'
+    made = onnx.parser.parse_model(f"{text} {{ a = Abs (x) {node} }}")
+    Path("m.onnx").write_bytes(made.SerializeToString())
+    ended = onnxcp(command, "m.onnx")
+    assert ended.exit_code == 2, ended.output
+    assert "ONNX Runtime says: " in ended.output
+    assert advice in ended.output
+    assert onnxcp("inspect", "m.onnx").exit_code == 0
