@@ -79,9 +79,9 @@ class Evaluation:
         self.layout = lay_out(original, samples, layout) if isinstance(layout, Batching) else layout
         shapes = dict(zip(self.layout.names, self.layout.shapes, strict=True))
         self.choice = choose(metric, shapes, samples.labels, samples.source, only)
-        self._reference = list(self._outputs(original))
+        self._reference, self._whole = self._run(original)
         self._drawn: np.ndarray | None = None  # the original's scores on samples drawn anew
-        self._before = self._judged(self._reference)
+        self._before = self._judged(self._reference, self._whole)
 
     @property
     def metric(self) -> Metric:
@@ -99,14 +99,14 @@ class Evaluation:
     def measure(self, candidate: Outputs, *, interval: bool = True) -> Accuracy:
         """The candidate's metric and its drop against the original's. Without an `interval` none
         is computed for a metric of the whole set, and the one returned is infinite."""
-        outputs = list(self._outputs(candidate))
+        outputs, whole = self._run(candidate)
         self._refuse_unlike(outputs)
-        after, sign = self._judged(outputs), self._sign
+        after, sign = self._judged(outputs, whole), self._sign
         changes = changed(self._reference, outputs)
         if self._before.scores is not None and after.scores is not None:
             drop_ci = drop_interval(self._before.scores, after.scores, sign)
         else:
-            drop_ci = self._drawn_interval(outputs) if interval else (-math.inf, math.inf)
+            drop_ci = self._drawn_interval(whole) if interval else (-math.inf, math.inf)
         return Accuracy(
             self.metric.name,
             self.before,
@@ -122,23 +122,28 @@ class Evaluation:
     def _sign(self) -> float:
         return 1.0 if self.metric.higher_is_better else -1.0
 
-    def _judged(self, outputs: Batches) -> "_Judged":
+    def _run(self, runner: Outputs) -> tuple[Batches, Named]:
+        """The judged outputs by batch; and all outputs as a metric of the whole set takes them,
+        where it is one."""
+        if self.metric.function is None:
+            return [self.layout.arranged(given) for given in self._given(runner)], {}
+        given, alone = list(self._given(runner)), self.layout.batching.alone
+        named = {
+            name: joined([batch[place] for batch in given], alone=alone)
+            for place, name in enumerate(self.layout.given)
+        }
+        return [self.layout.arranged(batch) for batch in given], named
+
+    def _judged(self, outputs: Batches, whole: Named) -> "_Judged":
         if self.metric.function is None:
             return _by_sample(self.choice, outputs, self._reference, self.labels)
-        return _Judged(value(self.metric, self.named(outputs), self.labels), None, {})
+        return _Judged(value(self.metric, whole, self.labels), None, {})
 
-    def _drawn_interval(self, outputs: Batches) -> tuple[float, float]:
+    def _drawn_interval(self, whole: Named) -> tuple[float, float]:
         if self._drawn is None:
-            self._drawn = drawn(self.metric, self.named(self._reference), self.labels)
-        new = drawn(self.metric, self.named(outputs), self.labels)
+            self._drawn = drawn(self.metric, self._whole, self.labels)
+        new = drawn(self.metric, whole, self.labels)
         return drawn_interval(self._sign * (self._drawn - new))
-
-    def named(self, outputs: Batches) -> Named:
-        """All outputs by name: an array [samples, …], or a list where samples differ in shape."""
-        return {
-            name: joined([batch[place] for batch in outputs])
-            for place, name in enumerate(self.layout.names)
-        }
 
     def _rows(
         self, means: Mapping[int, float], changes: Sequence[float]
@@ -148,8 +153,8 @@ class Evaluation:
             for place, name in enumerate(self.layout.names)
         )
 
-    def _outputs(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
-        """The judged outputs, batch by batch."""
+    def _given(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
+        """All outputs, batch by batch."""
         size, total = self.layout.batching.step, len(self._samples)
         self._progress("evaluate samples", 0, total)
         for number, output in enumerate(self._batches(runner), 1):
@@ -157,10 +162,10 @@ class Evaluation:
             yield output
 
     def _batches(self, runner: Outputs) -> Iterator[list[np.ndarray]]:
-        if not isinstance(runner, Everywhere):
-            return self.layout.batches(runner, self._samples)
-        everywhere = runner.all_outputs(self._samples, self.layout.batching)
-        return map(self.layout.arranged, everywhere)
+        batching = self.layout.batching
+        if isinstance(runner, Everywhere):
+            return runner.all_outputs(self._samples, batching)
+        return (batching.run(runner, feeds) for feeds in self._samples.batches(batching.step))
 
     def _refuse_unlike(self, outputs: Batches) -> None:
         for old, new in zip(self._reference, outputs, strict=True):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxcp.arrays import Float64
 from onnxcp.errors import ModelError, UsageError
 from onnxcp.samples import Batching, Samples
 from onnxcp.tensors import Feeds, Shape
@@ -30,6 +29,7 @@ class Layout:
     places: tuple[int, ...]
     shapes: tuple[Shape, ...]
     batching: Batching
+    given: tuple[str, ...] = ()  # all that the model gives, in order
 
     def run(self, runner: Outputs, feeds: Feeds) -> list[np.ndarray]:
         """The judged outputs on at most `batching.step` samples, [samples, …] each."""
@@ -57,8 +57,17 @@ def by_sample(output: np.ndarray, batching: Batching) -> np.ndarray:
     return np.moveaxis(output, 0, -1)[None]
 
 
-def lay_out(runner: Outputs, samples: Samples, batching: Batching) -> Layout:
-    """How outputs are judged by fed sample, found out by a few runs.
+def lay_out(
+    runner: Outputs,
+    samples: Samples,
+    batching: Batching,
+    judged: Sequence[str] | None = None,
+    *,
+    whole: bool = False,
+) -> Layout:
+    """How outputs are judged by fed sample, found out by a few runs: those `judged`, of all of
+    them the numbers. With `whole` samples go in together only where all outputs, also those that
+    are not judged, keep them apart.
 
     Raises:
         ModelError: the model does not run on one sample.
@@ -66,13 +75,14 @@ def lay_out(runner: Outputs, samples: Samples, batching: Batching) -> Layout:
     """
     batching = replace(batching, alone=True)
     one = batching.run(runner, samples.read(0, 1))
-    places = judged_places(one)
-    if len(samples) > 1 and _stacks(runner, samples, batching, one, places):
+    names = getattr(runner, "outputs", tuple(f"output {n}" for n in range(len(one))))
+    places = judged_places(one) if judged is None else tuple(map(names.index, judged))
+    checked = range(len(one)) if whole else places
+    if len(samples) > 1 and _stacks(runner, samples, batching, one, checked):
         batching = replace(batching, alone=False)
         one = batching.run(runner, samples.read(0, 1))
-    names = getattr(runner, "outputs", tuple(f"output {n}" for n in range(len(one))))
     shapes = tuple(by_sample(one[place], batching).shape[1:] for place in places)
-    return Layout(tuple(names[place] for place in places), places, shapes, batching)
+    return Layout(tuple(names[p] for p in places), places, shapes, batching, tuple(names))
 
 
 def judged_places(results: Sequence[object]) -> tuple[int, ...]:
@@ -120,20 +130,20 @@ def _stacks(
     )
 
 
-def _in_turns(
-    a: np.ndarray, b: np.ndarray, turns: np.ndarray, rows: int
-) -> Float64[np.ndarray, " ..."] | None:
+def _in_turns(a: np.ndarray, b: np.ndarray, turns: np.ndarray, rows: int) -> np.ndarray | None:
     """What two samples in turns give by what each of them gives alone; None where not every row
     of an output can be a sample's."""
     if not (isinstance(b, np.ndarray) and a.ndim and a.shape == b.shape and len(a) == rows):
         return None
-    pair = np.stack([a, b]).astype(np.float64)
+    pair = np.stack([a, b])
     mixed: np.ndarray = pair[turns, np.arange(len(turns)) % rows]
     return mixed
 
 
-def _alike(wanted: Float64[np.ndarray, " ..."] | None, given: np.ndarray) -> bool:
+def _alike(wanted: np.ndarray | None, given: np.ndarray) -> bool:
     if wanted is None or wanted.shape != np.shape(given):
         return False
-    a, b = np.nan_to_num(wanted), np.nan_to_num(given.astype(np.float64))
+    if wanted.dtype.kind not in "fiub":
+        return bool((wanted == given).all())
+    a, b = np.nan_to_num(wanted.astype(np.float64)), np.nan_to_num(given.astype(np.float64))
     return float(np.linalg.norm(a - b)) <= SAME * float(np.linalg.norm(a))

@@ -7,6 +7,7 @@ tolerance or a budget it is reported and not judged.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from onnxcp.dequantised import dequantised, is_in_pairs
 from onnxcp.errors import ModelError, UsageError
 from onnxcp.inputs import Inputs, Sources
 from onnxcp.interface import every_sample, inputs_of_both, outputs
-from onnxcp.judged import find
+from onnxcp.judged import Judged, find
 from onnxcp.judging import Limits, Referee
 from onnxcp.metrics import Metric
 from onnxcp.precision import FLOAT32, INT8, precision_of
@@ -108,8 +109,9 @@ def run(
     inputs = inputs_of_both(model, other, sources)
     names, given = outputs(model), outputs(other)
     judged = find(model, (reference_target or target).unhurried, inputs.different)
-    judged = judged.in_both(other.proto.graph)
+    judged = replace(judged.in_both(other.proto.graph), is_whole=limits.is_whole)
     compared = judged.comparable
+    wanted = tuple(dict.fromkeys((*compared, *judged.given)))
     tolerances = bounds.tolerances.of(compared)
     old_target = reference_target or target
     baseline = BaselineRecord()
@@ -127,14 +129,15 @@ def run(
     with temporary.folder() as folder:
         middle = _without_rounding(model, other, folder)
         del model, other
-        old = judged.opened(reference, old_target, compared)
+        old = judged.opened(reference, old_target, wanted)
         try:
-            new = judged.opened(candidate, target, compared)
+            new = judged.opened(candidate, target, wanted)
             between = None if middle is None else judged.opened(middle, target, compared)
             progress("compare outputs", 0, 1)
-            verdict, steps = _compared(old, between, new, inputs, tolerances, bounds.top_k)
-            pair = (_Some(old, judged.names), _Some(new, judged.names))
-            accuracy = _accuracy(*pair, inputs, limits, verdict, progress)
+            pair = (_Some(old, compared), _Some(new, compared))
+            verdict, steps = _compared(*pair, between, inputs, tolerances, bounds.top_k)
+            pair = (_Some(old, judged.given), _Some(new, judged.given))
+            accuracy = _accuracy(*pair, judged, inputs, limits, verdict, progress)
         except ModelError as error:
             if not failures:
                 raise
@@ -192,19 +195,19 @@ class _Some:
 
 
 def _compared(
-    runner: Runner,
+    reference: "_Some",
+    candidate: "_Some",
     middle: Outputs | None,
-    new: Outputs,
     inputs: Inputs,
     tolerances: Mapping[str, Tolerance],
     top_k: int,
 ) -> tuple[Verdict, Steps | None]:
-    samples, names = every_sample(inputs), runner.outputs
-    old: Outputs = runner
+    samples, names = every_sample(inputs), reference.outputs
+    old, new = cast("Outputs", reference), cast("Outputs", candidate)
     if samples is None:
         feeds, numbers = inputs.synthetic.batches(1), None
     else:
-        batching = lay_out(runner, samples, inputs.batching).batching
+        batching = lay_out(reference, samples, inputs.batching).batching
         feeds, numbers = samples.batches(batching.step), samples.numbers
         old, new = _filled(old, batching), _filled(new, batching)
         middle = None if middle is None else _filled(middle, batching)
@@ -224,6 +227,7 @@ def _filled(runner: Outputs, batching: Batching) -> Outputs:
 def _accuracy(
     old: "_Some",
     new: "_Some",
+    judged: Judged,
     inputs: Inputs,
     limits: Limits,
     verdict: Verdict,
@@ -233,8 +237,8 @@ def _accuracy(
         return None
     if any(np.isnan(output.relative_l2) for output in verdict.outputs):
         return None  # of unlike shapes, which is failure enough
-    judged = Referee(old, inputs, limits, progress).judge(new)
-    return judged if limits.max_drop is not None else replace(judged, budget=None)
+    found = Referee(old, inputs, limits, progress, judged).judge(new)
+    return found if limits.max_drop is not None else replace(found, budget=None)
 
 
 def _failures(verdict: Verdict | None, judged: AccuracyRecord | None) -> Iterable[str]:

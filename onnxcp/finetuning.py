@@ -17,6 +17,7 @@ from onnxcp.baseline_check import check_original, original_of
 from onnxcp.benchmark import Speedup, speedup, take_turns
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs, Sources, hold_out, prepare
+from onnxcp.judged import find
 from onnxcp.judging import Limits, Referee, unjudged
 from onnxcp.lessons import (
     Taught,
@@ -204,8 +205,10 @@ def _proof(
     """
     found = checked_surgery(model, staged, inputs, asked.target, progress)
     paths = (asked.reference, asked.candidate, staged)
-    runners = [open_runner(path, asked.target.unhurried) for path in paths]
-    referee = Referee(runners[0], inputs, asked.limits, progress)
+    target = asked.target.unhurried
+    judged = replace(find(model, target, inputs.different), is_whole=asked.limits.is_whole)
+    runners = [judged.opened(path, target) for path in paths]
+    referee = Referee(runners[0], inputs, asked.limits, progress, judged)
     before, after = (referee.judge(runner) for runner in runners[1:])
     if not asked.limits.is_given:
         before, after = unjudged(before), unjudged(after)

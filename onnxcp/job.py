@@ -391,6 +391,7 @@ def _opened(
     baseline = check_original(known, accept=settings.accept_baseline, progress=progress)
     model = _straightened(model, inputs, settings, table, progress)
     outputs = judged.find(model, settings.target.unhurried, inputs.different)
+    outputs = replace(outputs, is_whole=settings.limits.is_whole)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):

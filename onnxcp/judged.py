@@ -42,6 +42,13 @@ class Judged:
     inside: tuple[str, ...] = ()
     varying: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_whole: bool = False  # all tensors are wanted, for a metric of the whole set
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What runners give: the judged tensors, then the others that are wanted."""
+        others = self.tensors if self.is_whole else ()
+        return (*self.names, *(name for name in others if name not in self.names))
 
     @property
     def comparable(self) -> tuple[str, ...]:
@@ -49,8 +56,8 @@ class Judged:
         return (*(n for n in self.tensors if n not in self.varying), *self.inside)
 
     def opened(self, path: Path, target: Target, names: Sequence[str] | None = None) -> Runner:
-        """A runner of a model file that gives the judged tensors, or others of its outputs."""
-        wanted = self.names if names is None else tuple(names)
+        """A runner of a model file that gives the wanted tensors, or others of its outputs."""
+        wanted = self.given if names is None else tuple(names)
         if not set(self.inside).intersection(wanted):
             return open_runner(path, target, wanted)
         with temporary.folder() as folder:

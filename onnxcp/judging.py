@@ -11,6 +11,7 @@ from onnxcp.accuracy import Z95, Batches, Evaluation, changed
 from onnxcp.by_sample import Outputs, lay_out
 from onnxcp.errors import UsageError
 from onnxcp.inputs import Inputs
+from onnxcp.judged import Judged
 from onnxcp.metrics import CLEAR_DROP, METRICS, Metric
 from onnxcp.plan import Budget, Score
 from onnxcp.progress import Progress, silent
@@ -52,6 +53,11 @@ class Limits:
     @property
     def is_given(self) -> bool:
         return self.max_drop is not None or self.max_error is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the metric is a function of the whole evaluation set."""
+        return isinstance(self.metric, Metric) and self.metric.function is not None
 
     @property
     def metric_name(self) -> str | None:
@@ -105,13 +111,19 @@ class Referee:
     """
 
     def __init__(
-        self, original: Outputs, inputs: Inputs, limits: Limits, progress: Progress = silent
+        self,
+        original: Outputs,
+        inputs: Inputs,
+        limits: Limits,
+        progress: Progress = silent,
+        judged: Judged | None = None,
     ) -> None:
         self._inputs, self._original, self._limits = inputs, original, limits
         self._by_drop = inputs.samples is not None and limits.max_error is None
         if inputs.samples is None:
             limits.refuse_without_data()
-        self._layout = lay_out(original, self._samples, self._batching)
+        names, whole = None if judged is None else judged.names, limits.is_whole
+        self._layout = lay_out(original, self._samples, self._batching, names, whole=whole)
         if self._by_drop:
             self._final = self._evaluation(inputs.samples, progress)
             self._search = self._final

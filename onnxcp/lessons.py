@@ -5,7 +5,7 @@ Nothing here but what is imported inside functions needs PyTorch.
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from onnxcp import files, provenance, surgery
+from onnxcp import files, provenance, surgery, temporary
 from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
 from onnxcp.inputs import Inputs
+from onnxcp.judged import find
 from onnxcp.operators import operator
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
+from onnxcp.rewrite import only
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
 from onnxcp.shortcuts import as_in
@@ -69,6 +71,10 @@ def teach(
     from onnxcp.finetune import Lesson, Network, train
 
     training, held = enough(inputs, recipe)
+    watched = replaced_outputs(model.proto, other.proto) if recipe.features else ()
+    names = find(model, ON_CPU, inputs.different).names
+    model, other = judged_part(model, names), judged_part(other, names)
+    made = {name for node in other.proto.graph.node for name in node.output}
     network, parity = _student(other, inputs, recipe)
     lesson = Lesson(
         network=network,
@@ -79,7 +85,7 @@ def teach(
         soft=gives_probabilities(model),
         fixed=inputs.batching.size if inputs.batching.fixed else None,
         chains=rank_one(other.proto),
-        watched=replaced_outputs(model.proto, other.proto) if recipe.features else (),
+        watched=tuple(name for name in watched if name in made),
         user_loss=user_loss(recipe.loss),
         folder=folder,
         about=f"{other.sha256}|{training.source}|{len(training)}",
@@ -132,7 +138,14 @@ def refuse(model: files.Model, inputs: Inputs, recipe: "Recipe") -> None:
     refuse_without_device(recipe.device)
     enough(inputs, recipe)
     user_loss(recipe.loss)
-    Network(model.proto, ())
+    Network(judged_part(model, find(model, ON_CPU, inputs.different).names).proto, ())
+
+
+def judged_part(model: files.Model, names: Sequence[str]) -> files.Model:
+    """The part of a model that computes the judged tensors: what follows them is not trained."""
+    if list(names) == [output.name for output in model.proto.graph.output]:
+        return model
+    return replace(model, proto=only(model.proto, *names))
 
 
 def enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
@@ -177,7 +190,10 @@ def _student(other: files.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Net
     network = Network(other.proto, trainable(other.proto, recipe.train))
     half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in other.proto.graph.initializer)
     tolerance = ON_CPU.tolerance(np.dtype(np.float16 if half else np.float32))
-    runner = open_runner(other.path, ON_CPU)
+    with temporary.folder() as where:
+        path = where / other.path.name
+        files.save(other.proto, path, other.external)
+        runner = open_runner(path, ON_CPU)
     parity = check_parity(network, runner, inputs.checked[0], tolerance)
     return network.to(recipe.device), parity
 

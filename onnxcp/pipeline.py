@@ -130,7 +130,7 @@ def _nothing_to_do(job: Job) -> Outcome:
 
 def _referee(job: Job) -> Referee:
     original = job.judged(job.model.path)
-    return Referee(original, job.inputs, job.settings.limits, job.progress)
+    return Referee(original, job.inputs, job.settings.limits, job.progress, job.outputs)
 
 
 def _forced(job: Job, teacher: School | None) -> Outcome:

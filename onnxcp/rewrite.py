@@ -221,17 +221,17 @@ def _note(made: onnx.ModelProto, replaced: list[str], metadata: Mapping[str, str
     seal(made)
 
 
-def only(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """The part of a model that computes one tensor, now its only output."""
+def only(proto: onnx.ModelProto, *names: str) -> onnx.ModelProto:
+    """The part of a model that computes some tensors, now its only outputs."""
     made = rewrite(proto, {}, (), metadata={}).proto
-    needed, kept = {name}, []
+    needed, kept = set(names), []
     for node in reversed(made.graph.node):
         if needed & set(node.output):
             kept.append(node)
             needed.update(read_names(onnx.GraphProto(node=[node])))
     del made.graph.node[:], made.graph.output[:]
     made.graph.node.extend(reversed(kept))
-    made.graph.output.append(onnx.ValueInfoProto(name=name))
+    made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     for place in [i for i, t in enumerate(made.graph.initializer) if t.name not in needed][::-1]:
         del made.graph.initializer[place]
     return made

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxcp import files
+from onnxcp.errors import UsageError
 from onnxcp.job import Job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.lessons import Taught, checked_surgery, refuse, teach
@@ -117,5 +118,10 @@ def school(job: Job) -> School | None:
     recipe = job.settings.training
     if recipe is None:
         return None
+    if job.settings.precision == INT8 and job.outputs.notes:
+        raise UsageError(
+            f"--finetune with --precision int8: {job.outputs.notes[0]}, which training in int8 "
+            "does not know; finetune the float32 model first, then make it int8"
+        )
     refuse(job.model, job.inputs, recipe)
     return School(job, recipe)

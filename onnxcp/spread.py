@@ -56,7 +56,7 @@ class SpreadRunner:
     def __init__(self, spread: Spread, judged: Judged, path: Path) -> None:
         self._spread, self._judged, self._path = spread, judged, path
         self._files = _Files(path, judged)
-        self.outputs = judged.names
+        self.outputs = judged.given
 
     def __call__(self, feeds: Feeds) -> Sequence[np.ndarray]:
         return self._here(feeds)

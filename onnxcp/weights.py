@@ -115,6 +115,7 @@ def _note(proto: onnx.ModelProto, before: onnx.ModelProto, changed: Iterable[str
         old, new = (_stages(model, site) for model in (before, proto))
         records[site] = provenance.renewed(row, old, new)
     own = {name for names in chains(proto).values() for name in names}
+    own |= _added(proto, made.chains)
     stored = {t.name: t for t in proto.graph.initializer}
     others = {name: provenance.content(stored[name]) for name in changed if name not in own}
     entries = {p.key: p for p in proto.metadata_props}
@@ -123,6 +124,12 @@ def _note(proto: onnx.ModelProto, before: onnx.ModelProto, changed: Iterable[str
         entry = entries.get(provenance.TRAINED) or proto.metadata_props.add(key=provenance.TRAINED)
         entry.value = json.dumps({**made.trained, **others}, sort_keys=True)
     seal(proto)
+
+
+def _added(proto: onnx.ModelProto, sites: Iterable[str]) -> set[str]:
+    """What chains read that came with them: a bias, too, where the layer had none."""
+    starts = tuple(f"{site}/cp/" for site in sites)
+    return {t.name for t in proto.graph.initializer if t.name.startswith(starts)}
 
 
 def _stages(proto: onnx.ModelProto, site: str) -> list[Stage]:

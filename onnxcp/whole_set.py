@@ -1,7 +1,7 @@
 """Metrics that are a function of the whole evaluation set: mAP, mIoU, word error rate.
 
-Outputs are {name: array [samples, …]}, or a list with one array a sample where these differ in
-shape.
+Outputs are {name: array [samples, …]}. Where samples run one at a time, because the model takes
+one or gives outputs without a row for each sample, they are {name: list of what every run gave}.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def value(metric: Metric, outputs: Named, labels: Labels) -> float:
     except Exception as error:
         raise UsageError(
             f"--metric {metric.name}: {type(error).__name__}: {error}; it is called with the "
-            "outputs as {name: array [samples, …]} and the labels, and returns a number"
+            "outputs as {name: array [samples, …]}, or a list of what every run gave where samples "
+            "run one at a time, and the labels; it returns a number"
         ) from error
 
 
@@ -42,11 +43,10 @@ def drawn(metric: Metric, outputs: Named, labels: Labels) -> Float64[np.ndarray,
     return np.array(values)
 
 
-def joined(parts: Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    """Batches [samples, …] as one; as a list of samples where they differ in shape."""
-    if len({part.shape[1:] for part in parts}) == 1:
-        return np.concatenate(parts)
-    return [row for part in parts for row in part]
+def joined(parts: Sequence[np.ndarray], *, alone: bool) -> np.ndarray | list[np.ndarray]:
+    """Batches [samples, …] as one array; of samples that ran alone a list, as the runs gave
+    them."""
+    return list(parts) if alone else np.concatenate(parts)
 
 
 def _taken(array: np.ndarray | list[np.ndarray], rows: np.ndarray) -> np.ndarray | list[np.ndarray]:

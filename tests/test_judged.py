@@ -163,6 +163,10 @@ def onnxcp(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+def first_layer():
+    return json.loads(onnxcp("inspect", "m.onnx", "--json").stdout)["layers"][0]["name"]
+
+
 FAST = ("--threads", 1, "--jobs", 1, "--iterations", 8)
 
 
@@ -171,14 +175,13 @@ FAST = ("--threads", 1, "--jobs", 1, "--iterations", 8)
 )
 def test_a_detector_with_its_selection_is_optimized_and_verified(more):
     detector(Path("m.onnx"))
-    site = next(iter(json.loads(onnxcp("inspect", "m.onnx", "--json").stdout)["layers"]))
     made = onnxcp(
         "optimize",
         "m.onnx",
         "-o",
         "o.onnx",
         "--rank",
-        f"{site['name']}=8",
+        f"{first_layer()}=8",
         "--form",
         "cp3",
         *FAST,
@@ -274,3 +277,83 @@ def test_an_operator_without_a_kernel_is_refused_with_what_to_do(command, node, 
     assert "ONNX Runtime says: " in ended.output
     assert advice in ended.output
     assert onnxcp("inspect", "m.onnx").exit_code == 0
+
+
+def test_training_ends_where_judging_does():
+    torch = pytest.importorskip("torch")
+    del torch
+    detector(Path("m.onnx"))
+    ranks = ("--rank", f"{first_layer()}=8", "--form", "cp3")
+    made = onnxcp("optimize", "m.onnx", "-o", "o.onnx", "--data", "d.npz", *ranks, *FAST)
+    assert made.exit_code == 0, made.output
+    ended = onnxcp(
+        "finetune",
+        "m.onnx",
+        "o.onnx",
+        "-o",
+        "t.onnx",
+        "--data",
+        "d.npz",
+        "--epochs",
+        3,
+        "--json",
+        "--batch-size",
+        16,
+        "--threads",
+        1,
+    )
+    assert ended.exit_code == 0, ended.output
+    report = json.loads(ended.stdout)
+    before, after = (report[key]["after"] for key in ("accuracy_before", "accuracy"))
+    assert after < before  # relative-error of boxes and scores
+    assert sum(n.op_type == "NonMaxSuppression" for n in onnx.load("t.onnx").graph.node) == 1
+    checked = onnxcp("verify", "m.onnx", "t.onnx", "--data", "d.npz", "--threads", 1)
+    assert checked.exit_code == 0, checked.output
+
+
+# --- a user's metric
+
+
+def test_a_function_of_the_user_sees_what_the_selection_gives(monkeypatch):
+    detector(Path("m.onnx"))
+    Path("boxes_kept.py").write_text(
+        "def count(outputs, labels):\n"
+        "    assert labels is None\n"
+        "    assert set(outputs) == {'boxes', 'scores', 'sel'}, set(outputs)\n"
+        "    assert all(rows.shape[1] == 3 for rows in outputs['sel'])\n"
+        "    return sum(len(rows) for rows in outputs['sel']) / len(outputs['sel'])\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    checked = onnxcp(
+        "verify",
+        "m.onnx",
+        "m.onnx",
+        "--data",
+        "d.npz[:9]",
+        "--metric",
+        "boxes_kept:count:lower",
+        "--max-drop",
+        "0",
+        "--json",
+    )
+    assert checked.exit_code == 0, checked.output
+    found = json.loads(checked.stdout)["accuracy"]
+    assert found["metric"] == "boxes_kept:count"
+    assert found["before"] == found["after"] > 0
+    assert found["drop_ci"] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        ("nowhere:f", "No module named 'nowhere'"),
+        ("json:nothing", "has no attribute 'nothing'"),
+        ("json:decoder", "cannot be called"),
+        ("json:dumps:best", "write it as module:function or module:function:lower"),
+    ],
+)
+def test_a_metric_that_is_no_function_is_refused(metric, says):
+    detector(Path("m.onnx"))
+    ended = onnxcp("verify", "m.onnx", "m.onnx", "--data", "d.npz", "--metric", metric)
+    assert ended.exit_code == 2
+    assert says in ended.output
