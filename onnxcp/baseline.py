@@ -120,7 +120,7 @@ def _refuse_unlike(document: Mapping[str, Any], timed: Timed, where: str) -> Non
             "give as many"
         )
     then, now = document["environment"], timed.environment
-    pairs = {"provider": timed.target.name, "threads": timed.target.threads}
+    pairs = {"provider": timed.target.name, "threads": timed.target.count}
     pairs["provider_options"] = timed.target.settings
     told = [f"{n} {document[n]}, here {pairs[n]}" for n in SAME if document[n] != pairs[n]]
     precision = document.get("precision", FLOAT32)  # those of earlier versions say nothing

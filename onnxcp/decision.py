@@ -48,6 +48,8 @@ def _reason(job: Job, outcome: Outcome, asked: str) -> Reason:
     lost += _unproven(outcome)
     if job.settings.is_forced:
         return because(Kind.FORCED, speed=speed, lost=lost)
+    if outcome.busy is not None and not foreign(job):
+        return because(Kind.TOO_BUSY, why=outcome.busy)
     if not is_faster:
         return because(Kind.SLOWER, what=name_of(outcome), speed=speed, lost=lost)
     wanted = job.settings.target_speedup
@@ -78,6 +80,8 @@ def _is_unprovable(job: Job, outcome: Outcome) -> bool:
 def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
     """Whether a plan makes the model faster, and how much: as measured on this machine; by the
     latency table where that is of another one."""
+    if outcome.busy is not None and not foreign(job):
+        return False, outcome.busy
     if outcome.timings is not None and not foreign(job):
         ratio = speedup(*outcome.timings)
         return ratio.is_faster, ratio.verdict()

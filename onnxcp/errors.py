@@ -11,6 +11,7 @@
     ├── WorkError            a work folder that belongs to another run
     ├── ProviderError        the execution provider is not usable on this machine
     │   └── MissingPackage   an optional package is not installed
+    ├── TooBusy              other work on the machine leaves nothing to be told of speed
     ├── ClusterError         a Dask cluster is not there, runs other versions, or was lost
     ├── UnsupportedError     nodes that torch can not compute, so the model can not be trained
     ├── SurgeryError         the rewritten model does not compute what its chains stand for
@@ -58,6 +59,10 @@ class ProviderError(OnnxcpError):
 
 
 class MissingPackage(ProviderError): ...
+
+
+class TooBusy(OnnxcpError):
+    exit_code = 1
 
 
 class ClusterError(OnnxcpError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from onnxcp import files, provenance, temporary
 from onnxcp.baseline_check import check_original, original_of
 from onnxcp.benchmark import Speedup, speedup, take_turns
-from onnxcp.errors import UsageError
+from onnxcp.errors import TooBusy, UsageError
 from onnxcp.inputs import Inputs, Sources, hold_out, prepare
 from onnxcp.judged import find
 from onnxcp.judging import Limits, Referee, unjudged
@@ -33,6 +33,7 @@ from onnxcp.report.record import AccuracyRecord, BaselineRecord
 from onnxcp.reservation import Reads, model_files, reserve
 from onnxcp.samples import Samples
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 from onnxcp.weights import with_weights
 from onnxcp.workdir import open_folder, own_files
 
@@ -87,8 +88,9 @@ class Proof:
     before: AccuracyRecord
     after: AccuracyRecord
     surgery_l2: float | None
-    over_reference: Speedup
-    over_candidate: Speedup
+    over_reference: Speedup | None
+    over_candidate: Speedup | None
+    busy: str | None = None  # why no speed-up is known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,5 +216,9 @@ def _proof(
         before, after = unjudged(before), unjudged(after)
     progress("benchmark", 0, 1)
     runs = [open_runner(path, asked.target).bound(inputs.timed) for path in paths]
-    old, chained, new = take_turns(runs, time.perf_counter, turns=TURNS, warmup=5, seconds=SECONDS)
+    try:
+        watch = stopwatch(asked.target)
+        old, chained, new = take_turns(runs, watch, turns=TURNS, warmup=5, seconds=SECONDS)
+    except TooBusy as error:
+        return Proof(before, after, found.relative_l2, None, None, str(error))
     return Proof(before, after, found.relative_l2, speedup(old, new), speedup(chained, new))

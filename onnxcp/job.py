@@ -189,7 +189,7 @@ class Job:
         sites, target = self.chosen, settings.target
         how = (target, forms, settings.precision, settings.seed)
         made = tabulate(self.model, sites, found, self.inputs, *how, self.progress)
-        if self.kept_in is not None:
+        if self.kept_in is not None and not made.is_busy:
             store.save_note(self.kept_in, key, to_document(made))
         return made
 
@@ -297,9 +297,9 @@ def _on_target_of(settings: Settings, found: Table) -> Settings:
         TableError: options that name another target.
     """
     asked, wanted = settings.target, found.target
-    if asked.threads and asked.threads != wanted.threads:
+    if asked.threads and asked.threads != wanted.count:
         raise TableError(
-            f"{settings.latency}: was measured with {wanted.threads or 'all'} threads, --threads "
+            f"{settings.latency}: was measured with {wanted.count} threads, --threads "
             f"says {asked.threads}; leave it out, or make the table again"
         )
     if found.precision != settings.precision:
@@ -315,7 +315,7 @@ def _on_target_of(settings: Settings, found: Table) -> Settings:
             f"{dict(wanted.options)}; leave --provider and --provider-option out"
         )
     if wanted.provider.ort_name not in available():
-        return replace(settings, target=Target.named("cpu", wanted.threads))
+        return replace(settings, target=Target.named("cpu", wanted.count))
     return replace(settings, target=wanted)
 
 

@@ -13,7 +13,7 @@ from onnxcp.forms import FORMS
 from onnxcp.job import Job
 from onnxcp.latency import Latency, Measured, steps
 from onnxcp.menus import least_rank
-from onnxcp.plan import Budget, Candidate, Menu, Plan
+from onnxcp.plan import Budget, Candidate, Choice, Menu, Plan
 from onnxcp.reasons import Kind, Reason, because, chain, speed
 from onnxcp.search.family import fastest
 from onnxcp.sites import Site
@@ -57,6 +57,8 @@ def after_timing(job: Job, times: Mapping[str, Latency]) -> Reasons:
 
 
 def _not_faster(job: Job, site: Site, row: Latency) -> Reason:
+    if row.busy is not None:
+        return because(Kind.BUSY, why=row.busy)
     if not row.tried:
         refusals = [FORMS[form].refuses(site.part) for form in job.settings.forms]
         if not all(refusals):
@@ -165,6 +167,10 @@ def late(stage: str, seconds: float | None, remedy: str) -> Reason:
 
 def none_faster(times: Mapping[str, Latency]) -> Reason:
     """Why timing left nothing to search."""
+    busy = [row.busy for row in times.values() if row.busy is not None]
+    if busy:
+        counts = f"{len(busy)} of {len(times)} layers could not be measured"
+        return because(Kind.TOO_BUSY, why=f"{counts}: {busy[0]}")
     return because(Kind.NONE_FASTER if any(r.tried for r in times.values()) else Kind.NONE_SAVES)
 
 
@@ -180,6 +186,7 @@ REFUSALS = {
     Kind.OVER_BUDGET: "it is over the budget",
     Kind.SLOWER: "it is not faster as a whole",
     Kind.SHORT_OF_TARGET: "it does not reach the speed-up",
+    Kind.TOO_BUSY: "its speed could not be measured",
     Kind.UNRELIABLE_TABLE: "the latency table proves no speed-up",
 }
 
@@ -193,8 +200,11 @@ def not_accepted(plan: Plan, why: Reason) -> Reasons:
     }
 
 
-def replaced(measured: Measured, *, is_here: bool) -> Reason:
+def replaced(row: Latency, choice: Choice, *, is_here: bool) -> Reason:
     """Of a layer that a plan replaces, as it was measured on this machine or on another."""
+    measured = row.measured(choice)
+    if measured is None:
+        return because(Kind.UNMEASURED, why=row.busy)
     return because(Kind.MEASURED if is_here else Kind.MEASURED_THERE, speed=speed(measured.against))
 
 

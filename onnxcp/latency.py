@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxcp.benchmark import Speedup, Timing, speedup, take_turns
+from onnxcp.adaptive import CLEARLY, are_tight, are_told, until
+from onnxcp.benchmark import Speedup, refuse_busy, speedup
 from onnxcp.context import Context
 from onnxcp.conv import Chain, Sizes, Stage, cost
-from onnxcp.errors import UsageError
+from onnxcp.errors import TooBusy, UsageError
 from onnxcp.forms import FORMS, Form
 from onnxcp.forms.grouped import drawn, largest_rank
 from onnxcp.mixing import globs, possible
@@ -29,15 +30,12 @@ from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
+from onnxcp.stopwatch import Stopwatch
 
 AN_OCTAVE = 4  # candidate ranks from one to its double: about 10 % of a chain's error apart
-SECONDS = 3.0  # spent on one distinct context at most, once FIRST turns are taken
-LEAST = 0.3  # seconds at least: a burst of other work must not fall on one context alone
-FIRST, MOST = 10, 5120  # turns, doubled until the intervals are tight
-TIGHT = 0.02  # half of a ratio's 95 % interval, over the ratio
 FLAT = 0.01  # times that differ by less are one step
 PROBE, PROBE_LEAST = 0.5, 0.1  # seconds for what stays in float, in one form and context
-CLEARLY = 1.02  # times as fast, and surely faster at all, makes it worth timing
+TRIES = 2  # at what the machine was too busy for
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +54,16 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Times of one site: its Conv, and every candidate tried."""
+    """Times of one site: its Conv, and every candidate tried. `busy` says why there are none
+    where other work on the machine left none to tell by; `dense` is the shortest seen, then."""
 
     dense: float  # seconds
     tried: tuple[Measured, ...]
+    busy: str | None = None
+
+    def measured(self, choice: Choice) -> Measured | None:
+        """What was measured of a candidate, if anything was."""
+        return next((m for m in self.tried if m.choice == choice), None)
 
 
 def candidate_ranks(form: Form, site: Site, block: int) -> list[int]:
@@ -106,28 +110,30 @@ def measure(
     choices: Mapping[str, Sequence[Choice]],
     contexts: Iterable[Context],
     target: Target,
-    clock: Callable[[], float],
+    watch: Stopwatch,
     *,
     precision: str = FLOAT32,
     seed: int = 0,
     is_mixed: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
-    """Times of each site's `choices`, by site name; equal measurements are taken once. In int8
-    the node itself is measured in int8, too; `is_mixed` adds the same choices with windows or
-    all in float, where that is clearly faster."""
+    """Times of each site's `choices`, by site name; equal measurements are taken once, and once
+    more in the end where the machine was too busy to measure. In int8 the node itself is measured
+    in int8, too; `is_mixed` adds the same choices with windows or all in float, where that is
+    clearly faster."""
+    named = {context.site.name: context for context in contexts}
+    asked = {n: (context, tuple(choices[n])) for n, context in named.items() if n in choices}
+    keys = {name: (context.key, wanted) for name, (context, wanted) in asked.items()}
+    distinct = {keys[name]: row for name, row in asked.items()}
     known: dict[object, Latency] = {}
-    times: dict[str, Latency] = {}
-    asked = [context for context in contexts if context.site.name in choices]
-    for done, context in enumerate(asked):
-        progress("time candidates", done, len(asked))
-        wanted = tuple(choices[context.site.name])
-        key = (context.key, wanted)
-        if key not in known:
-            bench = _Bench(context, target, clock, precision, seed)
+    for _ in range(TRIES):
+        again = [key for key in distinct if key not in known or known[key].busy is not None]
+        for done, key in enumerate(again):
+            progress("time candidates", done, len(again))
+            context, wanted = distinct[key]
+            bench = _Bench(context, target, watch, precision, seed)
             known[key] = _mixed(bench, wanted) if is_mixed else _plain(bench, wanted)
-        times[context.site.name] = known[key]
-    return times
+    return {name: known[key] for name, key in keys.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +142,7 @@ class _Bench:
 
     context: Context
     target: Target
-    clock: Callable[[], float]
+    watch: Stopwatch
     precision: str
     seed: int
 
@@ -159,11 +165,15 @@ def _roles(chain: Chain | None) -> list[str]:
 
 def _plain(bench: _Bench, choices: Sequence[Choice]) -> Latency:
     """The choices as they are."""
-    dense, *timings = _until(_are_tight, bench.ready([None, *choices]), bench.clock)
-    tried = [
-        Measured(c, t.median, speedup(dense, t)) for c, t in zip(choices, timings, strict=True)
-    ]
-    return Latency(dense.median, tuple(tried))
+    dense, *timings = until(are_tight, bench.ready([None, *choices]), bench.watch)
+    try:
+        if not dense.processor:
+            refuse_busy((dense,))
+        ratios = [speedup(dense, timing) for timing in timings]
+    except TooBusy as error:
+        return Latency(min(dense.seconds), (), str(error))
+    pairs = zip(choices, ratios, strict=True)
+    return Latency(dense.median, tuple(Measured(c, dense.median / r.ratio, r) for c, r in pairs))
 
 
 def _mixed(bench: _Bench, choices: Sequence[Choice]) -> Latency:
@@ -175,8 +185,11 @@ def _mixed(bench: _Bench, choices: Sequence[Choice]) -> Latency:
         more += [replace(c, floats=floats) for floats in _faster(bench, mine) for c in mine]
     if not more:
         return found
+    floats = _plain(bench, more)
+    if floats.busy is not None:
+        return floats
     others = [  # on the scale of the first: the machine may have slowed down since
-        replace(m, seconds=found.dense / m.against.ratio) for m in _plain(bench, more).tried
+        replace(m, seconds=found.dense / m.against.ratio) for m in floats.tried
     ]
     return Latency(found.dense, (*found.tried, *others))
 
@@ -187,41 +200,12 @@ def _faster(bench: _Bench, choices: Sequence[Choice]) -> list[str]:
     probed = min(choices, key=lambda c: abs(c.rank - site.shape[0]))
     kinds = possible(_roles(chain_of(site, probed, np.random.default_rng(bench.seed))))
     runs = bench.ready([probed, *(replace(probed, floats=kind) for kind in kinds)])
-    int8, *timings = _until(_are_told, runs, bench.clock, PROBE_LEAST, PROBE)
-    ratios = [speedup(int8, timing) for timing in timings]
+    int8, *timings = until(are_told, runs, bench.watch, PROBE_LEAST, PROBE)
+    try:
+        ratios = [speedup(int8, timing) for timing in timings]
+    except TooBusy:
+        return []
     return [k for k, r in zip(kinds, ratios, strict=True) if r.low > 1 and r.ratio > CLEARLY]
-
-
-def _until(
-    is_enough: Callable[[Sequence[Timing]], bool],
-    subjects: Sequence[Callable[[], object]],
-    clock: Callable[[], float],
-    least: float = LEAST,
-    most: float = SECONDS,
-) -> tuple[Timing, ...]:
-    """Turns until they are enough, for a time between two bounds."""
-    begun = clock()
-    end = begun + most
-    taken = take_turns(subjects, clock, turns=FIRST, seconds=most)
-    while len(taken[0].seconds) < MOST and clock() < end:
-        if clock() > begun + least and is_enough(taken):
-            break
-        turns = len(taken[0].seconds)
-        more = take_turns(subjects, clock, turns=turns, warmup=0, seconds=end - clock())
-        taken = tuple(a + b for a, b in zip(taken, more, strict=True))
-    return taken
-
-
-def _are_tight(taken: Sequence[Timing]) -> bool:
-    """Whether all ratios to the first are known to `TIGHT`; a time alone never is."""
-    ratios = [speedup(taken[0], timing) for timing in taken[1:]]
-    return bool(ratios) and all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
-
-
-def _are_told(taken: Sequence[Timing]) -> bool:
-    """Whether each is `CLEARLY` faster than the first or surely not, or all are known well."""
-    ratios = [speedup(taken[0], timing) for timing in taken[1:]]
-    return all(not r.low <= CLEARLY <= r.high for r in ratios) or _are_tight(taken)
 
 
 def chain_of(site: Site, choice: Choice, rng: np.random.Generator) -> Chain:

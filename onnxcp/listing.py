@@ -2,12 +2,12 @@
 
 import json
 import textwrap
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onnxcp import files
+from onnxcp.errors import TooBusy
 from onnxcp.escape import shown
 from onnxcp.inputs import Sources, prepare
 from onnxcp.latency import measure
@@ -15,6 +15,7 @@ from onnxcp.profiling import contexts
 from onnxcp.providers import Target
 from onnxcp.report.words import count
 from onnxcp.sites import Layer
+from onnxcp.stopwatch import stopwatch
 from onnxcp.survey import inferred, survey
 from onnxcp.tensors import known_shapes
 
@@ -62,7 +63,10 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
     times = {}
     if profile:
         timed = contexts(model, found, inputs)
-        table = measure({s.name: () for s in found}, timed, target, time.perf_counter)
+        table = measure({s.name: () for s in found}, timed, target, stopwatch(target))
+        busy = [row.busy for row in table.values() if row.busy is not None]
+        if busy:
+            raise TooBusy(busy[0])
         times = {name: 1e3 * row.dense for name, row in table.items()}
     rows = [Row(s.layer, ELIGIBLE, times.get(s.name)) for s in found]
     rows += [Row(s.layer, s.reason) for s in skips]

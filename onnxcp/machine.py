@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxcp.cores import usable
+
 DRIVERS = {"Linux": "libcuda.so.1", "Windows": "nvcuda.dll"}
 NO_DEVICE, TOO_OLD = 100, (35, 803)  # results of cuInit
 MAJOR, MINOR = 75, 76  # attributes of a device: its compute capability
@@ -125,15 +127,8 @@ def cpu_name() -> str:
 
 
 def cores() -> float:
-    """Logical cores that this process may use; a container's quota may be a fraction."""
-    try:
-        allowed = float(len(os.sched_getaffinity(0)))
-    except AttributeError:  # not Linux
-        allowed = float(os.cpu_count() or 1)
-    quota, _, period = _text(Path("/sys/fs/cgroup/cpu.max")).partition(" ")
-    if not (quota.isdigit() and period.strip().isdigit()):
-        return allowed
-    return min(allowed, int(quota) / int(period))
+    """Cores that this process may use; a container's quota may be a fraction."""
+    return usable().exact
 
 
 def physical_cores() -> int | None:

@@ -60,7 +60,8 @@ class Outcome:
     made of the one that is `staged` in float; `chained` is the accuracy of that one where it is
     another. The fields that are None were not measured, because there was no plan, or nothing
     to measure with. `rivals` are what else was in question, and how much faster this is. `kept`
-    says of layers why they stay, and `why` of a run why it found no plan."""
+    says of layers why they stay, `why` of a run why it found no plan, and `busy` why there are no
+    timings where other work on the machine left none to tell by."""
 
     plan: Plan
     latency: Mapping[str, Latency]
@@ -78,6 +79,7 @@ class Outcome:
     rivals: tuple[RivalRecord, ...] = ()
     kept: Mapping[str, Reason] = field(default_factory=dict)
     why: Reason | None = None
+    busy: str | None = None
 
     @property
     def plans_judged(self) -> int:

@@ -8,7 +8,7 @@ step; everything before it happens in a folder that goes with the run.
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.claims import reserve_outputs
 from onnxcp.court import Court, TimeIsUp
 from onnxcp.decision import decide, foreign
-from onnxcp.errors import SurgeryError
+from onnxcp.errors import SurgeryError, TooBusy
 from onnxcp.fitting import FULL
 from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
-from onnxcp.latency import measure, steps
+from onnxcp.latency import Latency, measure, steps
 from onnxcp.menus import make_menu
 from onnxcp.outcome import Outcome, Trail, name_of
 from onnxcp.pareto import write_front
-from onnxcp.plan import Budget, Plan, plan_file, to_json
+from onnxcp.plan import Budget, Choice, Plan, plan_file, to_json
 from onnxcp.precision import FLOAT32
 from onnxcp.profiling import contexts
 from onnxcp.progress import Progress, silent
@@ -40,6 +40,7 @@ from onnxcp.searching import Search, effort_for, search
 from onnxcp.sequential import refine
 from onnxcp.sessions import open_runner
 from onnxcp.settings import Settings
+from onnxcp.stopwatch import stopwatch
 from onnxcp.summary import summarise
 from onnxcp.table import Table
 from onnxcp.verify import compare
@@ -144,18 +145,24 @@ def _forced(job: Job, teacher: School | None) -> Outcome:
         asked,
         contexts(job.model, sites, job.inputs),
         job.settings.target,
-        time.perf_counter,
+        stopwatch(job.settings.target),
         precision=job.settings.precision,
         seed=job.settings.seed,
         progress=job.progress,
     )
     job.calibrate(list(asked))
-    best = {name: min(row.tried, key=lambda m: m.seconds) for name, row in times.items()}
-    plan = Plan({name: measured.choice for name, measured in best.items()})
+    plan = Plan({name: _quickest(row, asked[name]) for name, row in times.items()})
     kept, precision = keeping.forced(job, plan), job.settings.precision
     nothing = Outcome(Plan(), times, referee.budget, precision=precision, kept=kept)
     fitted = _fitted(job, replace(nothing, plan=plan), referee)
     return _timed(job, fitted if teacher is None else teacher.finished(fitted, referee))
+
+
+def _quickest(row: Latency, asked: Sequence[Choice]) -> Choice:
+    """The fastest of what is asked for; the first where the machine was too busy to measure."""
+    if row.busy is not None:
+        return asked[0]
+    return min(row.tried, key=lambda m: m.seconds).choice
 
 
 def _in_contest(job: Job, teacher: School | None, deadline: float) -> Outcome:
@@ -325,10 +332,13 @@ def _recovered(
 
 
 def _timed(job: Job, outcome: Outcome) -> Outcome:
-    """With the whole model timed, where it can run as it will."""
+    """With the whole model timed, where it can run as it will and the machine lets it tell."""
     if outcome.staged is None or not job.runs_here:
         return outcome
-    return replace(outcome, timings=_time(job, job.deployed(outcome.staged)))
+    try:
+        return replace(outcome, timings=_time(job, job.deployed(outcome.staged)), busy=None)
+    except TooBusy as error:
+        return replace(outcome, timings=None, busy=str(error))
 
 
 def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
@@ -362,7 +372,7 @@ def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
     turns = job.settings.turns
     before, after = take_turns(
         runs,
-        time.perf_counter,
+        stopwatch(target),
         turns=turns,
         warmup=5,
         seconds=SECONDS,

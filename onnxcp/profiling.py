@@ -5,14 +5,13 @@ Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from onnxcp import escape, files, shapes, temporary
-from onnxcp.benchmark import take_turns
+from onnxcp.benchmark import speedup, take_turns
 from onnxcp.context import Context, Graph
 from onnxcp.environment import environment
 from onnxcp.errors import ModelError
@@ -26,6 +25,7 @@ from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
+from onnxcp.stopwatch import Stopwatch, stopwatch
 from onnxcp.straighten import bound, conditions, straightened
 from onnxcp.survey import survey
 from onnxcp.table import Check, Table
@@ -99,7 +99,7 @@ def tabulate(
         choices,
         found,
         target,
-        time.perf_counter,
+        stopwatch(target),
         precision=precision,
         seed=seed,
         is_mixed=precision == INT8,
@@ -112,7 +112,7 @@ def tabulate(
         environment=environment(target),
         provider=target.name,
         options=dict(target.options),
-        threads=target.threads,
+        threads=target.count,
         shapes=dict(inputs.shapes),
         forms=tuple(forms),
         precision=precision,
@@ -146,7 +146,7 @@ def _checked(
 
         def timed(wholes: Sequence[tuple[Path, Sequence[str]]]) -> list[float]:
             runs = [bound(path, inputs, target, precision, floats) for path, floats in wholes]
-            return _in_turns(runs)
+            return _in_turns(runs, stopwatch(target))
 
         dense = [(model.path, list[str]())]
         dense += [written("straight.onnx", {})] if model.shortcuts else []
@@ -184,14 +184,24 @@ def _write(
     return [g for name in chains for g in globs(name, choices[name].floats, roles[name])]
 
 
-def _in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:
-    clock = time.perf_counter
-    timings = take_turns(runs, clock, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
-    return [timing.median for timing in timings]
+def _in_turns(runs: Sequence[Callable[[], object]], watch: Stopwatch) -> list[float]:
+    """Seconds of the first, and of the others as their ratios to it tell them.
+
+    Raises:
+        TooBusy: nothing can be told on so busy a machine.
+    """
+    first, *others = take_turns(runs, watch, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
+    ratios = [speedup(first, other).ratio for other in others]
+    return [first.median, *(first.median / ratio for ratio in ratios)]
 
 
 def _in(precision: str) -> str:
     return "" if precision == FLOAT32 else f", in {precision}"
+
+
+def _threads(table: Table) -> str:
+    """A table of an earlier version left them to the runtime."""
+    return f"{table.threads or 'all'} thread{'s' * (table.threads != 1)}"
 
 
 def as_text(table: Table) -> str:
@@ -200,10 +210,13 @@ def as_text(table: Table) -> str:
     lines = [
         f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
         f"{table.environment['onnxruntime']}, {table.provider}, "
-        f"{table.threads or 'all'} threads{_in(table.precision)}",
+        f"{_threads(table)}{_in(table.precision)}",
         f"{1e3 * table.before:.3f} ms as it is; {len(table.rows)} distinct layers, "
         f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
     ]
+    busy = [row.busy for row in table.rows.values() if row.busy is not None]
+    if busy:
+        lines.append(f"{len(busy)} of these layers could not be measured: {busy[0]}")
     if table.shortcuts:
         lines.append(
             f"{1e3 * table.total:.3f} ms with strided slices as convolutions that compute the "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from onnxcp.cores import GIVEN, usable
 from onnxcp.errors import UsageError
 from onnxcp.machine import cpu_flags
 from onnxcp.runtime import available
@@ -141,7 +142,8 @@ PROVIDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where models run: a provider, its options, and threads (0: the runtime's choice).
+    """Where models run: a provider, its options, and threads (0: the cores that this process
+    may use).
 
     `others` may take nodes that the provider does not, in this order.
     """
@@ -163,7 +165,7 @@ class Target:
         """
         first, *others = [_row(name.strip().lower()) for name in names.split(",")]
         if threads < 0:
-            raise UsageError(f"--threads {threads}: give 1 or more, or 0 for the runtime's choice")
+            raise UsageError(f"--threads {threads}: give 1 or more, or 0 for all usable cores")
         if first.known is not None:
             for key, value in (options or {}).items():
                 _check(first, key, value)
@@ -184,11 +186,26 @@ class Target:
         return ",".join(row.name for row in (self.provider, *self.others))
 
     @property
+    def count(self) -> int:
+        """Threads that models run on."""
+        return self.threads or usable().count
+
+    @property
+    def why_count(self) -> str:
+        """What their number follows from: a key of `cores.WORDS`."""
+        return GIVEN if self.threads else usable().why
+
+    @property
     def settings(self) -> dict[str, str]:
         """All options that the provider is given."""
         row = self.provider
         threads = {row.threads: str(self.threads)} if row.threads and self.threads else {}
         return {**row.options, **threads, **self.options}
+
+    @property
+    def is_one_thread(self) -> bool:
+        """Whether models compute on the thread that runs them, and nowhere else."""
+        return self.name == "cpu" and self.count == 1
 
     @property
     def unhurried(self) -> "Target":

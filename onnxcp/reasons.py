@@ -20,6 +20,7 @@ class Kind(Enum):
 
     # A layer that is replaced
     MEASURED = "measured", "measured {speed}"
+    UNMEASURED = "unmeasured", "as asked for; {why}"
     MEASURED_THERE = "measured-there", "measured {speed} on the machine of the latency table"
 
     # A layer that stays, by the stage at which that was decided
@@ -29,6 +30,7 @@ class Kind(Enum):
     REFUSED = "refused", "{detail}"
     NO_SAVING = "no-saving", "no candidate rank saves multiply-adds"
     NOT_TIMED = "not-timed", "not timed: {why}"
+    BUSY = "busy", "could not be measured: {why}"
     NOT_FASTER = "not-faster", "no chain is measured faster; the best, {chain}: {speed}"
     NOT_SURELY_FASTER = (
         "not-surely-faster",
@@ -104,6 +106,7 @@ class Kind(Enum):
         "{precision} uses the whole budget, which leaves nothing for chains",
     )
     OVER_BUDGET = "over-budget", "over budget: {what}: {lost}, ≤ {budget:.4g} asked"
+    TOO_BUSY = "too-busy", "{why}"
     SLOWER = "slower", "not faster as a whole: {what}: {speed}, {lost}"
     SHORT_OF_TARGET = "short-of-target", "{wanted:g}× faster is not reached: {speed}, {lost}"
     UNRELIABLE_TABLE = (

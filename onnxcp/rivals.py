@@ -5,15 +5,16 @@ both together may be faster than either, or lose too much. So all three are made
 timed, and what is found is timed once more in turns with every other.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxcp.benchmark import Timing, speedup, take_turns
+from onnxcp.errors import TooBusy
 from onnxcp.job import Job
 from onnxcp.outcome import Outcome, name_of
 from onnxcp.report.record import RivalRecord
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 
 SECONDS = 10.0  # at most, for one pair in turns
 
@@ -55,10 +56,13 @@ def _record(job: Job, other: Outcome, best: Outcome) -> RivalRecord:
 
 
 def _behind(job: Job, other: Outcome, best: Outcome) -> tuple[float, float, float] | None:
-    """How much faster the best is than another, in turns."""
+    """How much faster the best is than another, in turns; None where nothing tells."""
     if best.timings is None or other.timings is None:
         return None
-    ratio = speedup(*_turns(job, [other, best]))
+    try:
+        ratio = speedup(*_turns(job, [other, best]))
+    except TooBusy:
+        return None
     return ratio.ratio, ratio.low, ratio.high
 
 
@@ -69,4 +73,4 @@ def _turns(job: Job, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
         path = job.in_precision(outcome.precision).deployed(outcome.staged)
         runs.append(open_runner(path, job.settings.target).bound(job.inputs.timed))
     turns = job.settings.turns
-    return take_turns(runs, time.perf_counter, turns=turns, warmup=5, seconds=SECONDS)
+    return take_turns(runs, stopwatch(job.settings.target), turns=turns, warmup=5, seconds=SECONDS)

@@ -148,7 +148,7 @@ def _session(model: bytes | str, where: str, target: Target) -> Any:
 
 def _session_options(ort: ModuleType, target: Target) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = target.threads
+    options.intra_op_num_threads = target.count
     options.inter_op_num_threads = 1
     # Threads of one session must not spin while the other one of a comparison runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 from onnxcp import __version__, files, shapes, shortcuts, store, temporary
 from onnxcp.benchmark import speedup, take_turns
 from onnxcp.environment import environment
-from onnxcp.errors import PlanError
+from onnxcp.errors import PlanError, TooBusy
 from onnxcp.inputs import Inputs
 from onnxcp.narrowing import for_time, version
 from onnxcp.precision import FLOAT32
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 from onnxcp.table import MATTERS
 
 TURNS, SECONDS = 300, 4.0  # of both models, at most
@@ -61,7 +61,7 @@ def straightened(
     if is_faster is None:
         progress("time the shortcuts", 0, 1)
         is_faster = _is_faster(model, made, inputs, target, precision)
-        if kept_in is not None:
+        if kept_in is not None and is_faster is not None:
             store.save_note(kept_in, key, is_faster)
     return made if is_faster else model
 
@@ -91,12 +91,16 @@ def _with(model: files.Model, widths: Mapping[str, int]) -> files.Model:
 
 def _is_faster(
     model: files.Model, made: files.Model, inputs: Inputs, target: Target, precision: str
-) -> bool:
+) -> bool | None:
+    """Whether it is measured to be; None where the machine is too busy to measure."""
     with temporary.folder() as folder:
         path = folder / "straight.onnx"
         files.save(made.proto, path, made.external)
         runs = [bound(p, inputs, target, precision) for p in (model.path, path)]
-        timings = take_turns(runs, time.perf_counter, turns=TURNS, seconds=SECONDS)
+        try:
+            timings = take_turns(runs, stopwatch(target), turns=TURNS, seconds=SECONDS)
+        except TooBusy:
+            return None
     found = speedup(*timings)
     return found.is_faster
 
@@ -112,7 +116,7 @@ def conditions(inputs: Inputs, target: Target, precision: str) -> list[Any]:
     here = environment(target)
     return [
         [here.get(name) for name in MATTERS],
-        [target.name, sorted(target.settings.items()), target.threads, target.block],
+        [target.name, sorted(target.settings.items()), target.count, target.block],
         sorted((name, list(shape)) for name, shape in inputs.shapes.items()),
         [precision, "" if precision == FLOAT32 else version(), __version__],
     ]

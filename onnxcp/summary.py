@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from onnxcp import __version__, keeping
-from onnxcp.benchmark import speedup
+from onnxcp.benchmark import disturbance, speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
 from onnxcp.environment import environment
@@ -92,8 +92,8 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
     if choice is None:
         return _kept(site, outcome)
     row, fitted = outcome.latency[site.name], job.fits.get(site.name, choice)
-    chain, measured = _chain(job, site, choice), next(m for m in row.tried if m.choice == choice)
-    why = keeping.replaced(measured, is_here=not foreign(job))
+    chain, measured = _chain(job, site, choice), row.measured(choice)
+    why = keeping.replaced(row, choice, is_here=not foreign(job))
     return SiteRecord(
         name=site.name,
         shape=site.shape,
@@ -109,15 +109,15 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         outcome=fitted.outcome.value,
         sensitivity_before=fitted.sensitivity_before,
         sensitivity_after=fitted.sensitivity_after,
-        ms_before=1e3 * row.dense,
-        ms_after=1e3 * measured.seconds,
+        ms_before=None if measured is None else 1e3 * row.dense,
+        ms_after=None if measured is None else 1e3 * measured.seconds,
         fit_seconds=fitted.seconds,
     )
 
 
 def _kept(site: Site, outcome: Outcome) -> SiteRecord:
     why, row = outcome.kept[site.name], outcome.latency.get(site.name)
-    before = None if row is None else 1e3 * row.dense
+    before = None if row is None or row.busy is not None else 1e3 * row.dense
     record = _skipped(site.layer, why.words, why.code)
     return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
 
@@ -224,6 +224,8 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "time_budget": settings.time_budget,
         "seed": settings.seed,
         "provider_options": dict(settings.target.options),
+        "threads": settings.target.count,
+        "threads_from": settings.target.why_count,
     }
 
 
@@ -232,15 +234,19 @@ def _latency(job: Job, outcome: Outcome) -> LatencyRecord | None:
         return None
     ratio = speedup(*outcome.timings)
     before, after = outcome.timings
+    other = disturbance(before, after)
     return LatencyRecord(
         before=before.milliseconds(),
         after=after.milliseconds(),
         speedup=ratio.ratio,
         speedup_ci=(ratio.low, ratio.high),
         turns=len(before.seconds),
-        threads=job.settings.target.threads,
+        threads=job.settings.target.count,
+        threads_from=job.settings.target.why_count,
         provider=job.settings.target.name,
         shapes=dict(job.inputs.shapes),
+        disturbed=other.disturbed,
+        by_processor=other.by_processor,
     )
 
 

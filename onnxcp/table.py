@@ -114,6 +114,11 @@ class Table:
         )
 
     @property
+    def is_busy(self) -> bool:
+        """Whether other work kept some layers from being measured."""
+        return any(row.busy is not None for row in self.rows.values())
+
+    @property
     def target(self) -> Target:
         return Target.recorded(self.provider, self.threads, self.options)
 
@@ -230,4 +235,5 @@ def _latency(row: Mapping[str, Any]) -> Latency:
         Measured(Choice(**m["choice"]), float(m["seconds"]), Speedup(**m["against"]))
         for m in row["tried"]
     )
-    return Latency(float(row["dense"]), tried)
+    busy = row.get("busy")
+    return Latency(float(row["dense"]), tried, None if busy is None else str(busy))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnxcp.baseline import VERSION, Change
-from onnxcp.benchmark import Speedup, Timing, median_interval
+from onnxcp.benchmark import Timing, disturbance, median_interval
+from onnxcp.cores import GIVEN, WORDS
 from onnxcp.escape import shown
 from onnxcp.timing import Run, Timed
 
@@ -31,7 +32,8 @@ def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
         "precisions": list(timed.precisions),
         "provider": target.name,
         "provider_options": target.settings,
-        "threads": target.threads,
+        "threads": target.count,
+        "threads_from": target.why_count,
         "cuda_graph": target.has_graph,
         "runs": [_run(run) for run in timed.runs],
         "change": [{"batch": c.batch, "slower": c.slower, "ci": [c.low, c.high]} for c in changes],
@@ -50,9 +52,20 @@ def _run(run: Run) -> dict[str, Any]:
         "batch": run.batch,
         "shapes": {name: list(shape) for name, shape in run.shapes.items()},
         "turns": len(run.timings[0].seconds),
+        **_disturbed(run),
         "models": [_model(run.batch, timing) for timing in run.timings],
         "speedup": None if found is None else {"ratio": found.ratio, "ci": [found.low, found.high]},
         "verdict": None if found is None else found.verdict(),
+    }
+
+
+def _disturbed(run: Run) -> dict[str, Any]:
+    """In how many turns other work ran, and whether processor time was compared for it."""
+    first, last = run.timings[0], run.timings[-1]
+    found = disturbance(first, last)
+    return {
+        "disturbed": found.disturbed,
+        "by_processor": len(run.timings) == 2 and found.by_processor,
     }
 
 
@@ -84,7 +97,9 @@ def to_text(timed: Timed, changes: Sequence[Change] = ()) -> str:
 def _conditions(timed: Timed) -> str:
     target = timed.target
     options = [f"{key}={value}" for key, value in sorted(target.settings.items())]
-    threads = f"{target.threads or 'all'} thread{'s' * (target.threads != 1)}"
+    threads = f"{target.count} thread{'s' * (target.count != 1)}"
+    if target.why_count != GIVEN:
+        threads += f" ({WORDS[target.why_count]})"
     where = timed.environment.get("gpu") or timed.environment["cpu"]
     return ", ".join([f"on {where}", f"provider {target.name}", threads, *options])
 
@@ -92,11 +107,13 @@ def _conditions(timed: Timed) -> str:
 def _one(run: Run, letters: Sequence[str]) -> list[str]:
     figures = [timing.milliseconds() for timing in run.timings]
     rates = [run.batch / timing.median for timing in run.timings]
-    lines = [f"{len(run.timings[0].seconds)} runs each, batch {run.batch}, milliseconds"]
+    counted = min(len(timing.counted) for timing in run.timings)
+    lines = [f"{counted} runs each, batch {run.batch}, milliseconds"]
     lines.append(_row("", [f"{letter:>{COLUMN}}" for letter in letters]))
     lines += [_row(key, [f"{f[key]:>{COLUMN}.4f}" for f in figures]) for key in FIGURES]
     lines.append(_row("samples/s", [f"{rate:>{COLUMN}.1f}" for rate in rates]))
-    return lines if run.speedup is None else [*lines, "", _said(run.speedup)]
+    said = _said(run)
+    return lines if said is None else [*lines, "", said]
 
 
 def _sweep(runs: Sequence[Run], letters: Sequence[str]) -> list[str]:
@@ -109,7 +126,7 @@ def _sweep(runs: Sequence[Run], letters: Sequence[str]) -> list[str]:
             f"{1e3 * t.median:>{COLUMN}.4f}{run.batch / t.median:>{COLUMN}.1f}" for t in run.timings
         ]
         lines.append(_row(str(run.batch), cells))
-    found = [f"batch {run.batch}: {_said(run.speedup)}" for run in runs if run.speedup]
+    found = [f"batch {run.batch}: {said}" for run in runs if (said := _said(run)) is not None]
     return [*lines, "", *found] if found else lines
 
 
@@ -117,9 +134,14 @@ def _row(head: str, cells: Sequence[str]) -> str:
     return f"{head:<{COLUMN}}" + "".join(cells)
 
 
-def _said(ratio: Speedup) -> str:
+def _said(run: Run) -> str | None:
+    ratio = run.speedup
+    if ratio is None:
+        return None
     words = ratio.verdict() if not ratio.is_clear else f"B is {ratio.verdict()} than A"
-    return f"{words} (A/B {ratio.ratio:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f})"
+    other = disturbance(*run.timings).words()
+    figures = f"A/B {ratio.ratio:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f}"
+    return f"{words} ({figures}{other and '; ' + other})"
 
 
 def _changed(change: Change) -> str:
@@ -129,7 +151,13 @@ def _changed(change: Change) -> str:
 def times(timed: Timed, suffix: str) -> str:
     """Every run's milliseconds, as JSON or as CSV."""
     rows = [
-        {"model": name, "batch": run.batch, "turn": turn, "ms": 1e3 * seconds}
+        {
+            "model": name,
+            "batch": run.batch,
+            "turn": turn,
+            "ms": 1e3 * seconds,
+            "disturbed": not timing.is_clean[turn],
+        }
         for run in timed.runs
         for name, timing in zip(timed.models, run.timings, strict=True)
         for turn, seconds in enumerate(timing.seconds)
@@ -137,7 +165,9 @@ def times(timed: Timed, suffix: str) -> str:
     if suffix == ".json":
         return json.dumps(rows, indent=0) + "\n"
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["model", "batch", "turn", "ms"], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, ["model", "batch", "turn", "ms", "disturbed"], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -5,7 +5,6 @@ converted.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from onnxcp.providers import Target
 from onnxcp.sample_roles import MOST_CALIBRATION
 from onnxcp.samples import Batching, Samples
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import Stopwatch, stopwatch
 from onnxcp.tensors import Shape
 
 MOST_TURNS = 1_000_000
@@ -140,7 +140,8 @@ def run(
         runs = []
         for inputs in given:
             batch = next((shape[0] for shape in inputs.shapes.values() if shape), 1)
-            timings = _time([r.bound(inputs.timed) for r in runners], length, progress, batch)
+            bound = [r.bound(inputs.timed) for r in runners]
+            timings = _time(bound, stopwatch(target), length, progress, batch)
             runs.append(Run(batch, dict(inputs.shapes), timings))
     return Timed(
         tuple(s.name for s in subjects),
@@ -213,16 +214,21 @@ def _shown(array: np.ndarray) -> str:
 
 
 def _time(
-    subjects: Sequence[Callable[[], object]], length: Length, progress: Progress, batch: int
+    subjects: Sequence[Callable[[], object]],
+    watch: Stopwatch,
+    length: Length,
+    progress: Progress,
+    batch: int,
 ) -> tuple[Timing, ...]:
     """As many turns as the longer of the two lengths asks for, by a first estimate."""
-    clock, phase = time.perf_counter, f"benchmark, batch {batch}"
-    trial = take_turns(subjects, clock, turns=TRIAL, warmup=max(1, length.warmup))
+    phase = f"benchmark, batch {batch}"
+    warmup = max(1, length.warmup)
+    trial = take_turns(subjects, watch, turns=TRIAL, warmup=warmup, must_tell=False)
     each = sum(t.median for t in trial)
     turns = min(MOST_TURNS, max(length.iterations, math.ceil(length.seconds / each)))
     return take_turns(
         subjects,
-        clock,
+        watch,
         turns=turns,
         warmup=0,
         progress=lambda done: progress(phase, done, turns),

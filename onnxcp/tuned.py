@@ -7,7 +7,7 @@ from typing import Any
 from onnxcp import __version__, escape
 from onnxcp.benchmark import Speedup
 from onnxcp.environment import environment
-from onnxcp.finetuning import Finetuned
+from onnxcp.finetuning import Finetuned, Proof
 from onnxcp.report.json import plain
 from onnxcp.report.words import ACCEPTED, accuracy, plural
 
@@ -40,8 +40,8 @@ def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
     }
 
 
-def _ratio(found: Speedup) -> dict[str, Any]:
-    return {"ratio": found.ratio, "ci": [found.low, found.high]}
+def _ratio(found: Speedup | None) -> dict[str, Any] | None:
+    return None if found is None else {"ratio": found.ratio, "ci": [found.low, found.high]}
 
 
 def to_json(found: Finetuned, command: str = "") -> str:
@@ -68,8 +68,7 @@ def to_text(found: Finetuned) -> str:
         f"trained on    {plural(counts['train'], 'sample')}, {counts['held_out']} others watched",
         f"before        {accuracy(proof.before)}",
         f"after         {accuracy(proof.after)}",
-        f"speed-up      {_interval(proof.over_reference)} over the reference",
-        f"              {_unchanged(proof.over_candidate)}",
+        *_speed(proof),
         "",
         f"{found.asked.output} written" if found.ok else "over budget: nothing was written",
     ]
@@ -89,3 +88,13 @@ def _unchanged(found: Speedup) -> str:
         "only weights changed, the graph is the candidate's; yet it was measured "
         f"{found.verdict()} ({_interval(found)}): a busy machine, or subnormal weights"
     )
+
+
+def _speed(proof: Proof) -> list[str]:
+    over, since = proof.over_reference, proof.over_candidate
+    if over is None or since is None:
+        return [f"speed-up      not known: {proof.busy}"]
+    return [
+        f"speed-up      {_interval(over)} over the reference",
+        f"              {_unchanged(since)}",
+    ]

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loky import ProcessPoolExecutor
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from onnxcp import temporary
+from onnxcp.cores import usable
 from onnxcp.errors import OnnxcpError
 
 WATCHED = 0.5  # seconds between looks for the process that a worker works for
@@ -25,10 +27,29 @@ B = TypeVar("B")
 
 @contextmanager
 def processes(jobs: int) -> Iterator[Executor | None]:
-    """Processes for fits, gone when the block ends, however it ends; None for one job."""
-    if jobs == 1:
-        yield None
-        return
+    """Processes for fits, gone when the block ends, however it ends; None for one job. Linear
+    algebra here keeps to the cores that this process may use."""
+    with _on_usable_cores():
+        if jobs == 1:
+            yield None
+            return
+        with _started(jobs) as executor:
+            yield executor
+
+
+@contextmanager
+def _on_usable_cores() -> Iterator[None]:
+    """Libraries of linear algebra know what a process is pinned to, and of no quota."""
+    limit = usable().count
+    if any(library["num_threads"] > limit for library in threadpool_info()):
+        with threadpool_limits(limit):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _started(jobs: int) -> Iterator[Executor]:
     with _interrupts_ignored(), _left_alone():
         executor = ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),))
         started = [executor.submit(int) for _ in range(jobs)]

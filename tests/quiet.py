@@ -5,8 +5,8 @@ import math
 import onnx
 
 from onnxcp import (
+    adaptive,
     finetuning,
-    latency,
     pipeline,
     profiling,
     rivals,
@@ -17,7 +17,7 @@ from onnxcp import (
 )
 from onnxcp.benchmark import Timing
 
-TIMED = (finetuning, latency, pipeline, profiling, rivals, straighten, timing)
+TIMED = (adaptive, finetuning, pipeline, profiling, rivals, straighten, timing)
 NODE, ELEMENT = 1e-6, 0.1e-9  # seconds of any node, and of each number that it makes
 DENSE, DEPTHWISE = 0.02e-9, 0.1e-9  # seconds of a multiply-add
 INT8 = 0.4  # of that, where weights are quantized

@@ -5,6 +5,7 @@ import pytest
 
 from onnxcp import benchmark
 from onnxcp.benchmark import Speedup, Timing, median_interval, speedup, take_turns
+from onnxcp.stopwatch import Stopwatch
 
 
 class FakeClock:
@@ -30,7 +31,7 @@ def noisy(rng, mean, turns=200):
 
 def test_turns_are_timed_separately_and_warmup_is_dropped():
     clock = FakeClock()
-    old, new = take_turns([clock.work(2.0), clock.work(0.5)], clock, turns=5)
+    old, new = take_turns([clock.work(2.0), clock.work(0.5)], Stopwatch(clock), turns=5)
     assert old.seconds == pytest.approx([2.0] * 5)
     assert speedup(old, new) == Speedup(4.0, 4.0, 4.0)
     assert speedup(old, new).is_clear
@@ -39,14 +40,17 @@ def test_turns_are_timed_separately_and_warmup_is_dropped():
 def test_the_order_is_reversed_every_other_turn():
     order = []
     take_turns(
-        [lambda: order.append("a"), lambda: order.append("b")], FakeClock(), turns=2, warmup=0
+        [lambda: order.append("a"), lambda: order.append("b")],
+        Stopwatch(FakeClock()),
+        turns=2,
+        warmup=0,
     )
     assert "".join(order) in ("abba", "baab")
 
 
 def test_a_time_limit_ends_after_eight_turns_at_least():
     clock = FakeClock()
-    (only,) = take_turns([clock.work(1.0)], clock, turns=100, warmup=0, seconds=10.0)
+    (only,) = take_turns([clock.work(1.0)], Stopwatch(clock), turns=100, warmup=0, seconds=10.0)
     assert 8 <= len(only.seconds) <= 11
 
 

@@ -26,6 +26,7 @@ from onnxcp.plan import Choice
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Layer, Site
+from onnxcp.stopwatch import Stopwatch
 from tests.tiny import chain_model
 
 CPU = Target.named("cpu", threads=1)
@@ -72,7 +73,7 @@ def context(site):
 
 
 def timed(choices, sites):
-    return measure(choices, [context(site) for site in sites], CPU, Ticks())
+    return measure(choices, [context(site) for site in sites], CPU, Stopwatch(Ticks()))
 
 
 def test_every_choice_is_timed_against_the_conv():
@@ -238,7 +239,12 @@ def mixed(monkeypatch, choices, is_mixed=True, **seconds):
     monkeypatch.setattr(latency, "for_time", machine.for_time)
     monkeypatch.setattr(latency, "open_runner", machine.open_runner)
     table = measure(
-        {"a": choices}, [context(site())], CPU, machine, precision="int8", is_mixed=is_mixed
+        {"a": choices},
+        [context(site())],
+        CPU,
+        Stopwatch(machine),
+        precision="int8",
+        is_mixed=is_mixed,
     )
     return table["a"], machine.timed
 

@@ -9,9 +9,11 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
-    "errors arrays machine libraries",
+    "errors arrays cores disturbance",
+    "machine libraries",
     "runtime",
     "providers",
+    "stopwatch",
     "conv tensors escape progress places seeds ladder scheme mixing operators",
     "chains constants nested shapes preprocess metadata",
     "products",
@@ -24,7 +26,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "equalise correction shortcuts",
     "structure recompose tolerances interface finetune quantize half steps",
     "weights readback narrowing simulation records",
-    "context",
+    "context adaptive",
     "latency",
     "store workers table workdir",
     "scheduler",
@@ -61,7 +63,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "tensorly": "forms",
     "scipy": "activations forms sequential ladder task",
     "loky": "workers",
-    "threadpoolctl": "task",
+    "threadpoolctl": "task workers",
     "distributed": "scheduler",
     "PIL": "preprocess",
     "onnxruntime": "runtime quantizer half",

@@ -121,14 +121,6 @@ def test_this_machine_has_cores_and_a_name():
     assert machine.cpu_name()
 
 
-def test_a_quota_is_fewer_cores(monkeypatch):
-    told = {"/sys/fs/cgroup/cpu.max": "50000 100000\n"}
-    monkeypatch.setattr(machine, "_text", lambda path: told.get(str(path), ""))
-    assert machine.cores() == 0.5
-    told["/sys/fs/cgroup/cpu.max"] = "max 100000\n"
-    assert machine.cores() >= 1
-
-
 CPUS = """processor : 0
 model name\t: Some CPU
 flags\t\t: fpu avx2

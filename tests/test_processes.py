@@ -26,6 +26,7 @@ HERE = {**os.environ, "PYTHONPATH": str(Path(onnxcp.__file__).parents[1]), "OMP_
 WITHOUT_RUNTIME = (
     "import sys; sys.modules['onnxruntime'] = None; from onnxcp.cli import main; main()"
 )
+ONE = ("--threads", 1)  # told by its processor time, however busy this machine is
 PHASES = ("evaluate samples", "time candidates", "fit drafts")
 
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX")
@@ -109,7 +110,7 @@ def last_line(process):
 
 
 def optimize(folder, model, *arguments, **more):
-    command = ["optimize", model, "-o", "o.onnx", "-v", "--form", "cp3"]
+    command = ["optimize", model, "-o", "o.onnx", "-v", "--form", "cp3", *ONE]
     return started(folder, *command, *arguments, **more)
 
 

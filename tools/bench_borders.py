@@ -10,7 +10,6 @@ its 95 % interval. Above 1 is slower.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from onnxcp.precision import INT8
 from onnxcp.profiling import contexts
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 from onnxcp.survey import survey
 
 TARGET = Target.named("cpu", 1)
@@ -72,7 +72,7 @@ def measured(context: Context, ratio: float, seconds: float) -> dict[str, Any]:
     choice = min(choices, key=lambda c: abs(c.rank - ratio * site.shape[0]))
     feeds, models = context.feeds(rng), ways(context, choice, rng)
     runs = [open_runner(model, TARGET).bound(feeds) for model in models.values()]
-    timings = take_turns(runs, time.perf_counter, turns=TURNS, warmup=10, seconds=seconds)
+    timings = take_turns(runs, stopwatch(TARGET), turns=TURNS, warmup=10, seconds=seconds)
     times = dict(zip(models, timings, strict=True))
     ratios = {name: speedup(timing, times["chain int8"]) for name, timing in times.items()}
     return {

@@ -34,6 +34,7 @@ from onnxcp.providers import Target
 from onnxcp.rewrite import rewrite
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
+from onnxcp.stopwatch import stopwatch
 from onnxcp.survey import survey
 
 NETWORKS = ("resnet18", "resnet50", "vgg19", "vdsr")
@@ -76,13 +77,13 @@ def measured(path: Path, name: str, batch: int, target: Target, folder: Path) ->
     sites, _ = survey(model, inputs.shapes, target, inputs.timed)
     wanted = {s.name: choices(s, target.block) for s in sites}
     wanted = {name: found for name, found in wanted.items() if found}
-    times = measure(wanted, contexts(model, sites, inputs), target, time.perf_counter)
+    times = measure(wanted, contexts(model, sites, inputs), target, stopwatch(target))
     best = {n: min(row.tried, key=lambda m: m.seconds) for n, row in times.items()}
     chosen = {n: m for n, m in best.items() if m.is_faster}
     rewritten = folder / "chains.onnx"
     write(model, sites, chosen, rewritten)
     runs = [open_runner(p, target).bound(inputs.timed) for p in (path, rewritten)]
-    before, after = take_turns(runs, time.perf_counter, turns=TURNS, warmup=20, seconds=SECONDS)
+    before, after = take_turns(runs, stopwatch(target), turns=TURNS, warmup=20, seconds=SECONDS)
     return {
         **figures(before, after),
         "layers": len(sites),

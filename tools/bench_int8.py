@@ -32,6 +32,7 @@ from onnxcp.quantize import prepare as prepare_int8
 from onnxcp.samples import Batching
 from onnxcp.scheme import METHODS, Scheme, fastest
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 
 TARGET = Target.named("cpu", 1)
 SITES = {
@@ -107,7 +108,7 @@ def rows(found: Sequence[Variant], inputs: Inputs, seconds: float) -> Iterator[d
     original, *runs = [runner.bound(inputs.timed) for runner in (runners[0], *runners)]
     for one, runner, ran in zip(found, runners, runs, strict=True):
         pair = (original, ran)
-        old, new = take_turns(pair, time.perf_counter, turns=TURNS, warmup=10, seconds=seconds)
+        old, new = take_turns(pair, stopwatch(TARGET), turns=TURNS, warmup=10, seconds=seconds)
         measured, ratio = judge.measure(runner), speedup(old, new)
         yield {
             "variant": one.name,

@@ -8,7 +8,6 @@ microseconds of both and their ratio with its 95 % interval. Above 1 is faster w
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +22,7 @@ from onnxcp.quantize import prepare
 from onnxcp.samples import Batching, Samples
 from onnxcp.scheme import fastest
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 
 TARGET = Target.named("cpu", 1)
 TURNS = 20_000
@@ -73,7 +73,7 @@ def measured(size: tuple[int, int, int, int], seconds: float) -> dict[str, Any]:
     runners = [open_runner(m.SerializeToString(), TARGET) for m in (plain, blocks)]
     one, other = (runner(feeds) for runner in runners)
     runs = [runner.bound(feeds) for runner in runners]
-    timings = take_turns(runs, time.perf_counter, turns=TURNS, warmup=10, seconds=seconds)
+    timings = take_turns(runs, stopwatch(TARGET), turns=TURNS, warmup=10, seconds=seconds)
     ratio = speedup(*timings)
     return {
         "channels": channels,

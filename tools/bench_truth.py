@@ -1,20 +1,29 @@
-"""Whether `onnxcp benchmark` tells the truth: three questions, one JSON.
+"""Whether `onnxcp benchmark` tells the truth, on a quiet machine or under load: one JSON.
 
 - plain: a loop that only runs the same session and reads the clock; the medians should be
-  within 3 %.
-- same: a model against a copy of its file; most runs should say that there is no difference.
-- slower: a model against itself with work added, some 10 % of its time; most runs should say
-  which is slower.
+  within 3 %. Where the machine is too busy for a time of one model, that is what is said.
+- same: a model against itself. Right is that there is no difference, within 5 % of 1.
+- slower: a model against itself with work added, some 10 % of its time, by how much told in
+  advance by processor times. Right is that it is slower, within 5 % of the true ratio.
+- several: the same session run so many times against once, whose ratio is known without any
+  clock. Right is a ratio within 5 % of it.
+
+A refusal to tell is right too: `benchmark` ends with 1 there. With --load N, between none and N
+processes keep the machine busy, another number every half second.
 """
 
 import argparse
 import json
+import multiprocessing
+import random
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +32,91 @@ import onnx
 from networks import DATA, MODELS
 
 from onnxcp import baseline, files, timing
-from onnxcp.benchmark import speedup, take_turns
+from onnxcp.benchmark import disturbance, take_turns
+from onnxcp.errors import TooBusy
 from onnxcp.inputs import Sources, prepare
 from onnxcp.progress import silent
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
+from onnxcp.stopwatch import stopwatch
 
-TARGET = Target.named("cpu", 1)
-LENGTH = timing.Length(warmup=10, iterations=100, seconds=3.0)  # what the command takes
 WANTED, MOST_ADDED = 0.10, 64  # of the model's time; layers
-LIMIT = 0.05  # --fail-if-slower
+LIMIT = 0.05  # --fail-if-slower; and how far a ratio may be from the truth
+SEVERAL, SECONDS = 8, 3.0
+CHANGES = 0.5  # seconds until another number of processes is busy
 
 
-def compared(paths: Sequence[Path]) -> timing.Timed:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one comparison said. `ratio` is None for a refusal."""
+
+    true: float
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: str = ""
+    disturbed: int = 0
+    turns: int = 0
+    by_processor: bool = False
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is a refusal or near the truth, and on the right side of 1."""
+        if self.ratio is None or self.low is None or self.high is None:
+            return True
+        if "faster" in self.verdict or "slower" in self.verdict:
+            is_same_side = (self.ratio > 1) == (self.true > 1) and self.true != 1
+            return is_same_side and abs(self.ratio / self.true - 1) <= LIMIT
+        if "too noisy" in self.verdict:
+            return True
+        return abs(self.ratio / self.true - 1) <= LIMIT
+
+
+def asked(true: float, question: Callable[[], timing.Run]) -> Answer:
+    """The answer to a question whose true ratio is known."""
+    try:
+        run = question()
+    except TooBusy as error:
+        return Answer(true, verdict=str(error))
+    found, other = run.speedup, disturbance(*run.timings)
+    assert found is not None
+    figures = (found.ratio, found.low, found.high, found.verdict())
+    return Answer(true, *figures, other.disturbed, other.turns, other.by_processor)
+
+
+def compared(paths: Sequence[Path], target: Target) -> timing.Run:
     """What `onnxcp benchmark` does with these models."""
-    return timing.run(paths, Sources(), TARGET, LENGTH, silent)
+    length = timing.Length(warmup=10, iterations=100, seconds=SECONDS)
+    return timing.run(paths, Sources(), target, length, silent).runs[0]
 
 
-def plain(path: Path, rounds: int) -> list[float]:
+def several(path: Path, target: Target) -> timing.Run:
+    """A session run several times against once."""
+    inputs = prepare(files.load(path).inputs, Sources())
+    once = open_runner(path, target).bound(inputs.timed)
+
+    def often() -> None:
+        for _ in range(SEVERAL):
+            once()
+
+    watch = stopwatch(target)
+    timings = take_turns([often, once], watch, turns=10**6, seconds=SECONDS)
+    return timing.Run(1, dict(inputs.shapes), timings)
+
+
+def plain(path: Path, target: Target, rounds: int) -> list[float | None]:
     """Medians of plain loops over those of `benchmark`'s, on one session, less 1."""
     feeds = prepare(files.load(path).inputs, Sources()).timed
-    runner = open_runner(path, TARGET)
-    session, found = runner.session, []
+    runner = open_runner(path, target)
+    session, found = runner.session, list[float | None]()
     for _ in range(rounds):
-        (ours,) = take_turns([runner.bound(feeds)], time.perf_counter, turns=10**6, seconds=3.0)
-        taken, end = list[float](), time.perf_counter() + 3.0
+        try:
+            watch = stopwatch(target)
+            (ours,) = take_turns([runner.bound(feeds)], watch, turns=10**6, seconds=SECONDS)
+        except TooBusy:
+            found.append(None)
+            continue
+        taken, end = list[float](), time.perf_counter() + SECONDS
         while time.perf_counter() < end:
             start = time.perf_counter()
             session.run(None, feeds)
@@ -76,55 +145,119 @@ def slowed(source: Path, target: Path, layers: int) -> None:
     onnx.save(model, str(target))
 
 
+def processor_ratio(old: Path, new: Path, seconds: float) -> float:
+    """Of one model's time to another's, on one thread, by a long look at processor times."""
+    target = Target.named("cpu", 1)
+    feeds = prepare(files.load(old).inputs, Sources()).timed
+    runs = [open_runner(path, target).bound(feeds) for path in (old, new)]
+    used, end = [list[float](), list[float]()], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(used[0]) < 50:
+        for which in (0, 1):
+            start = time.thread_time()
+            runs[which]()
+            used[which].append(time.thread_time() - start)
+    first, last = (np.percentile(times, 25) for times in used)
+    return float(first / last)
+
+
 def slower_by_a_tenth(source: Path, folder: Path) -> tuple[Path, float]:
-    """A model that takes about a tenth longer, and by how much it does in a long look."""
+    """A model that takes about a tenth longer, and the ratio of the first's time to its."""
     target = folder / "slower.onnx"
-    layers, found = 1, 0.0
+    layers, by = 1, 0.0
     while layers <= MOST_ADDED:
         slowed(source, target, layers)
-        feeds = prepare(files.load(source).inputs, Sources()).timed
-        runs = [open_runner(path, TARGET).bound(feeds) for path in (target, source)]
-        found = speedup(*take_turns(runs, time.perf_counter, turns=10**6, seconds=6.0)).ratio - 1
-        if found >= WANTED:
+        by = processor_ratio(target, source, 6.0) - 1
+        if by >= WANTED:
             break
-        layers += max(1, int(layers * (WANTED - found) / max(found, 0.01)))
-    return target, found
+        layers += max(1, int(layers * (WANTED - by) / max(by, 0.01)))
+    return target, processor_ratio(source, target, 20.0)
 
 
-def measure(name: str, source: Path, rounds: int, folder: Path) -> dict[str, Any]:
+@contextmanager
+def load(most: int, seed: int) -> Iterator[None]:
+    """Up to so many busy processes, another number every half second, till the block ends."""
+    ended = multiprocessing.Event()
+    args = [(number, most, seed, ended) for number in range(most)]
+    busy = [multiprocessing.Process(target=_busy, args=a, daemon=True) for a in args]
+    for process in busy:
+        process.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for process in busy:
+            process.join()
+
+
+def _busy(number: int, most: int, seed: int, ended: Any) -> None:
+    """Compute while the number drawn for this half second is larger than the process's own."""
+    while not ended.is_set():
+        slot = int(time.time() / CHANGES)
+        if random.Random(f"{seed} {slot}").randint(0, most) > number:
+            sum(range(20_000))
+        else:
+            time.sleep(0.02)
+
+
+def measure(name: str, source: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One network's row."""
-    copy = folder / "copy.onnx"
+    copy, target = folder / "copy.onnx", Target.named("cpu", options.threads)
     shutil.copyfile(source, copy)
-    slow, by = slower_by_a_tenth(source, folder)
-    print(f"{name}: slower by {by:.1%}", file=sys.stderr)
-    misses = plain(source, 5)
-    same = [compared([source, copy]).runs[0].speedup for _ in range(rounds)]
-    after = [compared([source, slow]) for _ in range(rounds)]
-    found = [timed.runs[0].speedup for timed in after]
+    slow, ratio = slower_by_a_tenth(source, folder)
+    print(f"{name}: slower by {1 / ratio - 1:.1%}", file=sys.stderr)
+    answers: dict[str, list[Answer]] = {"same": [], "slower": [], "several": []}
+    for round_ in range(options.rounds):
+        with load(options.load, round_):
+            answers["same"].append(asked(1.0, lambda: compared([source, copy], target)))
+            answers["slower"].append(asked(ratio, lambda: compared([source, slow], target)))
+            if not options.threads or options.threads == 1:
+                answers["several"].append(asked(SEVERAL, lambda: several(source, target)))
+        print(f"{name}: round {round_ + 1} of {options.rounds}", file=sys.stderr)
+    misses = [] if options.load else plain(source, target, 5)
     return {
         "model": name,
+        "threads": target.count,
+        "load": options.load,
+        "rounds": options.rounds,
         "plain_over_ours": misses,
-        "rounds": rounds,
-        "same_without_difference": sum(s is not None and not s.is_clear for s in same),
-        "same_ratios": [s.ratio for s in same if s is not None],
-        "slower_by": by,
-        "slower_seen": sum(s is not None and s.is_clear and s.ratio < 1 for s in found),
-        "slower_failed_at_5_percent": sum(
-            any(c.exceeds(LIMIT) for c in baseline.of_two(timed)) for timed in after
-        ),
-        "slower_ratios": [s.ratio for s in found if s is not None],
+        **{kind: _summary(found) for kind, found in answers.items() if found},
     }
+
+
+def _summary(found: Sequence[Answer]) -> dict[str, Any]:
+    told = [a for a in found if a.ratio is not None]
+    failed = [a for a in told if a.low is not None and _fails(a)]
+    return {
+        "true": found[0].true,
+        "right_or_refused": sum(a.is_right for a in found),
+        "of": len(found),
+        "refused": len(found) - len(told),
+        "clear": sum("faster" in a.verdict or "slower" in a.verdict for a in told),
+        "failed_at_5_percent": len(failed),
+        "by_processor": sum(a.by_processor for a in told),
+        "ratios": [a.ratio for a in told],
+        "answers": [asdict(a) for a in found],
+    }
+
+
+def _fails(answer: Answer) -> bool:
+    """Whether --fail-if-slower 5% ends with 1."""
+    assert answer.ratio is not None and answer.low is not None and answer.high is not None
+    slower = (1 / answer.ratio - 1, 1 / answer.high - 1, 1 / answer.low - 1)
+    return baseline.Change(1, *slower).exceeds(LIMIT)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", choices=list(MODELS))
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--load", type=int, default=0, help="busy processes at most")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
-            measure(name, options.data / MODELS[name], options.rounds, Path(folder))
+            measure(name, options.data / MODELS[name], options, Path(folder))
             for name in options.model or ("resnet20", "resnet18")
         ]
     print(json.dumps(rows, indent=2))

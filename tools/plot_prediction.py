@@ -10,7 +10,6 @@ of the search; measured ones are of all ten, on the samples held out.
 import argparse
 import json
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from onnxcp.search.frontier import frontier
 from onnxcp.searching import effort_for
 from onnxcp.sessions import open_runner
 from onnxcp.settings import Settings
+from onnxcp.stopwatch import stopwatch
 
 CHANGES = np.geomspace(0.004, 0.25, 10)  # predicted squared changes of the output
 SIDE, MARGIN, LOW, HIGH = 360, 56, 0.0005, 0.2
@@ -96,7 +96,7 @@ def faster(job: Job, path: Path) -> float:
     """By how much a model is faster than the original; taken in turns."""
     target, feeds = job.settings.target, job.inputs.timed
     runs = [open_runner(p, target).bound(feeds) for p in (job.model.path, path)]
-    return speedup(*take_turns(runs, time.perf_counter, turns=1000, seconds=4)).ratio
+    return speedup(*take_turns(runs, stopwatch(target), turns=1000, seconds=4)).ratio
 
 
 def picture(name: str, found: list[Row]) -> str:

@@ -1,6 +1,5 @@
 """`onnxcp inspect`: every convolution, and what could be done with it."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +53,7 @@ def inspect(
                 sources,
                 target,
                 options.forms(form),
-                jobs=jobs or os.cpu_count() or 1,
+                jobs=options.jobs(jobs, None),
                 cache=options.cache(cache, no_cache),
                 progress=progress,
             )

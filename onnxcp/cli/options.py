@@ -121,7 +121,8 @@ Threads = Annotated[
         "--threads",
         rich_help_panel=TARGET,
         metavar="N",
-        help="Threads of the runtime; 0: its own choice.",
+        help="Threads of the runtime; default: the cores that this process may use, by what it is "
+        "pinned to and its quota.",
     ),
 ]
 Batch = Annotated[
@@ -145,7 +146,11 @@ Seed = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option(
-        "--jobs", rich_help_panel=FITS, metavar="N", min=1, help="Fits at once; default: all cores."
+        "--jobs",
+        rich_help_panel=FITS,
+        metavar="N",
+        min=1,
+        help="Fits at once; default: usable cores.",
     ),
 ]
 Cache = Annotated[
@@ -274,6 +279,7 @@ def jobs(given: int | None, cluster: str | None) -> int:
     Raises:
         UsageError: a cluster was given too.
     """
+    from onnxcp.cores import usable
     from onnxcp.errors import UsageError
 
     if cluster is not None and given is not None:
@@ -281,7 +287,7 @@ def jobs(given: int | None, cluster: str | None) -> int:
             f"--jobs {given} and --cluster {cluster} exclude each other: a cluster does as many "
             "fits at once as its workers have threads"
         )
-    return given or os.cpu_count() or 1
+    return given or usable().count
 
 
 def sources(
@@ -346,7 +352,21 @@ def target(
         if provider != "cuda":
             raise UsageError(f"--cuda-graph: provider {provider} has none; add --provider cuda")
         given[GRAPH] = str(int(cuda_graph))
+    _warn_of_threads(threads)
     return Target.named(provider, threads, given)
+
+
+def _warn_of_threads(threads: int) -> None:
+    """Say it where more are asked for than can run at once."""
+    from onnxcp.cores import WORDS, usable
+
+    found = usable()
+    if threads > found.count:
+        typer.echo(
+            f"warning: --threads {threads}: {found.count} can run at once, {WORDS[found.why]}; "
+            "the others wait, and times are those of waiting",
+            err=True,
+        )
 
 
 def refuse_formats(reports: list[Path]) -> None:

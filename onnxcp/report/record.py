@@ -115,6 +115,9 @@ class LatencyRecord:
     threads: int
     provider: str
     shapes: Mapping[str, tuple[int, ...]]
+    threads_from: str = "given"  # what their number follows from
+    disturbed: int = 0  # turns in which other work ran
+    by_processor: bool = False  # whether processor time was compared for that
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """The numbers of a report as people read them."""
 
 from onnxcp import mixing
+from onnxcp.cores import GIVEN, WORDS
+from onnxcp.disturbance import Disturbance
 from onnxcp.report.record import (
     AccuracyRecord,
     BaselineRecord,
@@ -222,12 +224,16 @@ def _change(before: int, after: int) -> str:
 
 def latency(found: LatencyRecord) -> list[tuple[str, str]]:
     low, high = found.speedup_ci
-    threads = (
-        f"{found.threads} thread{'s' * (found.threads != 1)}" if found.threads else "all cores"
-    )
+    threads = plural(found.threads, "thread")
+    if found.threads_from != GIVEN:
+        threads += f" ({WORDS[found.threads_from]})"
+    said = Disturbance(found.disturbed, found.turns, found.by_processor).words()
     before, after = found.before["p50"], found.after["p50"]
     return [
-        ("speed-up", f"{found.speedup:.2f}× (95 % interval {low:.2f} to {high:.2f})"),
+        (
+            "speed-up",
+            f"{found.speedup:.2f}× (95 % interval {low:.2f} to {high:.2f}{said and '; ' + said})",
+        ),
         (
             "latency",
             f"{milliseconds(before)} → {milliseconds(after)} ms median of {found.turns}, "
