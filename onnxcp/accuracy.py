@@ -22,6 +22,7 @@ from onnxcp.whole_set import drawn, joined, value
 
 Batches = Sequence[Sequence[np.ndarray]]  # by batch and output
 
+MIDDLE = 0.95  # of a distribution, that its interval holds
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
@@ -228,7 +229,7 @@ def drop_interval(before: Scores, after: Scores, sign: float = 1.0) -> tuple[flo
 
     For scores of 0 and 1 half a sample is added to each of the four outcomes, which keeps
     the interval honest where few samples change (Agresti & Min, Statistics in Medicine 24,
-    2005); else the normal interval of the mean.
+    2005); else Student's interval of the mean, which is wide where there are few samples.
     """
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return -math.inf, math.inf
@@ -242,7 +243,12 @@ def drop_interval(before: Scores, after: Scores, sign: float = 1.0) -> tuple[flo
         spread = math.sqrt(max((lost + won) / count - middle**2, 0.0) / count)
     else:
         middle = float(difference.mean())
-        spread = float(difference.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+        if count < 2:
+            return -math.inf, math.inf
+        spread = float(difference.std(ddof=1)) / math.sqrt(count)
+        from scipy.special import stdtrit  # not needed to time a model
+
+        spread *= float(stdtrit(count - 1, MIDDLE + (1 - MIDDLE) / 2)) / Z95
     return middle - Z95 * spread, middle + Z95 * spread
 
 

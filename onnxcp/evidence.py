@@ -13,9 +13,11 @@ from enum import Enum
 from statistics import NormalDist
 
 from onnxcp.report.record import AccuracyRecord
+from onnxcp.report.words import plural
 
 DOUBT = 0.05  # 1 minus the confidence
 MOST_SAMPLES = 1_000_000  # more are not worth a word: the drop is at the budget
+RIGHT_OR_WRONG = ("top1", "top5", "agreement")  # metrics of which a sample tells a yes or a no
 
 
 class Evidence(Enum):
@@ -50,6 +52,12 @@ def weigh(found: AccuracyRecord, plans: int = 1) -> Weighed | None:
         evidence = Evidence.OPEN
     apart = abs(found.budget - found.drop)
     return Weighed(evidence, low, high, _enough(found.samples, (high - low) / 2, apart))
+
+
+def is_coarse(metric: str, samples: int, budget: float) -> bool:
+    """Whether one wrong answer more is over the budget already: so few samples then pass nearly
+    any model, if they happen to be easy."""
+    return metric in RIGHT_OR_WRONG and 0 < budget * samples < 1
 
 
 def widened(interval: tuple[float, float], plans: int) -> tuple[float, float]:
@@ -92,8 +100,9 @@ def doubt(found: AccuracyRecord, weighed: Weighed, *, plans: int, share: float) 
     else:
         total = _rounded_up(weighed.enough / share)
         remedy = f"about {weighed.enough:,} judging samples would ({total:,} in --data)"
+    count = plural(found.samples, "sample")
     return (
         f"measured: a drop of {found.drop:+.4f}, budget {found.budget:.4g}; but the 95 % interval "
-        f"of {found.samples:,} samples is {interval}{several}, so they cannot tell whether the "
-        f"budget holds for others; {remedy}"
+        f"of {count} is {interval}{several}, so they cannot tell whether the budget holds for "
+        f"others; {remedy}"
     )

@@ -10,6 +10,7 @@ import numpy as np
 from onnxcp.accuracy import Z95, Batches, Evaluation, changed
 from onnxcp.by_sample import Outputs, lay_out
 from onnxcp.errors import UsageError
+from onnxcp.evidence import is_coarse
 from onnxcp.inputs import Inputs
 from onnxcp.judged import Judged
 from onnxcp.metrics import CLEAR_DROP, METRICS, Metric
@@ -20,7 +21,7 @@ from onnxcp.samples import Batching, Samples
 
 MAX_ERROR = 0.05
 OUTPUT_CHANGE = "output-change"
-SCORING = 2  # how scores are computed; grows when kept ones are no longer what they would be
+SCORING = 3  # how scores are computed; grows when kept ones are no longer what they would be
 PROBED = 128  # samples
 
 
@@ -157,11 +158,18 @@ class Referee:
         function of the user's, which may have changed."""
         function = self._by_drop and self._final.metric.function is not None
         changing = os.urandom(16).hex() if function else ""
-        return f"{SCORING}|{self.metric}|{self._limits.outputs}|{self._layout}|{changing}"
+        budget = self._budget if self._is_coarse else None
+        limits = (self._limits.outputs, budget)
+        return f"{SCORING}|{self.metric}|{limits}|{self._layout}|{changing}"
+
+    @property
+    def _is_coarse(self) -> bool:
+        return self._by_drop and is_coarse(self.metric, len(self._searched), self._budget)
 
     def score(self, candidate: Outputs) -> Score:
         """What a candidate loses on the samples of the search. Its spread is the doubt about
-        other samples: none where the same ones judge in the end."""
+        other samples: none where the same ones judge in the end. Where right and wrong answers
+        are too few to tell the budget, the outputs may not change by more than without data."""
         if not self._by_drop:
             changes = self._changes(candidate, self._seen, self._searched)
             change = max(changes.values())
@@ -169,7 +177,10 @@ class Referee:
         held_out = self._inputs.is_held_out
         found = self._search.measure(candidate, interval=held_out)
         low, high = found.drop_ci if held_out else (0.0, 0.0)
-        return Score(found.drop, (high - low) / (2 * Z95), found.change)
+        lost = found.drop
+        if self._is_coarse:
+            lost = max(lost, self._budget * math.sqrt(found.change) / MAX_ERROR)
+        return Score(lost, (high - low) / (2 * Z95), found.change)
 
     def judge(self, candidate: Outputs) -> AccuracyRecord:
         """What a candidate loses, with the budget it is judged by."""

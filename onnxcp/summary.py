@@ -10,8 +10,9 @@ from onnxcp.benchmark import disturbance, speedup
 from onnxcp.conv import Chain, cost
 from onnxcp.decision import Decision, foreign
 from onnxcp.environment import environment
-from onnxcp.evidence import doubt, weigh
+from onnxcp.evidence import doubt, is_coarse, weigh
 from onnxcp.job import Job
+from onnxcp.judging import MAX_ERROR
 from onnxcp.lessons import Taught
 from onnxcp.narrowing import RANGED
 from onnxcp.outcome import Outcome, Recovered, name_of
@@ -30,7 +31,7 @@ from onnxcp.report.record import (
     SearchRecord,
     SiteRecord,
 )
-from onnxcp.report.words import ACCEPTED
+from onnxcp.report.words import ACCEPTED, plural
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.scheme import fastest
 from onnxcp.sites import Layer, Site
@@ -262,9 +263,10 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         yield f"{ACCEPTED}: {job.baseline.finding}"
     if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
         yield (
-            f"{len(job.inputs.samples)} sample of --data judged the search and gives the accuracy "
-            "shown: on other samples the model may lose more; give more samples"
+            f"the same {plural(len(job.inputs.samples), 'sample')} of --data judged the search and "
+            "gives the accuracy shown: on others the model may lose more; give more samples"
         )
+    yield from _coarse(job, outcome)
     yield from _doubts(job, outcome)
     yield from job.inputs.notes
     differences = foreign(job)
@@ -290,6 +292,19 @@ def _accuracy(outcome: Outcome) -> AccuracyRecord | None:
     if found is None or weighed is None:
         return found
     return replace(found, evidence=weighed.evidence.value, enough=weighed.enough)
+
+
+def _coarse(job: Job, outcome: Outcome) -> Iterator[str]:
+    """Whether the search was held to the change of outputs, too."""
+    found, searched = outcome.accuracy, job.inputs.searched
+    if found is None or found.budget is None or searched is None or outcome.trail is None:
+        return
+    if is_coarse(found.metric, len(searched), found.budget):
+        yield (
+            f"one wrong answer of the {plural(len(searched), 'sample')} that steer the search is "
+            f"over the budget of {found.budget:.4g}: so its plans may not change the outputs by "
+            f"more than {MAX_ERROR:.0%} either, as without data"
+        )
 
 
 def _doubts(job: Job, outcome: Outcome) -> Iterator[str]:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from onnxcp.accuracy import drop_interval
-from onnxcp.evidence import Evidence, doubt, weigh, widened
+from onnxcp.evidence import Evidence, doubt, is_coarse, weigh, widened
+from onnxcp.inputs import Sources, prepare
+from onnxcp.judging import Limits, Referee
 from onnxcp.report.record import AccuracyRecord
+from onnxcp.tensors import TensorSpec
 
 
 def record(drop, interval, budget=0.01, samples=427):
@@ -92,3 +95,50 @@ def test_a_doubt_says_what_was_measured_and_how_many_samples_would_do():
     for words in ("drop of +0.0025", "budget 0.01", "-0.0240 to +0.0290", "cannot tell"):
         assert words in text
     assert "about 5,400 judging samples would (11,000 in --data)" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "samples", "budget", "wanted"),
+    [("top1", 99, 0.01, True), ("top1", 100, 0.01, False), ("agreement", 9, 0.1, True),
+     ("psnr", 5, 0.1, False), ("cosine", 5, 0.01, False), ("top1", 5, 0.0, False)],
+)  # fmt: skip
+def test_right_and_wrong_answers_are_coarse_where_one_is_over_the_budget(
+    metric, samples, budget, wanted
+):
+    assert is_coarse(metric, samples, budget) is wanted
+
+
+class Scaled:
+    """A model [N, 4] → [N, 4] that gives what it reads, each row scaled by its own number."""
+
+    outputs = ("y",)
+
+    def __init__(self, share):
+        self.share = share
+
+    def __call__(self, feeds):
+        x = feeds["x"]
+        return [x * (1 + self.share * np.sign(x[:, :1]))]
+
+
+@pytest.mark.parametrize(("count", "is_held"), [(60, True), (3000, False)])
+def test_few_easy_samples_do_not_let_a_changed_model_pass(tmp_path, count, is_held):
+    """Every answer stays, and all outputs move by a fifth."""
+    x = np.random.default_rng(0).standard_normal((count, 4)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x, label=x.argmax(1))
+    spec = TensorSpec("x", np.dtype(np.float32), ("n", 4))
+    inputs = prepare([spec], Sources(data=(f"{tmp_path}/d.npz",), hold_out=True))
+    referee = Referee(Scaled(0.0), inputs, Limits(max_drop="0.01"))
+    assert referee.score(Scaled(0.0)).within(referee.budget)
+    assert referee.score(Scaled(0.2)).within(referee.budget) is not is_held
+    assert referee.judge(Scaled(0.2)).drop == 0  # what was measured is what is said
+
+
+def test_intervals_of_few_continuous_scores_cover_the_mean():
+    rng = np.random.default_rng(0)
+    for count in (3, 5, 10):
+        found = [
+            drop_interval(rng.standard_normal(count) + 0.3, np.zeros(count)) for _ in range(2000)
+        ]
+        share = np.mean([low <= 0.3 <= high for low, high in found])
+        assert share == pytest.approx(0.95, abs=0.02)
