@@ -71,7 +71,7 @@ class Round:
                 plain file, or cannot be written.
         """
         kept = () if self.work_dir is None else own_files(self.work_dir)
-        others = (self.sources.preprocess, self.limits.metric, *self.also_read, *kept)
+        others = (self.sources.preprocess, self.limits.metric_name, *self.also_read, *kept)
         samples = (*self.sources.data, *self.train)
         outputs = [*model_files(self.output)]
         outputs += [] if self.report is None else [self.report]

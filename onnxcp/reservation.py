@@ -5,6 +5,7 @@ that is read is that file. What a run writes are plain files; a link, a device, 
 or a folder in such a place is refused, not replaced.
 """
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -32,7 +33,7 @@ KINDS = {
     stat.S_IFIFO: "is a FIFO",
     stat.S_IFSOCK: "is a socket",
 }
-CODE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*")  # module:function
+CODE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*(:\w+)?")  # module:function
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,10 @@ class Reads:
         for model in self.models:
             yield model
             yield from _data_of(model)
-        for source in self.samples:
-            yield from _files_of(source)
-        for other in self.others:
-            if other is not None:
-                yield from _files_of(str(other))
+        for source in (*self.samples, *self.others):
+            if source is not None:
+                with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+                    yield from _files_of(str(source))
 
 
 def model_files(output: Path) -> tuple[Path, ...]:

@@ -86,9 +86,9 @@ def benchmark(
         length, batches = timing.Length(warmup, iterations, duration), timing.batch_sizes(batch)
         is_compared = bool(baseline or other) or wanted != "float32"
         limit = _limit(fail_if_slower, is_compared=is_compared)
-        before = None if baseline is None else earlier.from_file(baseline)
         reads = Reads(tuple(models), (*data, *calibration), (baseline, preprocess))
         _reserve(report, export_times, reads, overwrite=overwrite)
+        before = None if baseline is None else earlier.from_file(baseline)
         with progress_shown(quiet, verbose) as progress:
             timed = timing.run(
                 models,
