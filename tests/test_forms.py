@@ -1,6 +1,7 @@
 """Laws that every form obeys: its chain is the convolution, its fits are honest and stable."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ TAKEN = {
     "three dimensions": (4, 6, 2, 3, 2),
 }
 UNLIKE = [(8, 8), (8, 12, 3), (12, 6, 3, 3), (5, 16, 3, 3), (16, 16, 1, 3)]
+ROUNDED = 1e-9  # relative: far above n·eps of the sums here, far below what a law is about
+EXACT = 1e-11  # relative error: what a fit makes exact is exact to 1e-13 in the plain norm
 CP_FORMS = pytest.mark.parametrize("form", [FORMS["cp3"], FORMS["cp4"]], ids=["cp3", "cp4"])
 ALL_FORMS = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
@@ -119,7 +122,7 @@ def test_the_error_reported_is_the_error_of_the_reconstruction(form):
 def test_the_factors_of_a_fit_are_never_more_sensitive_than_those_before(form, norm):
     kernel = np.random.default_rng(0).standard_normal((9, 6, 3, 3))
     fit = form.fit(kernel, 5, norm(6, 9), np.random.default_rng(0), Effort(), None)
-    assert fit.sensitivity_after <= 1.01 * fit.sensitivity_before
+    assert fit.sensitivity_after <= 1.01 * fit.sensitivity_before * (1 + ROUNDED)
 
 
 @CP_FORMS
@@ -293,18 +296,34 @@ def test_in_the_norm_no_fit_is_worse_than_the_plain_one(form, norm, shape):
         assert ours.error <= weighted_error(kernel, rebuilt, measured) * (1 + 1e-9)
 
 
+WHATEVER_IT_COSTS = Effort(
+    corrections=0, floor=0.0, finish=3000, polish=3000, tolerance=1e-12, settled=1e-13
+)
+
+
 @ALL_FORMS
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 @pytest.mark.parametrize("shape", TAKEN.values(), ids=TAKEN)
 def test_a_planted_rank_is_recovered_in_any_norm(form, norm, shape):
     skip_refused(form, shape)
-    kernel = planted(form, shape, rank=2)
-    effort = Effort(
-        corrections=0, floor=0.0, finish=3000, polish=3000, tolerance=1e-12, settled=1e-13
-    )
     measured = norm(shape[1], math.prod(shape[2:]))
-    fit = form.fit(kernel, 2, measured, np.random.default_rng(1), effort, None)
-    assert fit.error < 1e-8
+    for seed in range(3):
+        kernel = planted(form, shape, 2, seed)
+        rng = np.random.default_rng(seed + 1)
+        assert form.fit(kernel, 2, measured, rng, WHATEVER_IT_COSTS, None).error < EXACT
+
+
+@ALL_FORMS
+@pytest.mark.parametrize("norm", [None, by_channel(12, 9)], ids=["plain", "channels"])
+def test_a_planted_rank_is_recovered_in_any_order_of_summation(form, norm):
+    """Channels and positions in another order are the same sums in another order."""
+    kernel, rng = planted(form, (16, 12, 3, 3), rank=2), np.random.default_rng(0)
+    for _ in range(3):
+        outputs, inputs, rows = (rng.permutation(n) for n in (16, 12, 3))
+        moved = kernel[outputs][:, inputs][:, :, rows]
+        turned = None if norm is None else Norm(norm.covariance[np.ix_(inputs, inputs)])
+        fit = form.fit(moved, 2, turned, np.random.default_rng(1), WHATEVER_IT_COSTS, None)
+        assert fit.error < EXACT
 
 
 @ALL_FORMS
@@ -370,7 +389,7 @@ def test_tkd_with_bases_obeys_the_laws(norm):
     assert [f.shape for f in fit.factors] == [f.shape for f in form.draw(BASED, RANK, rng)]
     rebuilt = form.reconstruct(fit.factors, BASED)
     assert fit.error == pytest.approx(weighted_error(kernel, rebuilt, measured), rel=1e-9)
-    assert fit.sensitivity_after <= 1.01 * fit.sensitivity_before
+    assert fit.sensitivity_after <= 1.01 * fit.sensitivity_before * (1 + ROUNDED)
     x = rng.standard_normal((1, 20, 9, 9))
     chain = form.stages(fit.factors, BASED, Geometry(strides=(2, 1), pads=(1, 1, 1, 1)))
     assert [s.role for s in chain] == ["first", "inputs", "window", "outputs", "last"]
@@ -379,17 +398,16 @@ def test_tkd_with_bases_obeys_the_laws(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
-def test_tkd_with_bases_recovers_what_it_planted(norm):
+@pytest.mark.parametrize("seed", range(4))
+def test_tkd_with_bases_recovers_what_it_planted(norm, seed):
     """Few terms in bases as wide as those of a larger rank: CP itself is easy here."""
-    form, rng = FORMS["tkd"], np.random.default_rng(0)
+    form, rng = FORMS["tkd"], np.random.default_rng(seed)
     outer, first, outputs, inputs, window = form.draw(BASED, RANK, rng)
     outputs[:, 3:] = 0
     kernel = form.reconstruct((outer, first, outputs, inputs, window), BASED)
-    effort = Effort(
-        corrections=0, floor=0.0, finish=3000, polish=500, tolerance=1e-12, settled=1e-12
-    )
-    fit = form.fit(kernel, RANK, norm(20, 9), np.random.default_rng(1), effort, None)
-    assert fit.error < 1e-6
+    effort = replace(WHATEVER_IT_COSTS, polish=500)
+    fit = form.fit(kernel, RANK, norm(20, 9), np.random.default_rng(seed + 1), effort, None)
+    assert fit.error < EXACT
 
 
 def test_tkd_with_bases_knows_its_sensitivity():

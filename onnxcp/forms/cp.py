@@ -34,7 +34,7 @@ from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 from onnxcp.forms.weighted import polish
 
 GROWTH = 0.3  # size of the entries of new terms, of that of the old ones
-EXACT, REFINING = 1e-6, 20  # relative error of factors that are as good as exact; sweeps
+NEARLY_EXACT = 1e-4  # relative error of factors that may be exact: sweeps resolve 1e-6 to 1e-8
 SIDES = ("vertical", "horizontal", "deep")  # role of the stage along each window dimension
 
 
@@ -143,8 +143,8 @@ def solve_cp(
         rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
         converged = calm.converged
     factors = calm.factors
-    if relative_error(unit, dense(factors, unit.shape), norm) < EXACT:
-        factors = refine(unit, factors, spatial, sweeps=REFINING)
+    if relative_error(unit, dense(factors, unit.shape), norm) < NEARLY_EXACT:
+        factors = refine(unit, factors, spatial)
     return Found(rough.factors, factors, calm.sweeps, converged)
 
 

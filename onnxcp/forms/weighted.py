@@ -76,13 +76,14 @@ def polish(
 
     At most `effort.polish` steps in single precision, and as many again in double precision
     where the error is too small for it. Converged when REFRESH steps gained less than
-    `effort.settled` each.
+    `effort.settled` each. No more sensitive than the start, unless `effort.floor` is zero:
+    exact factors are then worth more than calm ones, and may have to be more sensitive.
     """
     size = float(np.sqrt(norm.energy(kernel)))
     device = named(effort.device)
     problem = Problem.of(kernel / size, spatial, norm.of_type(np.float32), device)
     rough = evaluate(problem, balance(start)[1:], 0.0)
-    bound = ALLOWED * _calm(rough)
+    bound = ALLOWED * _calm(rough) if effort.floor else np.inf
     found, used, converged = _search(problem, balance(rough.factors)[1:], effort, bound)
     if found.error < RESOLVED:
         problem = Problem.of(kernel / size, spatial, norm.of_type(np.float64), device)
@@ -228,13 +229,17 @@ def preconditioner(problem: Problem, point: Point, price: float) -> Callable[[Fa
 
 
 def _step(problem: Problem, point: Point, price: float, heading: Factors) -> Point | None:
-    """The first point along a heading that falls enough, trying shorter and shorter steps."""
+    """The first point along a heading that falls enough, trying shorter and shorter steps.
+
+    One too long for single precision makes infinities, is not lower and is shortened.
+    """
     here, fall = point.objective(price), _dot(point.slope(price), heading)
     length = 1.0
     if not fall < 0:
         return None
     for _ in range(TRIALS):
-        moved = evaluate(problem, _plus(point.factors[1:], heading, length), price)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = evaluate(problem, _plus(point.factors[1:], heading, length), price)
         there = moved.objective(price)
         if there <= here + SUFFICIENT * length * fall:
             return moved
