@@ -15,7 +15,8 @@ import numpy as np
 from onnxcp.arrays import Float64
 from onnxcp.by_sample import Layout, Outputs, lay_out
 from onnxcp.errors import DataError
-from onnxcp.metrics import Choice, Labels, Metric, Named, Scores, choose
+from onnxcp.metric_choice import Choice, choose
+from onnxcp.metrics import Labels, Metric, Named, Scores
 from onnxcp.progress import Progress, silent
 from onnxcp.samples import Batching, Samples
 from onnxcp.whole_set import drawn, joined, value
@@ -105,7 +106,8 @@ class Evaluation:
         after, sign = self._judged(outputs, whole), self._sign
         changes = changed(self._reference, outputs)
         if self._before.scores is not None and after.scores is not None:
-            drop_ci = drop_interval(self._before.scores, after.scores, sign)
+            pair = (self._before.scores, after.scores)
+            drop_ci = drop_interval(*pair, sign, hits=self.metric.is_hit)
         else:
             drop_ci = self._drawn_interval(whole) if interval else (-math.inf, math.inf)
         return Accuracy(
@@ -224,10 +226,12 @@ def squared_change(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray
     return float(change) if np.isfinite(change) else float("inf")
 
 
-def drop_interval(before: Scores, after: Scores, sign: float = 1.0) -> tuple[float, float]:
+def drop_interval(
+    before: Scores, after: Scores, sign: float = 1.0, *, hits: bool = True
+) -> tuple[float, float]:
     """95 % interval of the mean paired difference; `sign` −1 where lower scores are better.
 
-    For scores of 0 and 1 half a sample is added to each of the four outcomes, which keeps
+    For `hits`, scores of 0 and 1, half a sample is added to each of the four outcomes, which keeps
     the interval honest where few samples change (Agresti & Min, Statistics in Medicine 24,
     2005); else Student's interval of the mean, which is wide where there are few samples.
     """
@@ -235,7 +239,7 @@ def drop_interval(before: Scores, after: Scores, sign: float = 1.0) -> tuple[flo
         return -math.inf, math.inf
     difference = sign * (before - after)
     count = len(difference)
-    if np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all():
+    if hits and np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all():
         lost = float((difference > 0).sum()) + 0.5
         won = float((difference < 0).sum()) + 0.5
         count += 2

@@ -7,13 +7,13 @@ evaluation set gives one number for all outputs and samples.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxcp.arrays import Float64
-from onnxcp.errors import DataError, UsageError
+from onnxcp.errors import DataError
 from onnxcp.tensors import Shape
 
 Scores = Float64[np.ndarray, " samples"]
@@ -44,6 +44,7 @@ class Metric:
     blind: Callable[[Shape], str | None] | None = None
     default_limit: str = "0.01"  # of the drop
     function: WholeSet | None = None
+    is_hit: bool = False  # a sample is right or wrong, 1 or 0
 
     @property
     def drop_name(self) -> str:
@@ -175,9 +176,9 @@ def _psnr(output: np.ndarray, reference: np.ndarray, labels: Labels) -> Scores:
 METRICS = {
     m.name: m
     for m in (
-        Metric("top1", _top(1), needs_labels=True, is_share=True, blind=_blind_top(1)),
-        Metric("top5", _top(5), needs_labels=True, is_share=True, blind=_blind_top(5)),
-        Metric("agreement", _agreement, is_share=True, blind=_blind_agreement),
+        Metric("top1", _top(1), needs_labels=True, is_share=True, blind=_blind_top(1), is_hit=True),
+        Metric("top5", _top(5), needs_labels=True, is_share=True, blind=_blind_top(5), is_hit=True),
+        Metric("agreement", _agreement, is_share=True, blind=_blind_agreement, is_hit=True),
         Metric("cosine", _cosine, is_share=True, blind=_blind_cosine),
         Metric("psnr", _psnr, needs_labels=True),
         Metric("snr", _snr),
@@ -192,107 +193,3 @@ METRICS = {
         Metric("mae", _absolute(np.mean), higher_is_better=False),
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A metric and the outputs, by place, that it judges."""
-
-    metric: Metric
-    places: tuple[int, ...]
-
-
-def choose(
-    asked: str | Metric | None,
-    outputs: Mapping[str, Shape],
-    labels: Labels,
-    source: str,
-    only: Sequence[str] = (),
-) -> Choice:
-    """The metric asked for and what it judges. Without one top1 where labels are classes and an
-    output has scores of them, psnr where labels are images, agreement for one output of class
-    scores, else relative-error.
-
-    `outputs` are all judged outputs with the shape of one sample's; `only` names some of them.
-
-    Raises:
-        UsageError: an unknown metric or output, missing labels, or a metric that cannot differ
-            on what it would judge.
-    """
-    places = _chosen(outputs, only)
-    metric = _named(asked, outputs, places, labels)
-    if metric.needs_labels and labels is None:
-        raise UsageError(
-            f"--metric {metric.name}: needs labels, and {source} has none; add them, or choose "
-            "agreement, cosine or relative-error"
-        )
-    if metric.function is not None:
-        return Choice(metric, places)
-    if metric.needs_labels:
-        return Choice(metric, (_labelled(metric, outputs, places, labels),))
-    _refuse_blind(metric, outputs, places)
-    return Choice(metric, places)
-
-
-def _chosen(outputs: Mapping[str, Shape], only: Sequence[str]) -> tuple[int, ...]:
-    names = list(outputs)
-    for name in only:
-        if name not in outputs:
-            raise UsageError(f"--output-name {name}: not judged; choose of {', '.join(names)}")
-    return tuple(place for place, name in enumerate(names) if not only or name in only)
-
-
-def _named(
-    asked: str | Metric | None,
-    outputs: Mapping[str, Shape],
-    places: Sequence[int],
-    labels: Labels,
-) -> Metric:
-    if isinstance(asked, Metric):
-        return asked
-    if asked is not None and asked not in METRICS:
-        raise UsageError(
-            f"--metric {asked}: unknown; choose one of {', '.join(METRICS)}, or module:function"
-        )
-    if asked is not None:
-        return METRICS[asked]
-    shapes = [shape for place, shape in enumerate(outputs.values()) if place in places]
-    if labels is not None and not are_classes(labels):
-        return METRICS["psnr"]
-    if labels is not None and any(map(class_scores, shapes)):
-        return METRICS["top1"]
-    is_classifier = len(shapes) == 1 and class_scores(shapes[0])
-    return METRICS["agreement" if is_classifier else "relative-error"]
-
-
-def _labelled(
-    metric: Metric, outputs: Mapping[str, Shape], places: Sequence[int], labels: Labels
-) -> int:
-    """The first output that labels are of."""
-    shapes = list(outputs.values())
-    if metric.name == "psnr":
-        assert labels is not None
-        fitting = [place for place in places if shapes[place] == labels.shape[1:]]
-        return next(iter(fitting or places))
-    fitting = [place for place in places if class_scores(shapes[place])]
-    if not fitting:
-        shown = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in outputs.items())
-        raise UsageError(
-            f"--metric {metric.name}: needs an output of class scores, the model gives for one "
-            f"sample {shown}; choose --metric relative-error, or module:function"
-        )
-    _refuse_blind(metric, outputs, fitting[:1])
-    return fitting[0]
-
-
-def _refuse_blind(metric: Metric, outputs: Mapping[str, Shape], places: Sequence[int]) -> None:
-    """Raises UsageError where a metric gives the same whatever an output becomes."""
-    pairs = list(outputs.items())
-    for name, shape in (pairs[place] for place in places):
-        why = None if metric.blind is None else metric.blind(shape)
-        if why is not None:
-            other = "top1" if metric.name == "top5" and shape[0] > 1 else "relative-error"
-            raise UsageError(
-                f"--metric {metric.name}: cannot change on output {name!r}, which {why}; choose "
-                f"--metric {other}, or other outputs by --output-name"
-            )

@@ -5,7 +5,8 @@ import pytest
 
 from onnxcp.accuracy import Evaluation, drop_interval
 from onnxcp.errors import DataError, UsageError
-from onnxcp.metrics import MAX_SNR, METRICS, Metric, choose
+from onnxcp.metric_choice import choose
+from onnxcp.metrics import MAX_SNR, METRICS, Metric
 from onnxcp.samples import Batching, Samples
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]])
@@ -66,6 +67,8 @@ def test_a_label_out_of_range_is_refused(label):
         (None, {"y": (1,)}, "relative-error"),
         (None, {"boxes": (4,), "scores": (2,)}, "relative-error"),
         (np.array([0, 1, 2]), {"y": (10,)}, "top1"),
+        (np.array([0, 1, 2]), {"y": (10,), "features": (512, 1)}, "top1"),
+        (np.array([0, 1, 900]), {"boxes": (4,), "points": (10,)}, "relative-error"),
         (np.array([0, 1, 2]), {"boxes": (4, 9), "scores": (1, 9)}, "relative-error"),
         (np.zeros((3, 1, 2, 2), np.float32), {"y": (1, 2, 2)}, "psnr"),
     ],
@@ -238,6 +241,17 @@ def test_the_interval_of_a_metric_that_is_better_lower_is_turned():
     before, after = np.zeros(5), np.array([0.1, 0.2, 0.3, 0.2, 0.2])
     low, high = drop_interval(before, after, -1.0)
     assert 0.1 < low < 0.2 < high < 0.3
+
+
+def test_equal_outputs_leave_no_doubt_where_scores_are_no_hits():
+    def runner(feeds):
+        return [np.eye(3)[feeds["x"][:, 0] % 3]]
+
+    made = samples(None, 20)
+    found = Evaluation(runner, made, "cosine", Batching(4, fixed=False)).measure(runner)
+    assert found.drop_ci == (0.0, 0.0)
+    found = Evaluation(runner, made, "agreement", Batching(4, fixed=False)).measure(runner)
+    assert found.drop_ci[0] < 0 < found.drop_ci[1]
 
 
 # --- metrics of the whole set, as a user writes them
