@@ -254,8 +254,8 @@ def damage(kind: Kind, folder: Path, seed: int) -> str:
 Case = tuple[str, int]  # kind and seed
 
 
-def work(cases: Sequence[Case], home: Path) -> None:
-    """Run cases, and print a line of JSON before and after each."""
+def work(cases: Sequence[Case], home: Path, keep: Path | None) -> None:
+    """Run cases, and print a line of JSON before and after each; keep the files of findings."""
     import pytest
 
     sys.path.insert(0, str(ROOT / "tests"))
@@ -272,17 +272,24 @@ def work(cases: Sequence[Case], home: Path) -> None:
         said({"kind": name, "seed": seed, "file": file, "command": command})
         signal.setitimer(signal.ITIMER_PROF, BUSY)  # what it sends ends the process
         code, text = called(command, folder)
+        if is_finding(code, text):
+            _keep(folder, keep, f"{name}-{seed}")
         said({"code": code, "text": text[-2000:]})
+
+
+def is_finding(code: int | str, text: str) -> bool:
+    return code not in ALLOWED or "Traceback" in text
 
 
 def said(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True, file=sys.__stdout__)
 
 
-def lines_of(cases: Sequence[Case], home: Path) -> Iterator[dict[str, Any]]:
+def lines_of(cases: Sequence[Case], home: Path, keep: Path | None) -> Iterator[dict[str, Any]]:
     """What a worker says; a last line says how it ended, if that was not well."""
     environment = {**os.environ, "ONNXCP_CACHE": str(home / "kept")}
-    (home / "cases.json").write_text(json.dumps(cases))
+    task = {"cases": cases, "keep": None if keep is None else str(keep)}
+    (home / "task.json").write_text(json.dumps(task))
     with (
         (home / "stderr").open("wb+") as errors,
         subprocess.Popen(
@@ -317,7 +324,7 @@ def run(kinds: Sequence[str], seeds: range, keep: Path | None = None) -> list[di
     with tempfile.TemporaryDirectory() as text:
         home, current = Path(text), dict[str, Any]()
         while cases:
-            for line in lines_of(cases, home):
+            for line in lines_of(cases, home, keep):
                 if "kind" in line:
                     current = line
                     continue
@@ -325,8 +332,10 @@ def run(kinds: Sequence[str], seeds: range, keep: Path | None = None) -> list[di
                     raise SystemExit(f"no case was begun: {line}")
                 row: dict[str, Any] = rows[current["kind"]]
                 row["codes"][str(line["code"])] += 1
-                if line["code"] not in ALLOWED or "Traceback" in line["text"]:
+                if is_finding(line["code"], line["text"]):
                     row["findings"].append({**current, **line})
+                    print({**current, **line}, file=sys.stderr, flush=True)
+                if isinstance(line["code"], str):  # the worker is gone, and could not keep them
                     _keep(home / "case", keep, f"{current['kind']}-{current['seed']}")
             done = cases.index((current["kind"], current["seed"])) + 1
             cases = cases[done:]
@@ -347,13 +356,9 @@ def main() -> int:
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(
-            [
-                (name, seed)
-                for name, seed in json.loads((options.worker / "cases.json").read_text())
-            ],
-            options.worker,
-        )
+        task = json.loads((options.worker / "task.json").read_text())
+        keep = None if task["keep"] is None else Path(task["keep"])
+        work([(name, seed) for name, seed in task["cases"]], options.worker, keep)
         return 0
     begun = time.perf_counter()
     seeds = range(options.first, options.first + options.count)
