@@ -11,10 +11,10 @@ from onnxcp.errors import TooBusy
 from onnxcp.escape import shown
 from onnxcp.inputs import Sources, prepare
 from onnxcp.latency import measure
+from onnxcp.layers import Layer
 from onnxcp.profiling import contexts
 from onnxcp.providers import Target
 from onnxcp.report.words import count
-from onnxcp.sites import Layer
 from onnxcp.stopwatch import stopwatch
 from onnxcp.survey import inferred, survey
 from onnxcp.tensors import known_shapes

@@ -17,7 +17,7 @@ from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.claims import reserve_outputs
 from onnxcp.court import Court, TimeIsUp
 from onnxcp.decision import decide, foreign
-from onnxcp.errors import SurgeryError, TooBusy
+from onnxcp.errors import TooBusy
 from onnxcp.fitting import FULL
 from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
@@ -32,18 +32,17 @@ from onnxcp.progress import Progress, silent
 from onnxcp.publishing import publish
 from onnxcp.reasons import Kind, because
 from onnxcp.recovery import Recovery
-from onnxcp.report.record import AccuracyRecord, Report, VerificationRecord
+from onnxcp.report.record import AccuracyRecord, Report
 from onnxcp.rivals import fastest
-from onnxcp.saturation import bounded
 from onnxcp.school import School, school
 from onnxcp.searching import Search, effort_for, search
+from onnxcp.selfcheck import checked
 from onnxcp.sequential import refine
 from onnxcp.sessions import open_runner
 from onnxcp.settings import Settings
 from onnxcp.stopwatch import stopwatch
 from onnxcp.summary import summarise
 from onnxcp.table import Table
-from onnxcp.verify import compare
 
 SECONDS = 20.0  # at most, for the whole-model benchmark
 AIMS, AIMED = 3, 0.99  # tries at a speed-up; how far below the time that should do the next aims
@@ -294,7 +293,7 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     if job.settings.recipe.sequential:
         refine(job, outcome.plan)
     staged = job.build(outcome.plan)
-    verification = _check_surgery(job, outcome.plan)
+    verification = checked(job, outcome.plan)
     accuracy = _as_asked(job, referee.judge(job.judged(job.deployed(staged))))
     outcome = replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
     if job.settings.precision == FLOAT32:
@@ -339,30 +338,6 @@ def _timed(job: Job, outcome: Outcome) -> Outcome:
         return replace(outcome, timings=_time(job, job.deployed(outcome.staged)), busy=None)
     except TooBusy as error:
         return replace(outcome, timings=None, busy=str(error))
-
-
-def _check_surgery(job: Job, plan: Plan) -> VerificationRecord:
-    """Every changed site's output, and the model's, against dense reconstructed kernels."""
-    job.progress("check the surgery", 0, 1)
-    dtypes = {s.kernel.dtype for s in job.sites if s.name in plan.choices}
-    tolerance = max(job.settings.target.tolerance(dtype) for dtype in dtypes)
-    target = job.settings.target.unhurried.exact
-    paths = job.build_watched(plan)
-    graph = job.model.proto.graph
-    sites = [graph.node[s.index].output[0] for s in job.sites if s.name in plan.choices]
-    names = tuple(dict.fromkeys((*job.outputs.comparable, *sites)))
-    dense, chained = (open_runner(path, target, names) for path in paths)
-    feeds = job.inputs.checked
-    saturating = bounded(job.model.proto.graph)
-    verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance, bounded=saturating)
-    if not verdict.ok:
-        failed = next(o for o in verdict.outputs if not o.ok)
-        raise SurgeryError(
-            f"{job.model.path}: tensor {failed.output!r} of the rewritten model is not what its "
-            f"chains stand for: {failed.failure}. This is a bug in onnxcp: nothing was written; "
-            "please report it with the model"
-        )
-    return VerificationRecord(True, verdict.relative_l2, tolerance, verdict.samples)
 
 
 def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:

@@ -18,6 +18,7 @@ from onnxcp import products
 from onnxcp.constants import Constants
 from onnxcp.conv import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
+from onnxcp.layers import Layer, layer_of, weight_of
 from onnxcp.metadata import listed
 from onnxcp.nested import is_convolution, nested
 from onnxcp.operators import operator
@@ -26,8 +27,6 @@ from onnxcp.shapes import Shapes, element_type, padded, refuse_misfit
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 MADE_BY_US = "onnxcp.sites"  # metadata key: the sites replaced in earlier runs
 SHORTCUTS = "onnxcp.shortcuts"  # likewise: the shortcuts that became convolutions
-
-WEIGHT_PLACES = {"QLinearConv": 3}  # among a node's inputs, where it is not the second
 
 LARGEST = 2**28  # numbers of a weight: chains at all ranks are held to be timed
 
@@ -45,21 +44,9 @@ LEFT_ALONE = {
     "depthwise": "depthwise already",
     "padding": "auto_pad {detail} depends on an input size that is not fixed",
     "empty": "its weight has no elements",
+    "not finite": "{detail} are NaN or infinite",
     "large": "its weight of {detail} numbers is too large",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What a table shows of a node; None where the model does not say."""
-
-    name: str
-    op: str
-    shape: tuple[int, ...] | None = None  # of the weight
-    strides: tuple[int, ...] = ()
-    group: int = 1
-    macs: int | None = None
-    parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,8 +111,7 @@ def find(
     from these alone: what fits one size would be wrong at another.
 
     Raises:
-        ModelError: a site's weight holds NaN or infinity, its window does not fit, or an
-            attribute makes no sense.
+        ModelError: a site's window does not fit, or an attribute makes no sense.
     """
     names = node_names(proto.graph)
     known = _Known(
@@ -138,7 +124,7 @@ def find(
     found: list[Site | Skip] = []
     for index, node in enumerate(proto.graph.node):
         if is_layer(node, known.constants):
-            layer = _layer(node, names[index], known.constants, shapes)
+            layer = layer_of(node, names[index], known.constants, shapes)
             found.append(_judge(node, index, layer, known))
     found += [
         Skip(Layer(n.name or operator(n), operator(n)), "nested", w) for n, w in nested(proto)
@@ -190,18 +176,21 @@ def shortcuts_before(proto: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _judge(node: onnx.NodeProto, index: int, layer: Layer, known: _Known) -> Site | Skip:
-    stored = known.constants.find(_weight(node))
+    stored = known.constants.find(weight_of(node))
     reason = _left_alone(node, layer, stored, known)
     if reason is not None:
         return Skip(layer, *reason)
     assert stored is not None
-    kernel = _checked(layer, products.as_kernel(node, onnx.numpy_helper.to_array(stored)))
+    kernel = products.as_kernel(node, onnx.numpy_helper.to_array(stored))
+    bias = _bias(node, len(kernel), known.constants)
+    if (wrong := _not_finite(kernel, bias)) is not None:
+        return Skip(layer, "not finite", wrong)
+    _refuse_groups(layer, kernel)
     batch, image = _seen(node, kernel, known.shapes)
     geometry = _geometry(node, kernel, known)
     if isinstance(geometry, str):
         return Skip(layer, "padding", geometry)
     refuse_misfit(layer.name, geometry, kernel.shape[2:], image)
-    bias = _bias(node, len(kernel), known.constants)
     return Site(
         layer,
         index,
@@ -258,7 +247,7 @@ def _left_alone(
     ):
         return reason
     if stored is None:
-        return _unstored(_weight(node), known.constants)
+        return _unstored(weight_of(node), known.constants)
     return _unfit_kernel(layer, stored)
 
 
@@ -282,47 +271,18 @@ def _unfit_kernel(layer: Layer, stored: onnx.TensorProto) -> tuple[str, str] | N
     return ("depthwise", "") if layer.group > 1 and dims[1] == 1 else None
 
 
-def _checked(layer: Layer, kernel: np.ndarray) -> Kernel:
-    wrong = int(kernel.size - np.isfinite(kernel).sum())
-    if wrong:
-        raise ModelError(
-            f"{layer.name}: {wrong} of {kernel.size} weights are NaN or infinite; "
-            "the model can not work: export it again"
-        )
+def _not_finite(kernel: Kernel, bias: np.ndarray | None) -> str | None:
+    """What of a layer's stored numbers is NaN or infinite."""
+    for values, what in ((kernel, "weights"), (bias, "numbers of its bias")):
+        wrong = 0 if values is None else int(values.size - np.isfinite(values).sum())
+        if values is not None and wrong:
+            return f"{wrong} of {values.size} {what}"
+    return None
+
+
+def _refuse_groups(layer: Layer, kernel: Kernel) -> None:
     if layer.group < 1 or len(kernel) % layer.group:
         raise ModelError(
             f"{layer.name}: {len(kernel)} output channels do not fall into {layer.group} groups; "
             "export the model again"
         )
-    return kernel
-
-
-def _weight(node: onnx.NodeProto) -> str:
-    """The name of the weight that a node reads, "" where it reads none."""
-    place = WEIGHT_PLACES.get(operator(node), 1)
-    return str(node.input[place]) if len(node.input) > place else ""
-
-
-def _layer(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:
-    attributes = {a.name: a for a in node.attribute}
-    first = products.stored_first(node, constants)
-    weight = node.input[0] if first else _weight(node)
-    stored = constants.find(weight)
-    shape = tuple(stored.dims) if stored is not None else shapes.get(weight)
-    strides = tuple(attributes["strides"].ints) if "strides" in attributes else ()
-    group = attributes["group"].i if "group" in attributes else 1
-    size = int(np.prod(shape)) if shape else 0
-    result = shapes.get(next(iter(node.output), ""))
-    macs = _macs(operator(node), size, shape, result, first=first) if size and result else None
-    return Layer(name, operator(node), shape, strides, group, macs, size)
-
-
-def _macs(op: str, size: int, shape: Sizes | None, result: Sequence[int], *, first: bool) -> int:
-    """Of one sample: every weight once per output position."""
-    if first:
-        return size * int(np.prod((*result[1:-2], *result[-1:])))
-    if op in products.PRODUCTS:
-        return size * int(np.prod(result[1:-1]))
-    if op == "ConvTranspose" and shape:
-        return size * int(np.prod(result[2:])) // max(1, int(np.prod(shape[2:])))
-    return size * int(np.prod(result[2:]))

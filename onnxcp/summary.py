@@ -13,6 +13,7 @@ from onnxcp.environment import environment
 from onnxcp.evidence import doubt, is_coarse, weigh
 from onnxcp.job import Job
 from onnxcp.judging import MAX_ERROR
+from onnxcp.layers import Layer
 from onnxcp.lessons import Taught
 from onnxcp.narrowing import RANGED
 from onnxcp.outcome import Outcome, Recovered, name_of
@@ -34,7 +35,7 @@ from onnxcp.report.record import (
 from onnxcp.report.words import ACCEPTED, plural
 from onnxcp.rewrite import LISTED_INITIALIZERS
 from onnxcp.scheme import fastest
-from onnxcp.sites import Layer, Site
+from onnxcp.sites import Site
 from onnxcp.stored import Stored, stored
 from onnxcp.table import Check
 

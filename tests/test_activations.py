@@ -16,9 +16,10 @@ from onnxcp.errors import DataError, UsageError
 from onnxcp.forms.grouped import parts
 from onnxcp.forms.norm import Norm, flat
 from onnxcp.latency import dense_stage
+from onnxcp.layers import Layer
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
-from onnxcp.sites import Layer, Site
+from onnxcp.sites import Site
 from onnxcp.tensors import Feeds
 from tests.tiny import chain_model
 

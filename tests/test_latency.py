@@ -22,10 +22,11 @@ from onnxcp.latency import (
     measure,
     steps,
 )
+from onnxcp.layers import Layer
 from onnxcp.plan import Choice
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
-from onnxcp.sites import Layer, Site
+from onnxcp.sites import Site
 from onnxcp.stopwatch import Stopwatch
 from tests.tiny import chain_model
 

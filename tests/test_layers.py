@@ -17,6 +17,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "conv tensors escape progress places seeds ladder scheme mixing operators",
     "chains constants nested shapes preprocess metadata",
     "products",
+    "layers",
     "external samples repairs",
     "acceptance",
     "forms files sites data sessions environment benchmark plan",
@@ -34,6 +35,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "spread task",
     "fitting",
     "survey straighten",
+    "layerwise",
     "surgery",
     "profiling calibration",
     "report",
@@ -47,7 +49,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "court decision findings finetuning",
     "tuned",
     "menus sequential summary pareto",
-    "searching school rivals",
+    "searching school rivals selfcheck",
     "recovery",
     "pipeline",
     "cli",
@@ -57,7 +59,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
     "quantize quantizer folding parameters equalise correction half dequantised "
     "narrowing simulation deploying shield shortcuts stems operators repairs acceptance "
-    "metadata records",
+    "metadata records layers layerwise",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",

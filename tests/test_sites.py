@@ -167,6 +167,16 @@ SKIPPED = {
         (model("y = MatMul (x, w)", {"w": weight(8)}), "a weight of 8:"),
         (model(CONV, {"w": weight(6, 4)}, inputs="float[1,4] x"), "6×4"),
     ],
+    "not finite": [
+        (
+            model("y = Conv (x, w)", {"w": np.full((6, 4, 3, 3), np.nan, np.float32)}),
+            "216 of 216 weights are NaN or infinite",
+        ),
+        (
+            model("y = Conv (x, w, b)", {**KERNEL, "b": np.array([1, 2, 3, 4, 5, np.inf], "f")}),
+            "1 of 6 numbers of its bias are NaN or infinite",
+        ),
+    ],
     "depthwise": [(model("y = Conv <group=4> (x, w)", {"w": weight(8, 1, 3, 3)}), "depthwise")],
     "padding": [
         (

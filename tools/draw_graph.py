@@ -12,7 +12,8 @@ from pathlib import Path
 import onnx
 
 from onnxcp import files, shapes
-from onnxcp.sites import Layer, find
+from onnxcp.layers import Layer
+from onnxcp.sites import find
 from onnxcp.tensors import known_shapes
 
 WIDTH, BOX, HEIGHT, GAP, TOP = 300, 260, 54, 26, 64
