@@ -15,7 +15,7 @@ from onnxcp import escape, files, temporary
 from onnxcp.calibration import calibrate
 from onnxcp.conv import cost
 from onnxcp.fitting import Fits, largest_rank
-from onnxcp.forms import DRAFT, FORMS, Outcome
+from onnxcp.forms import DRAFT, FORMS
 from onnxcp.forms.grouped import drawn
 from onnxcp.inputs import Sources, prepare
 from onnxcp.ladder import knots
@@ -82,7 +82,7 @@ def _curve(fits: Fits, site: Site, form: str) -> RankCurve:
     for rank in _ranks(site, form):
         fitted = fits.get(site.name, Choice(form, rank), DRAFT)
         point = RankPoint(rank, fitted.error, fitted.sensitivity_after, _macs(site, form, rank))
-        usable = fitted.outcome is not Outcome.DIVERGED
+        usable = fitted.outcome.is_usable
         if points and not (usable and point.error <= points[-1].error):
             point = replace(
                 point, error=points[-1].error, sensitivity=points[-1].sensitivity

@@ -17,7 +17,7 @@ from onnxcp.activations import Statistics
 from onnxcp.cluster import Cluster
 from onnxcp.conv import Chain, Kernel, Stage, with_bias
 from onnxcp.errors import PlanError
-from onnxcp.forms import DRAFT, FORMS, Effort, Outcome, grouped
+from onnxcp.forms import DRAFT, FORMS, Effort, grouped
 from onnxcp.forms.form import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.norm import flat, relative_error
@@ -103,7 +103,7 @@ class Fits:
         task = Task(choice, (), FULL, starts, self._store, self._device)
         with while_alive(name):
             done = self._submit(task, wanted.aim).result()
-        if done.outcome is not Outcome.DIVERGED:
+        if done.outcome.is_usable:
             self._refits[name, choice] = (wanted, done)
 
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
@@ -134,7 +134,7 @@ class Fits:
         if rank is None:
             return ()
         below = self.get(site.name, Choice(choice.form, rank), DRAFT)
-        return () if below.outcome is Outcome.DIVERGED else below.factors
+        return () if not below.outcome.is_usable else below.factors
 
     def _start(
         self, site: Site, choice: Choice, effort: Effort, starts: tuple[Factors, ...]
@@ -199,7 +199,7 @@ class Fits:
 
     def _chain(self, name: str, choice: Choice, effort: Effort) -> Chain:
         site, fitted = self._sites[name], self.get(name, choice, effort)
-        if fitted.outcome is Outcome.DIVERGED:
+        if not fitted.outcome.is_usable:
             raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fitted.outcome.value}")
         made = chain(FORMS[choice.form], fitted.factors, site.part, site.geometry)
         return with_bias(made, self._bias(site, choice, effort))
@@ -256,7 +256,7 @@ class Fits:
 
 
 def _usable_error(fitted: Fitted) -> float:
-    return float("inf") if fitted.outcome is Outcome.DIVERGED else fitted.error
+    return float("inf") if not fitted.outcome.is_usable else fitted.error
 
 
 def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:

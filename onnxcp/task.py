@@ -105,7 +105,7 @@ def compute(task: Task, aim: Aim, cluster: Cluster | None = None) -> Fitted:
     if kept is not None:
         return Fitted(kept.fits, kept.energies, kept.seconds)
     made = _computed(task, aim, cluster)
-    if made.outcome is not Outcome.DIVERGED:
+    if made.outcome.is_usable:
         store.save(task.store, key, made)
     return made
 

@@ -6,7 +6,9 @@ import pytest
 
 from onnxcp.errors import DataError
 from onnxcp.forms import FORMS, Effort, Outcome
+from onnxcp.forms.algebra import balance, dense, sensitivity
 from onnxcp.forms.norm import Norm, relative_error
+from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 
 SHORT = Effort(sweeps=80, finish=30, corrections=30, polish=40)
 ALL_FORMS = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -96,3 +98,40 @@ def test_a_covariance_that_is_not_finite_names_the_layer(value):
     covariance[3, 4] = value
     with pytest.raises(DataError, match="conv7"):
         Norm.of(covariance, "conv7")
+
+
+def _w():
+    """Of rank three, and the limit of sums of two terms that grow and cancel."""
+    one, other = np.eye(2)
+    sides = [(one, one, other), (one, other, one), (other, one, one)]
+    return sum(np.einsum("t,s,k->tsk", *side) for side in sides)
+
+
+@pytest.mark.parametrize("large", [1e1, 1e5])
+def test_factors_whose_terms_cancel_are_refused_unless_they_can_be_stored(large):
+    """The difference of two terms `large` times as large as it."""
+    one, other = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 2)))[0].T
+    near = one + other / large
+    terms = tuple(np.stack([near, one], axis=1) * [1, sign] for sign in (1, 1, -1))
+    factors = tuple(f * np.cbrt(large) for f in terms)
+    kernel = np.einsum("tr,sr,kr->tsk", *factors)
+    rules = Rules(dense, sensitivity, balance, shared)
+    start = Found(factors, factors, 1, True)
+    fit = fit_unit("cp3", kernel, None, factors, rules, lambda unit, by: start)
+    assert fit.outcome is (Outcome.CONVERGED if large < 1e5 else Outcome.DEGENERATE)
+    assert fit.outcome.is_usable == (large < 1e5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_fit_at_the_limit_of_its_rank_is_calm_or_refused(seed):
+    form, kernel = FORMS["cp3"], _w()
+    fit = form.fit(kernel, 2, None, np.random.default_rng(seed), Effort(floor=0.0), None)
+    stored = tuple(f.astype(np.float16).astype(np.float64) for f in fit.factors)
+    change = form.reconstruct(stored, kernel.shape) - form.reconstruct(fit.factors, kernel.shape)
+    assert np.linalg.norm(change) < 0.15 * np.linalg.norm(kernel) or not fit.outcome.is_usable
+
+
+def test_svd_is_exact_where_terms_would_cancel():
+    fit = FORMS["svd"].fit(_w(), 2, None, np.random.default_rng(0), Effort(), None)
+    assert fit.outcome.is_usable
+    assert fit.error < 1e-12

@@ -145,7 +145,7 @@ def solve_cp(
     factors = calm.factors
     if relative_error(unit, dense(factors, unit.shape), norm) < NEARLY_EXACT:
         factors = refine(unit, factors, spatial)
-    return Found(rough.factors, factors, calm.sweeps, converged)
+    return Found(rough.factors, factors, calm.sweeps, converged, not effort.corrections)
 
 
 def _ends(factors: Factors, middle: tuple[Stage, ...]) -> Chain:

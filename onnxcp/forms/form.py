@@ -24,6 +24,15 @@ class Outcome(enum.Enum):
     CONVERGED = "converged"
     SWEEPS_EXHAUSTED = "stopped at the sweep limit; a little more accuracy is left in this rank"
     DIVERGED = "not finite, or not to be computed with: refused; try a lower rank"
+    DEGENERATE = (
+        "has large terms that cancel each other, which no precision below double can hold: "
+        "refused; try svd or another rank"
+    )
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a chain may be made of the factors."""
+        return self not in (Outcome.DIVERGED, Outcome.DEGENERATE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,7 +94,7 @@ def _solve(
     inner = norm.reduced(first) if norm is not None and first.size else norm
     found = solve_cp(core, (core.shape[2],), inner, terms, effort, warm=start is not None)
     rough, calm = (outer, first, *found.rough), (outer, first, *found.calm)
-    return Found(rough, calm, found.sweeps, found.converged)
+    return Found(rough, calm, found.sweeps, found.converged, found.is_draft)
 
 
 def _bases(found: Tucker) -> tuple[Outer, First, Core]:
