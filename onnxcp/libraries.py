@@ -38,6 +38,7 @@ LIBRARIES = (
     Library("scipy", "fits"),
     Library("tensorly", "fits"),
     Library("threadpoolctl", "fits on one thread each"),
+    Library("filelock", "long runs (--work-dir)"),
     Library("loky", "fits in several processes (--jobs)"),
     Library("pillow", "folders of images as --data"),
     Library("torch", "fine-tuning, --fit-device cuda", "finetune"),

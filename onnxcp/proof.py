@@ -19,6 +19,7 @@ import numpy as np
 
 from onnxcp import environment, temporary
 from onnxcp.errors import ModelError, OnnxcpError
+from onnxcp.parent import end_with
 from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
 
@@ -165,4 +166,5 @@ def _main(name: str, file: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())
     _main(*sys.argv[1:])

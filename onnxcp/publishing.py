@@ -104,7 +104,7 @@ def _place_all(places: Sequence[Place], folder: Path, unused: Sequence[Path]) ->
             atomic_write.sync(parent)
     except BaseException:
         if not _is_done(places):
-            _take_back(places)
+            _take_back(places, is_own=True)
             raise
     remove_unused(unused)
 
@@ -135,17 +135,24 @@ def _is_done(places: Sequence[Place]) -> bool:
     return not staged.exists() or staged.stat().st_nlink > 1
 
 
-def _take_back(places: Sequence[Place]) -> None:
-    """Put back what was there before; what is not what was placed stays."""
+def _take_back(places: Sequence[Place], *, is_own: bool) -> None:
+    """Put back what was there before; what is not what was placed stays. `is_own` where this
+    process placed it: then a staged file is gone only because it was moved into its place."""
     for place in places[:-1]:
-        target, staged = Path(place.target), Path(place.staged)
         with contextlib.suppress(OSError):
-            if not os.path.samestat(target.lstat(), staged.lstat()):
+            if not _is_placed(place, is_own=is_own):
                 continue
             if place.backup is not None:
-                Path(place.backup).replace(target)
+                Path(place.backup).replace(place.target)
             else:
-                target.unlink()
+                Path(place.target).unlink()
+
+
+def _is_placed(place: Place, *, is_own: bool) -> bool:
+    staged = Path(place.staged)
+    if not staged.exists():
+        return is_own
+    return os.path.samestat(Path(place.target).lstat(), staged.lstat())
 
 
 def recover(folders: Iterable[Path]) -> None:
@@ -172,4 +179,4 @@ def _finish(left: Path) -> None:
     if _is_done(places):
         remove_unused(unused)
     else:
-        _take_back(places)
+        _take_back(places, is_own=False)

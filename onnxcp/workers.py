@@ -4,7 +4,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
@@ -19,8 +18,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from onnxcp import temporary
 from onnxcp.cores import usable
 from onnxcp.errors import OnnxcpError
+from onnxcp.parent import end_with
 
-WATCHED = 0.5  # seconds between looks for the process that a worker works for
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -51,7 +50,7 @@ def _on_usable_cores() -> Iterator[None]:
 @contextmanager
 def _started(jobs: int) -> Iterator[Executor]:
     with _interrupts_ignored(), _left_alone():
-        executor = ProcessPoolExecutor(jobs, initializer=_end_with, initargs=(os.getpid(),))
+        executor = ProcessPoolExecutor(jobs, initializer=end_with, initargs=(os.getpid(),))
         started = [executor.submit(int) for _ in range(jobs)]
     with temporary.folder() as folder:
         try:
@@ -59,17 +58,6 @@ def _started(jobs: int) -> Iterator[Executor]:
             yield _ByFile(executor, folder)
         finally:
             executor.shutdown(wait=True, kill_workers=True)
-
-
-def _end_with(parent: int) -> None:
-    """In a worker: end soon after the process that it works for, whatever ends that one."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCHED)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class _ByFile(Executor):

@@ -24,7 +24,7 @@ ALLOWED = {  # these and what comes with them, by the names they are imported un
     "onnxcp",
 }
 ABSENT = (
-    *("scipy", "tensorly", "torch", "threadpoolctl", "loky", "PIL"),  # optimize needs them
+    *("scipy", "tensorly", "torch", "threadpoolctl", "loky", "PIL", "filelock"),  # for optimize
     *("jaxtyping", "beartype", "onnx_graphsurgeon"),  # developers do
 )
 MODULES = (

@@ -131,9 +131,11 @@ def test_without_links_files_take_their_places_too(tmp_path, out, monkeypatch):
     publish({out.with_suffix(".plan.json"): "1"}, [(staged(tmp_path / "1", 1), out)])
     publish({}, [(staged(tmp_path / "2", 2), out)], overwrite=True)
     assert value(out) == 2
+    report = tmp_path / "r.md"
     with pytest.raises(OutputError, match="came into being"):
-        publish({}, [(staged(tmp_path / "3", 3), out)])
+        publish({report: "3"}, [(staged(tmp_path / "3", 3), out)])
     assert value(out) == 2
+    assert not report.exists()
 
 
 def test_a_file_that_is_written_keeps_its_mode(tmp_path):
