@@ -22,9 +22,9 @@ import numpy as np
 
 from onnxcp import archives, feed_functions, onnx_test_data
 from onnxcp.errors import DataError
-from onnxcp.image_folders import LISTINGS, image_samples
+from onnxcp.image_folders import image_samples
 from onnxcp.labels import NAMES
-from onnxcp.places import EVERYTHING, place
+from onnxcp.places import EVERYTHING, LISTINGS, place
 from onnxcp.preprocess import Preprocess
 from onnxcp.samples import Samples
 from onnxcp.stacked import stacked

@@ -20,12 +20,12 @@ import numpy as np
 
 from onnxcp.errors import DataError
 from onnxcp.framing import Frame
+from onnxcp.places import LISTINGS
 from onnxcp.preprocess import Preprocess, to_input
 from onnxcp.samples import Samples
 from onnxcp.tensors import Feeds, TensorSpec
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-LISTINGS = ("labels.csv", "val_map.txt")
 CLASS_NUMBER = re.compile("-?[0-9]{1,18}")
 SHOWN = 3  # classes in a note
 

@@ -8,6 +8,7 @@ from onnxcp.errors import DataError
 
 SLICE = re.compile(r"(.+)\[([0-9]{0,12}):([0-9]{0,12})\]")
 EVERYTHING = 2**62
+LISTINGS = ("labels.csv", "val_map.txt")  # that name the images of the folder they lie in
 
 
 def place(source: str) -> tuple[Path, range]:
@@ -25,8 +26,13 @@ def place(source: str) -> tuple[Path, range]:
     return Path(found[1]), range(start, stop)
 
 
+def home(path: Path) -> Path:
+    """Where samples lie: of a list of images its folder."""
+    return path.parent if path.name in LISTINGS else path
+
+
 def share_samples(one: str, two: str) -> bool:
     """Whether two sources have samples in common."""
     (first, mine), (second, yours) = place(one), place(two)
     apart = max(mine.start, yours.start) >= min(mine.stop, yours.stop)
-    return os.path.realpath(first) == os.path.realpath(second) and not apart
+    return os.path.realpath(home(first)) == os.path.realpath(home(second)) and not apart

@@ -21,7 +21,7 @@ from onnxcp import temporary
 from onnxcp.data_names import data_file
 from onnxcp.errors import OutputError
 from onnxcp.external import locations
-from onnxcp.places import place
+from onnxcp.places import home, place
 from onnxcp.publishing import recover
 
 Identity = tuple[int, int]  # device and inode
@@ -168,8 +168,8 @@ def _data_of(model: Path) -> Iterator[Path]:
 def _files_of(source: str) -> Iterator[Path]:
     """The files that an option names: one, all of a folder, or the module of a function."""
     path = place(source)[0]
-    if path.is_dir():
-        yield from _all_in(path, set())
+    if home(path).is_dir():
+        yield from _all_in(home(path), set())
     elif path.exists():
         yield path
     elif (found := CODE.fullmatch(source)) is not None:

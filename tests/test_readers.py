@@ -11,7 +11,9 @@ from PIL import Image
 
 from onnxcp import archives, data
 from onnxcp.errors import DataError, UsageError
+from onnxcp.places import share_samples
 from onnxcp.preprocess import PRESETS, named
+from onnxcp.reservation import Reads
 from onnxcp.tensors import TensorSpec
 
 FLOAT = np.dtype(np.float32)
@@ -433,3 +435,16 @@ def test_a_loop_of_links_is_a_line(tmp_path):
 def test_a_nul_in_a_path_is_a_line(source):
     with pytest.raises(DataError, match="NUL"):
         load(source)
+
+
+def test_a_list_of_images_lies_where_its_folder_is(tmp_path):
+    for name in ("labels.csv", "val_map.txt"):
+        assert share_samples(f"{tmp_path}/{name}", str(tmp_path))
+    assert not share_samples(f"{tmp_path}/labels.csv", f"{tmp_path}/other")
+
+
+def test_the_images_of_a_list_are_protected(tmp_path):
+    image(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("a.png,1")
+    found = Reads(samples=(f"{tmp_path}/labels.csv",)).files()
+    assert {path.name for path in found} == {"a.png", "labels.csv"}
