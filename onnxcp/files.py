@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from onnxcp import subnormals
 from onnxcp.acceptance import accepted
 from onnxcp.data_names import data_file as data_file
 from onnxcp.errors import ModelError, OutputError
@@ -42,10 +43,13 @@ class Model:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user must know of the model in memory."""
+        slow = subnormals.note(self.proto)
+        notes = () if slow is None else (slow,)
         if not self.repairs:
-            return ()
+            return notes
         done = "; ".join(self.repairs)
-        return (f"the ONNX checker refuses the model, so a repaired copy is used: {done}",)
+        repaired = f"the ONNX checker refuses the model, so a repaired copy is used: {done}"
+        return (repaired, *notes)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

@@ -8,7 +8,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from onnxcp import __version__, files, fitting, judged, noted_roles, provenance, store, temporary
+from onnxcp import (
+    __version__,
+    files,
+    fitting,
+    judged,
+    noted_roles,
+    provenance,
+    store,
+    subnormals,
+    temporary,
+)
 from onnxcp.baseline_check import check_original, original_of
 from onnxcp.by_sample import Outputs
 from onnxcp.calibration import calibrate
@@ -355,6 +365,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
     named(settings.fit_device)
     model = files.load(settings.model)
+    subnormals.refuse(settings.model, model.proto)
     if settings.plan is not None:
         refuse_another_source(settings.plan, model.sha256, settings.model)
     table = None if settings.latency is None else from_file(settings.latency)

@@ -19,7 +19,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "products",
     "layers",
     "external samples repairs",
-    "acceptance",
+    "acceptance subnormals",
     "forms files sites data sessions environment benchmark plan",
     "tally provenance proof saturation ranges precision shield",
     "activations accuracy rewrite verify search inputs",
@@ -59,7 +59,7 @@ HOMES = {  # the only modules that may import a heavy or a side-effecting librar
     "proof provenance structure readback surgery finetune weights lessons saturation precision "
     "quantize quantizer folding parameters equalise correction half dequantised "
     "narrowing simulation deploying shield shortcuts stems operators repairs acceptance "
-    "metadata records layers layerwise",
+    "metadata records layers layerwise subnormals",
     "onnx_graphsurgeon": "",  # tests alone, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
