@@ -1,5 +1,5 @@
 """Runs that are killed: is the output whole, is the input untouched, does a resumed run write the
-same bytes, and is anything left behind? Prints JSON.
+same bytes, and is anything left behind? Prints JSON, and every kill to stderr as it is done.
 
     python tools/bench_kills.py --kills 25
 
@@ -188,10 +188,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         known = reference(folder / "reference", options.jobs)
-        kills = [
-            killed(folder / "killed", known, number, options.jobs, rng)
-            for number in range(options.kills)
-        ]
+        kills = list[Kill]()
+        for number in range(options.kills):
+            kills.append(killed(folder / "killed", known, number, options.jobs, rng))
+            print(json.dumps(asdict(kills[-1])), file=sys.stderr, flush=True)
     print(
         json.dumps(
             {
