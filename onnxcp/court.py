@@ -7,7 +7,6 @@ depend on: the model, the recipe of its fits, the samples, the runtime.
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -17,12 +16,13 @@ from onnxcp.by_sample import Outputs
 from onnxcp.environment import environment
 from onnxcp.forms import Effort
 from onnxcp.job import Job
-from onnxcp.judging import Referee
+from onnxcp.judging import PROBED, Referee
 from onnxcp.narrowing import version
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.precision import FLOAT32
 from onnxcp.samples import digest
 from onnxcp.table import MATTERS
+from onnxcp.time_budget import now
 
 
 class TimeIsUp(Exception):
@@ -42,7 +42,7 @@ class Court:
     """Judges plans as they are deployed; `trail` holds what it was asked, in order and each
     plan once.
 
-    `deadline` is on the clock of `time.monotonic`.
+    `deadline` is on the clock of `time_budget`. One plan is always judged.
     """
 
     job: Job
@@ -50,26 +50,31 @@ class Court:
     deadline: float = math.inf
     trail: dict[tuple[str, str], Judged] = field(default_factory=dict)
     fresh: int = 0  # judgements not known from an earlier run
+    took: float = 0.0  # seconds of the last judgement
+    probed: int = PROBED  # samples that changes are seen on
     _probe: Callable[[Outputs], float] | None = None
     _identity: str | None = None
 
     def refuse_late(self) -> None:
-        """Raises TimeIsUp once the deadline has passed."""
-        if time.monotonic() > self.deadline:
+        """Raises TimeIsUp where another judgement would end after the deadline."""
+        if now() + self.took > self.deadline:
             raise TimeIsUp
 
     def judge(self, plan: Plan, effort: Effort) -> Score:
         """What a plan loses with fits of an effort, on the samples of the search.
 
         Raises:
-            TimeIsUp: the deadline has passed.
+            TimeIsUp: the deadline would have passed.
         """
         key = (plan.sha256, repr(effort))
         if key not in self.trail:
-            self.refuse_late()
+            if self.trail:
+                self.refuse_late()
+            begun = now()
             self.job.progress("judge plans", len(self.trail), len(self.trail) + 1)
             measured = self._noted("score", plan, effort, self._score, deployed=True)
             self.trail[key] = Judged(plan, Score(*measured))
+            self.took = now() - begun
         return self.trail[key].score
 
     def of_model(self, path: Path) -> Score:
@@ -79,8 +84,8 @@ class Court:
 
     def change(self, plan: Plan, effort: Effort) -> float:
         """The squared relative change of the output under a plan, in float, on a few samples."""
-        self.refuse_late()
-        return float(self._noted("change", plan, effort, self._probed)[0])
+        what = "change" if self.probed == PROBED else f"change of {self.probed}"
+        return float(self._noted(what, plan, effort, self._probed)[0])
 
     def _score(self, runner: Outputs) -> tuple[float, ...]:
         self.fresh += 1
@@ -88,7 +93,7 @@ class Court:
 
     def _probed(self, runner: Outputs) -> tuple[float, ...]:
         if self._probe is None:
-            self._probe = self.referee.probe()
+            self._probe = self.referee.probe(self.probed)
         return (self._probe(runner),)
 
     def _noted(
@@ -102,7 +107,8 @@ class Court:
     ) -> tuple[float, ...]:
         folder = self.job.kept_in
         known_by = self._known_by(FLOAT32 if not deployed else self.job.settings.precision)
-        key = store.key_of([], f"{known_by}|{what}|{plan.sha256}|{effort}")
+        fitted = "drafts" if self.job.fits.drafts else effort
+        key = store.key_of([], f"{known_by}|{what}|{plan.sha256}|{fitted}")
         note = None if folder is None else store.load_note(folder, key)
         if note is not None:
             return tuple(note)

@@ -68,14 +68,18 @@ class Fits:
         self._statistics: Mapping[str, Statistics] = {}
         self._aims: dict[str, Aim] = {}
         self.samples: str | None = None
+        self.count = 0  # of the samples, where not all of them were run
+        self.drafts = False  # whether drafts stand for full fits: a run in a hurry
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
         self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
         self._lock = threading.Lock()
 
-    def learn(self, statistics: Mapping[str, Statistics], samples: str | None) -> None:
+    def learn(
+        self, statistics: Mapping[str, Statistics], samples: str | None, count: int = 0
+    ) -> None:
         """Fit from now on in the norm of these inputs, given by kernel tensor; `samples` is the
-        hash of what was run to see them."""
-        self._statistics, self.samples = statistics, samples
+        hash of what was run to see them, and `count` how many, where that is not all."""
+        self._statistics, self.samples, self.count = statistics, samples, count
         with self._lock:
             self._known.clear()
             self._aims.clear()
@@ -83,6 +87,15 @@ class Fits:
     def knows(self, site: Site) -> bool:
         """Whether the inputs of a site are known."""
         return site.tensor in self._statistics
+
+    def slowest_drafts(self) -> float:
+        """Seconds of every kernel's slowest draft so far, added up."""
+        slowest: dict[str, float] = {}
+        with self._lock:
+            for (tensor, _, effort), future in self._known.items():
+                if effort == DRAFT and future.done():
+                    slowest[tensor] = max(slowest.get(tensor, 0.0), future.result().seconds)
+        return sum(slowest.values())
 
     @property
     def refitted(self) -> int:
@@ -120,6 +133,7 @@ class Fits:
     def _future(self, name: str, choice: Choice, effort: Effort) -> Future[Fitted]:
         check(self._sites, name, choice)
         site, choice = self._sites[name], choice.plain
+        effort = DRAFT if self.drafts and effort == FULL else effort
         key = (site.tensor, choice, effort)
         starts = self._below(site, choice) if effort == DRAFT and key not in self._known else ()
         with self._lock:

@@ -19,6 +19,7 @@ from onnxcp import (
     subnormals,
     temporary,
 )
+from onnxcp.activations import Statistics
 from onnxcp.baseline_check import check_original, original_of
 from onnxcp.by_sample import Outputs
 from onnxcp.calibration import calibrate
@@ -32,6 +33,8 @@ from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judged import Judged
+from onnxcp.adaptive import LEAST, SECONDS
+from onnxcp.latency import Pace
 from onnxcp.plan import (
     Choice,
     Plan,
@@ -57,8 +60,13 @@ from onnxcp.spread import Spread
 from onnxcp.straighten import straight, straightened
 from onnxcp.survey import survey
 from onnxcp.table import Table, from_document, from_file, to_document
+from onnxcp.time_budget import TimeBudget, now
 from onnxcp.workdir import open_folder
 from onnxcp.workers import processes
+
+CONTEXT = 1.3 * SECONDS  # for one context, its sessions included: a heuristic
+HURRIED_OCTAVE = 1  # candidate ranks from one to its double
+FEW = 8  # calibration samples that tell how long others take
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +83,7 @@ class Job:
     table: Table | None = None  # given by --latency
     spread: Spread | None = None
     baseline: BaselineRecord = field(default_factory=BaselineRecord)
+    time: TimeBudget = field(default_factory=TimeBudget)
 
     def in_precision(self, precision: str) -> "Job":
         """The same run, its fits and its folder too, for models of another precision."""
@@ -192,16 +201,27 @@ class Job:
         if self.table is not None:
             return self.table
         settings, forms = self.settings, self.settings.forms
-        key = identity(self.model, found, self.inputs, settings.target, forms, settings.precision)
+        pace = self._pace(found)
+        about = (settings.target, forms, settings.precision, pace.octave)
+        key = identity(self.model, found, self.inputs, *about)
         known = None if self.kept_in is None else store.load_note(self.kept_in, key)
         if known is not None:
             return from_document(known)
         sites, target = self.chosen, settings.target
         how = (target, forms, settings.precision, settings.seed)
-        made = tabulate(self.model, sites, found, self.inputs, *how, self.progress)
-        if self.kept_in is not None and not made.is_busy:
+        made = tabulate(self.model, sites, found, self.inputs, *how, self.progress, pace)
+        is_whole = all(context.key in made.rows for context in found)
+        if self.kept_in is not None and is_whole and not made.is_busy:
             store.save_note(self.kept_in, key, to_document(made))
         return made
+
+    def _pace(self, found: Sequence[Context]) -> Pace:
+        """How thoroughly there is time to measure."""
+        count, end = len({context.key for context in found}), self.time.end_of("timing")
+        left = end - now()
+        if count * CONTEXT <= left:
+            return Pace(end=end)
+        return Pace(HURRIED_OCTAVE, max(LEAST, left / count), end)
 
     @property
     def runs_here(self) -> bool:
@@ -222,10 +242,36 @@ class Job:
         replayed = None if self.settings.plan is None else self.settings.recipe
         if all(map(known, sites)) or (replayed is not None and replayed.calibration is None):
             return
-        found, samples = calibrate(
+        inputs = self.inputs
+        if replayed is not None and replayed.calibration_samples:
+            inputs = _fewer(inputs, replayed.calibration_samples)
+        elif self.time.is_limited and inputs.calibration is not None:
+            inputs = _fewer(inputs, self._affordable(sites, len(inputs.calibration)))
+        found, samples = self._statistics(sites, inputs)
+        if replayed is not None and samples != replayed.calibration:
+            raise PlanError(
+                f"{self.settings.plan}: the plan's fits were made with other calibration samples; "
+                "pass the --data, --calibration and --preprocess of the run that wrote it"
+            )
+        is_all = inputs is self.inputs or inputs.calibration is None
+        self.fits.learn(found, samples, 0 if is_all else len(inputs.calibration or ()))
+
+    def _affordable(self, sites: Sequence[Site], count: int) -> int:
+        """How many samples there is time to calibrate with, as a few of them tell."""
+        end, begun = self.time.end_of("calibration"), now()
+        if count <= FEW:
+            return count
+        self._statistics(sites, _fewer(self.inputs, FEW))
+        took = now() - begun
+        return max(FEW, min(count, int(FEW * (end - now()) / max(took, 1e-9))))
+
+    def _statistics(
+        self, sites: Sequence[Site], inputs: Inputs
+    ) -> tuple[dict[str, Statistics], str | None]:
+        return calibrate(
             self.model,
             sites,
-            self.inputs,
+            inputs,
             self.settings.target,
             self.folder,
             among=self.sites,
@@ -235,12 +281,6 @@ class Job:
             kept_in=self.settings.work_dir,
             progress=self.progress,
         )
-        if replayed is not None and samples != replayed.calibration:
-            raise PlanError(
-                f"{self.settings.plan}: the plan's fits were made with other calibration samples; "
-                "pass the --data, --calibration and --preprocess of the run that wrote it"
-            )
-        self.fits.learn(found, samples)
 
     @property
     def sample_roles(self) -> dict[str, Any] | None:
@@ -253,6 +293,8 @@ class Job:
         return replace(
             self.settings.recipe,
             calibration=self.fits.samples,
+            calibration_samples=self.fits.count,
+            drafts=self.fits.drafts,
             precision=self.settings.precision,
             shortcuts=self.model.shortcuts,
         )
@@ -293,6 +335,15 @@ class Job:
         if self.spread is None or foreign or self.settings.target.name != "cpu":
             return self.outputs.opened(path, self.settings.target.unhurried)
         return self.spread.runner(self.outputs, path)
+
+
+def _fewer(inputs: Inputs, count: int) -> Inputs:
+    """With so many of the calibration samples, at equal distances; as they are where there are
+    no more."""
+    samples = inputs.calibration
+    if samples is None or count >= len(samples):
+        return inputs
+    return replace(inputs, calibration=samples.spaced(count))
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -361,8 +412,12 @@ def _sources(settings: Settings) -> Sources:
 
 
 @contextmanager
-def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
+def open_job(
+    settings: Settings, progress: Progress, time: TimeBudget | None = None
+) -> Iterator[Job]:
     """Load and check everything a run needs; its folder is gone when the block ends."""
+    time = time or TimeBudget()
+    progress = time.watched(progress)
     named(settings.fit_device)
     model = files.load(settings.model)
     subnormals.refuse(settings.model, model.proto)
@@ -373,7 +428,7 @@ def open_job(settings: Settings, progress: Progress) -> Iterator[Job]:
         settings = _on_target_of(settings, table)
     with (
         _work_folder(settings, model) as settings,
-        _opened(settings, model, table, progress) as job,
+        _opened(settings, model, table, progress, time) as job,
     ):
         yield job
 
@@ -391,7 +446,11 @@ def _work_folder(settings: Settings, model: files.Model) -> Iterator[Settings]:
 
 @contextmanager
 def _opened(
-    settings: Settings, model: files.Model, table: Table | None, progress: Progress
+    settings: Settings,
+    model: files.Model,
+    table: Table | None,
+    progress: Progress,
+    time: TimeBudget,
 ) -> Iterator[Job]:
     inputs = prepare(model.inputs, _sources(settings))
     runner = open_runner(settings.model, settings.target)  # what it refuses is said now
@@ -417,6 +476,7 @@ def _opened(
         seed, device = settings.recipe.seed, settings.fit_device
         fits = Fits(by_name, seed, workers, settings.cache, device, cluster)
         spread = None if cluster is None else Spread(cluster, settings.target)
+        fits.drafts = settings.recipe.drafts
         yield Job(
             settings,
             model,
@@ -430,6 +490,7 @@ def _opened(
             table,
             spread,
             baseline,
+            time,
         )
     if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)

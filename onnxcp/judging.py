@@ -212,11 +212,11 @@ class Referee:
             outputs=tuple(OutputRecord(name, None, c) for name, c in changes.items()),
         )
 
-    def probe(self) -> Callable[[Outputs], float]:
+    def probe(self, count: int = PROBED) -> Callable[[Outputs], float]:
         """A function that gives the squared relative change of a candidate's outputs, that of
         the one that changed most, on a few samples of the search: cheap, and without the noise
         of right and wrong answers."""
-        samples = self._searched.first(PROBED)
+        samples = self._searched.first(count)
         batches = list(samples.batches(self._layout.batching.step))
 
         def outputs(runner: Outputs) -> list[list[np.ndarray]]:

@@ -43,9 +43,13 @@ def forced(job: Job, named: Plan) -> Reasons:
     return {**unnamed, **before_timing(job)} if kind is Kind.NO_RANK else unnamed
 
 
-def not_timed(job: Job, why: str) -> Reasons:
+LATE = "the time budget was over"
+
+
+def not_timed(job: Job, times: Mapping[str, Latency]) -> Reasons:
     """Of layers that there was no time to measure."""
-    return {site.name: because(Kind.NOT_TIMED, why=why) for site in job.chosen}
+    missing = [site.name for site in job.chosen if site.name not in times]
+    return {name: because(Kind.NOT_TIMED, why=LATE) for name in missing}
 
 
 def after_timing(job: Job, times: Mapping[str, Latency]) -> Reasons:
@@ -70,28 +74,23 @@ def _not_faster(job: Job, site: Site, row: Latency) -> Reason:
     return because(Kind.NOT_FASTER, **_told(_quickest(row.tried)))
 
 
-def not_fitted(times: Mapping[str, Latency], why: str) -> Reasons:
-    """Of layers that there was no time to fit."""
-    return {
-        name: because(Kind.NOT_FITTED, why=why, **_told(_quickest(steps(row))))
-        for name, row in times.items()
-        if steps(row)
-    }
-
-
 def out_of_menu(job: Job, times: Mapping[str, Latency], menu: Menu) -> Reasons:
-    """Of layers whose faster chains are all too poor to be looked at."""
+    """Of layers whose faster chains are all too poor to be looked at, or were not fitted in
+    time."""
     by_name = {site.name: site for site in job.sites}
     return {
-        name: because(
-            Kind.TOO_FEW_RANKS,
-            least=math.ceil(least_rank(by_name[name])),
-            channels=min(by_name[name].part[:2]) * by_name[name].group,
-            **_told(_quickest(steps(row))),
-        )
+        name: _not_fitted(by_name[name], row)
         for name, row in times.items()
         if steps(row) and name not in menu.sites
     }
+
+
+def _not_fitted(site: Site, row: Latency) -> Reason:
+    least, told = least_rank(site), _told(_quickest(steps(row)))
+    if any(m.choice.rank >= least for m in steps(row)):
+        return because(Kind.NOT_FITTED, why=LATE, **told)
+    channels = min(site.part[:2]) * site.group
+    return because(Kind.TOO_FEW_RANKS, least=math.ceil(least), channels=channels, **told)
 
 
 def without_search(menu: Menu, times: Mapping[str, Latency], precision: str) -> Reasons:
@@ -128,7 +127,7 @@ def _left(
         return because(Kind.OUT_OF_REACH, budget=budget.words, **told)
     with_it = sum(name in judged.plan.choices for judged in seen.judged)
     if not with_it:
-        why = "the time budget was over" if seen.is_late else "the plans judged leave it"
+        why = LATE if seen.is_late else "the plans judged leave it"
         return because(Kind.NOT_JUDGED, why=why, **told)
     facts = {"with_it": with_it, "judged": len(seen.judged), "budget": budget.words}
     return because(Kind.ALL_OVER_BUDGET, **facts, **told)

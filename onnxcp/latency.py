@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxcp.adaptive import CLEARLY, are_tight, are_told, until
+from onnxcp.adaptive import CLEARLY, SECONDS, are_tight, are_told, until
 from onnxcp.benchmark import Speedup, refuse_busy, speedup
 from onnxcp.context import Context
 from onnxcp.conv import Chain, Sizes, Stage, cost
@@ -31,6 +31,7 @@ from onnxcp.providers import Target
 from onnxcp.sessions import open_runner
 from onnxcp.sites import Site
 from onnxcp.stopwatch import Stopwatch
+from onnxcp.time_budget import now
 
 AN_OCTAVE = 4  # candidate ranks from one to its double: about 10 % of a chain's error apart
 FLAT = 0.01  # times that differ by less are one step
@@ -66,17 +67,38 @@ class Latency:
         return next((m for m in self.tried if m.choice == choice), None)
 
 
-def candidate_ranks(form: Form, site: Site, block: int) -> list[int]:
-    """Multiples of `block` and of the groups, `AN_OCTAVE` of them to the double of each power
-    of two, while the chain has fewer multiply-adds."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How thoroughly candidates are timed: how many ranks from one to its double, seconds for
+    one context at most, and when to end, on the clock of `time_budget`."""
+
+    octave: int = AN_OCTAVE
+    seconds: float = SECONDS
+    end: float = math.inf
+
+    @property
+    def is_hurried(self) -> bool:
+        return self.octave < AN_OCTAVE
+
+    @property
+    def is_limited(self) -> bool:
+        return math.isfinite(self.end)
+
+
+THOROUGH = Pace()
+
+
+def candidate_ranks(form: Form, site: Site, block: int, octave: int = AN_OCTAVE) -> list[int]:
+    """Multiples of `block` and of the groups, `octave` of them to the double of each power of
+    two, while the chain has fewer multiply-adds."""
     if form.refuses(site.part) is not None:
         return []
     image, step = _image(site), math.lcm(block, site.group)
     dense, ranks, rank = cost([dense_stage(site)], image).macs, list[int](), step
     while rank <= largest_rank(form, site.shape, site.group) and _macs(form, site, rank) < dense:
         ranks.append(rank)
-        octave = 2 ** ((rank // step).bit_length() - 1)
-        rank += step * max(1, octave // AN_OCTAVE)
+        power = 2 ** ((rank // step).bit_length() - 1)
+        rank += step * max(1, power // octave)
     return ranks
 
 
@@ -99,10 +121,14 @@ def _image(site: Site) -> Sizes:
     return site.image
 
 
-def all_choices(site: Site, forms: Sequence[str], block: int) -> list[Choice]:
+def all_choices(
+    site: Site, forms: Sequence[str], block: int, octave: int = AN_OCTAVE
+) -> list[Choice]:
     """Every form at every candidate rank."""
     return [
-        Choice(name, rank) for name in forms for rank in candidate_ranks(FORMS[name], site, block)
+        Choice(name, rank)
+        for name in forms
+        for rank in candidate_ranks(FORMS[name], site, block, octave)
     ]
 
 
@@ -115,25 +141,33 @@ def measure(
     precision: str = FLOAT32,
     seed: int = 0,
     is_mixed: bool = False,
+    pace: Pace = THOROUGH,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
     """Times of each site's `choices`, by site name; equal measurements are taken once, and once
     more in the end where the machine was too busy to measure. In int8 the node itself is measured
     in int8, too; `is_mixed` adds the same choices with windows or all in float, where that is
-    clearly faster."""
+    clearly faster. A pace with an end takes the largest layers first, at least one, and leaves out
+    those that would end too late."""
     named = {context.site.name: context for context in contexts}
     asked = {n: (context, tuple(choices[n])) for n, context in named.items() if n in choices}
     keys = {name: (context.key, wanted) for name, (context, wanted) in asked.items()}
     distinct = {keys[name]: row for name, row in asked.items()}
     known: dict[object, Latency] = {}
+    end, took = pace.end, 0.0
     for _ in range(TRIES):
         again = [key for key in distinct if key not in known or known[key].busy is not None]
+        if math.isfinite(end):
+            again.sort(key=lambda key: -(distinct[key][0].site.layer.macs or 0))
         for done, key in enumerate(again):
             progress("time candidates", done, len(again))
-            context, wanted = distinct[key]
-            bench = _Bench(context, target, watch, precision, seed)
+            if known and now() + took > end:
+                break
+            begun, (context, wanted) = now(), distinct[key]
+            bench = _Bench(context, target, watch, precision, seed, pace.seconds)
             known[key] = _mixed(bench, wanted) if is_mixed else _plain(bench, wanted)
-    return {name: known[key] for name, key in keys.items()}
+            took = now() - begun
+    return {name: known[key] for name, key in keys.items() if key in known}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +179,7 @@ class _Bench:
     watch: Stopwatch
     precision: str
     seed: int
+    seconds: float = SECONDS
 
     def ready(self, choices: Sequence[Choice | None]) -> list[Callable[[], object]]:
         """The node for None and chains for choices, ready to run."""
@@ -165,7 +200,8 @@ def _roles(chain: Chain | None) -> list[str]:
 
 def _plain(bench: _Bench, choices: Sequence[Choice]) -> Latency:
     """The choices as they are."""
-    dense, *timings = until(are_tight, bench.ready([None, *choices]), bench.watch)
+    runs = bench.ready([None, *choices])
+    dense, *timings = until(are_tight, runs, bench.watch, most=bench.seconds)
     try:
         if not dense.processor:
             refuse_busy((dense,))

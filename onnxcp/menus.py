@@ -16,14 +16,17 @@ import numpy as np
 
 from onnxcp.conv import cost
 from onnxcp.court import Court
+from onnxcp.fit_pace import FitPace
 from onnxcp.forms import DRAFT, FORMS
 from onnxcp.forms.grouped import drawn
 from onnxcp.job import Job
 from onnxcp.ladder import nearest_knot
 from onnxcp.latency import Latency, Measured, steps
 from onnxcp.plan import Candidate, Choice, Menu, Original, Plan, Spectrum
+from onnxcp.progress import NOTE
 from onnxcp.sites import Site
 from onnxcp.table import Table
+from onnxcp.time_budget import now
 from onnxcp.workers import in_threads
 
 SPECIAL = {"cp4": "cp3"}  # every chain of the one is also one of the other, of equal rank
@@ -34,6 +37,9 @@ SMALL = 2_000_000  # numbers of all kernels: with more, fits are what takes time
 FINE, COARSE = 7, 3  # four candidate ranks to an octave, or two
 EXACT = 1e-3  # errors below tell nothing of what they do
 APART = 3  # how far apart the ranks of two probes are
+FEW_PROBED = 16  # samples of a probe, in a hurry
+FULL_OVER_DRAFT = 6.0  # seconds of a fit in full over those of a draft: a heuristic
+FULL_SHARE = 0.2  # of the time that is left: what fits in full of one plan may take
 POWERS = (1.0, 3.0)  # of a site's error, in its effect: 2 where all is linear
 
 
@@ -65,18 +71,17 @@ class Law:
 
 
 def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court) -> Menu:
-    """Every site's faster candidates, with what they take and what they are expected to lose.
-
-    Raises:
-        TimeIsUp: the deadline has passed.
-    """
+    """Every site's faster candidates, with what they take and what they are expected to lose. Where
+    time is limited, sites that would be fitted too late are left out, but never all."""
     scale, by_name = table.scale_of(times.values()), {s.name: s for s in job.sites}
     is_large = sum(by_name[n].kernel.size for n, row in times.items() if steps(row)) > SMALL
     odd = COARSE if is_large else FINE
     block = job.settings.target.block
     sites = {n: _candidates(by_name[n], row, scale, block, odd) for n, row in times.items()}
     looked_at = [by_name[n] for n, found in sites.items() if found]
-    errors = _errors(job, looked_at, sites, ENOUGH if is_large else EXACT, court)
+    errors = _errors(job, looked_at, sites, ENOUGH if is_large else EXACT)
+    job.fits.drafts = job.fits.drafts or _are_drafts_all_there_is_time_for(job)
+    court.probed = FEW_PROBED if job.fits.drafts else court.probed
     sites = {n: [c for c in found if c in errors] for n, found in sites.items()}
     sites = {name: found for name, found in sites.items() if found}
     originals = {n: _original(by_name[n], scale * times[n].dense) for n in sites}
@@ -98,19 +103,22 @@ def _errors(
     sites: Sequence[Site],
     found: Mapping[str, Sequence[Candidate]],
     enough: float,
-    court: Court,
 ) -> dict[Candidate, float]:
-    """The error of every candidate that is worth looking at."""
-    largest_first = sorted(sites, key=lambda s: -s.kernel.size)
+    """The error of every candidate that is worth looking at, and that there is time for."""
     forms = {s.name: dict.fromkeys(c.choice.form for c in found[s.name]) for s in sites}
-    pairs = [(s, form) for s in largest_first for form in forms[s.name]]
+    pairs = [(s, form) for s in _in_order(job, sites, found) for form in forms[s.name]]
+    if job.time.is_limited:  # every site in one form, before any in two
+        pairs.sort(key=lambda pair: list(forms[pair[0].name]).index(pair[1]))
     errors, done = dict[Candidate, float](), itertools.count()
+    pace = FitPace(job.time.end_of("fits"), job.parallel)
 
     def climb(pair: tuple[Site, str]) -> dict[Candidate, float]:
         site, form = pair
         mine = [c for c in found[site.name] if c.choice.form == form]
-        made = _climbed(job, site, mine, enough, court)
+        made = _climbed(job, site, mine, enough, pace)
         job.progress("fit drafts", next(done), len(pairs))
+        if pace.is_first():
+            job.progress(pace.estimate(job, sites, found), 0, NOTE)
         return made
 
     for made in in_threads(climb, pairs, job.parallel):
@@ -118,16 +126,39 @@ def _errors(
     return errors
 
 
+def _in_order(
+    job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]]
+) -> list[Site]:
+    """The largest first, which keeps processes busy; where time is limited, those first that save
+    most for a number to be fitted."""
+    if not job.time.is_limited:
+        return sorted(sites, key=lambda s: -s.kernel.size)
+    fastest = {s.name: min(c.seconds for c in found[s.name]) for s in sites}
+    slowest = {s.name: max(c.seconds for c in found[s.name]) for s in sites}
+    saves = {s.name: s.layer.macs or slowest[s.name] / fastest[s.name] for s in sites}
+    return sorted(sites, key=lambda s: -saves[s.name] / s.kernel.size)
+
+
+def _are_drafts_all_there_is_time_for(job: Job) -> bool:
+    """Whether fits in full, of one plan, would take too much of what is left."""
+    full = FULL_OVER_DRAFT * job.fits.slowest_drafts() / job.parallel
+    return job.time.is_limited and full > FULL_SHARE * job.time.left
+
+
 def _climbed(
-    job: Job, site: Site, candidates: Sequence[Candidate], enough: float, court: Court
+    job: Job, site: Site, candidates: Sequence[Candidate], enough: float, pace: FitPace
 ) -> dict[Candidate, float]:
-    """Errors of one form's candidates, from small ranks up to where more has no use."""
+    """Errors of one form's candidates, from small ranks up to where more has no use, or to where
+    time ends."""
     errors, least = dict[Candidate, float](), least_rank(site)
     for candidate in sorted(candidates, key=lambda c: c.choice.rank):
         if candidate.choice.rank < least:
             continue
-        court.refuse_late()
+        if not pace.affords(site.kernel.size):
+            break
+        begun = now()
         errors[candidate] = job.fits.error(site.name, candidate.choice, DRAFT)
+        pace.note(site.kernel.size, now() - begun)
         if errors[candidate] <= enough:
             break
     return errors
@@ -176,19 +207,32 @@ def _original(site: Site, seconds: float) -> Original:
 def _laws(
     job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]], court: Court
 ) -> dict[str, Law]:
-    laws = {}
+    laws, end, took = dict[str, Law](), job.time.end_of("probes"), 0.0
     for done, site in enumerate(sites):
         job.progress("probe layers", done, len(sites))
+        if now() + took > end:
+            break
+        begun = now()
         laws[site.name] = _law(job, site, [c.choice for c in found[site.name]], court)
-    return laws
+        took = now() - begun
+    usual = _usual(list(laws.values()))
+    return {site.name: laws.get(site.name, usual) for site in sites}
+
+
+def _usual(laws: Sequence[Law]) -> Law:
+    """What an error does in the middle of the sites that were probed, for those that were not;
+    where none was, the output is taken to change as much as the site's own."""
+    seen = [law.change / law.at**2 for law in laws if 0 < law.change < math.inf]
+    return Law(float(np.median(seen)) if seen else 1.0)
 
 
 def _law(job: Job, site: Site, choices: Sequence[Choice], court: Court) -> Law:
-    """From probes of drafts whose rank is near the site's channels, and of poorer ones."""
+    """From probes of drafts whose rank is near the site's channels, and of poorer ones; in a hurry
+    from the first alone."""
     form = choices[0].form
     ranks = [c.rank for c in choices if c.form == form]
     seen = list[tuple[float, float]]()  # error, squared change
-    for wanted in (site.shape[0], site.shape[0] / APART):
+    for wanted in (site.shape[0], site.shape[0] / APART)[: 1 if job.fits.drafts else 2]:
         rank = nearest_knot(wanted, site.group)
         if not min(ranks) <= rank <= max(ranks):
             rank = min(ranks, key=lambda r: abs(r - wanted))

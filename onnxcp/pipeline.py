@@ -15,7 +15,7 @@ from pathlib import Path
 from onnxcp import files, keeping
 from onnxcp.benchmark import Timing, speedup, take_turns
 from onnxcp.claims import reserve_outputs
-from onnxcp.court import Court, TimeIsUp
+from onnxcp.court import Court
 from onnxcp.decision import decide, foreign
 from onnxcp.errors import TooBusy
 from onnxcp.fitting import FULL
@@ -23,7 +23,7 @@ from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
 from onnxcp.latency import Latency, measure, steps
 from onnxcp.menus import make_menu
-from onnxcp.outcome import Outcome, Trail, name_of
+from onnxcp.outcome import Outcome, name_of
 from onnxcp.pareto import write_front
 from onnxcp.plan import Budget, Choice, Plan, plan_file, to_json
 from onnxcp.precision import FLOAT32
@@ -43,8 +43,10 @@ from onnxcp.settings import Settings
 from onnxcp.stopwatch import stopwatch
 from onnxcp.summary import summarise
 from onnxcp.table import Table
+from onnxcp.time_budget import TimeBudget, now
 
-SECONDS = 20.0  # at most, for the whole-model benchmark
+SECONDS, LEAST_BENCHMARK = 20.0, 1.0  # at most and at least, for the whole-model benchmark
+LAST = 1.5  # times what the judgement of the original took: what that of the last plan does
 AIMS, AIMED = 3, 0.99  # tries at a speed-up; how far below the time that should do the next aims
 
 
@@ -64,7 +66,8 @@ def optimize(
             that does not compute what its chains stand for (`SurgeryError`).
     """
     reserve_outputs(settings)
-    with open_job(settings, progress) as job:
+    time_budget = TimeBudget(settings.time_budget or math.inf)
+    with open_job(settings, progress, time_budget) as job:
         outcome = run(job)
         job = job.in_precision(outcome.precision)
         decision = decide(job, outcome, asked=settings.precision)
@@ -112,10 +115,9 @@ def run(job: Job) -> Outcome:
     teacher = school(job)  # what it refuses is said now
     if settings.is_forced:
         return _forced(job, teacher)
-    deadline = time.monotonic() + (settings.time_budget or math.inf)
     if is_float:
-        return _searched(job, teacher, deadline)
-    return _in_contest(job, teacher, deadline)
+        return _searched(job, teacher)
+    return _in_contest(job, teacher)
 
 
 def _nothing_to_do(job: Job) -> Outcome:
@@ -164,18 +166,20 @@ def _quickest(row: Latency, asked: Sequence[Choice]) -> Choice:
     return min(row.tried, key=lambda m: m.seconds).choice
 
 
-def _in_contest(job: Job, teacher: School | None, deadline: float) -> Outcome:
+def _in_contest(job: Job, teacher: School | None) -> Outcome:
     """The fastest of int8 with chains, int8 alone, and chains in float as they are fitted: not
     by a table of another machine, which knows no float, nor of fits made in sequence, which are
     of one plan."""
     alone = _alone(job)
     if not job.chosen:
         return alone
-    chained = _searched(job, teacher, deadline, alone)
+    begun = now()
+    chained = _searched(job, teacher, alone)
+    took = now() - begun
     kept = {**chained.kept, **keeping.beaten(chained.plan, name_of(alone))}
     found = [chained, replace(alone, latency=chained.latency, table=chained.table, kept=kept)]
-    if not foreign(job) and not job.recipe.sequential:
-        found.append(_searched(job.in_precision(FLOAT32), None, deadline))
+    if not foreign(job) and not job.recipe.sequential and took <= job.time.left:
+        found.append(_searched(job.in_precision(FLOAT32), None))
     known = [outcome for outcome in found if outcome.staged is not None]
     best = fastest(job, known, job.settings.target_speedup)
     if best.recovered is None and chained.recovered is not None:
@@ -192,29 +196,28 @@ def _alone(job: Job) -> Outcome:
     return _timed(job, replace(nothing, accuracy=_as_asked(job, accuracy), staged=path))
 
 
-def _searched(
-    job: Job, teacher: School | None, deadline: float, alone: Outcome | None = None
-) -> Outcome:
+def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) -> Outcome:
     """Ranks by a strategy, from measured times and judged accuracy; in int8, where the model is
     measured `alone`, the layers to beat are in int8, too."""
+    begun = now()
     referee = _referee(job)
+    judging = now() - begun  # what it takes to judge a model on all samples
     found = contexts(job.model, job.chosen, job.inputs)
     table = job.latency_table(found)
+    if job.table is None:
+        found = [context for context in found if context.key in table.rows]
     times = table.of(found, job.settings.forms, str(job.settings.latency or job.model.path))
     budget = _objective(job, referee.budget, table, alone)
     kept = {**keeping.before_timing(job), **keeping.after_timing(job, times)}
+    kept |= keeping.not_timed(job, times)
     outcome = Outcome(Plan(), times, budget, table, precision=job.settings.precision, kept=kept)
     wanted = [name for name, row in times.items() if steps(row)]
     if not wanted:
         return replace(outcome, why=keeping.none_faster(times))
     job.calibrate(wanted)
-    court = Court(job, referee, deadline)
-    try:
-        menu = make_menu(job, times, table, court)
-    except TimeIsUp:
-        unfitted = {**kept, **keeping.not_fitted(times, "the time budget was over")}
-        why = keeping.late("before any plan was judged", job.settings.time_budget, job.remedy)
-        return replace(outcome, trail=Trail(is_late=True), kept=unfitted, why=why)
+    end = job.time.judging_end
+    court = Court(job, referee, end - LAST * judging)
+    menu = make_menu(job, times, table, court)
     outcome = replace(outcome, kept={**kept, **keeping.out_of_menu(job, times, menu)})
 
     def final(plan: Plan) -> Outcome:
@@ -223,12 +226,12 @@ def _searched(
     effort = effort_for(menu)
     is_rough = effort != FULL or job.recipe.sequential
     base = 0.0 if alone is None else max(0.0, court.of_model(job.model.path).loss)
-    asked = Search(menu, job.settings.strategy, court, effort, is_rough, final, base)
+    asked = Search(menu, job.settings.strategy, court, effort, is_rough, final, base, end=end)
     if base < outcome.budget.limit:  # else what int8 itself loses leaves nothing for chains
         outcome = _proven(job, asked, outcome)
     folder = job.settings.pareto
     if teacher is not None:
-        outcome = _recovered(job, teacher, asked, outcome, deadline)
+        outcome = _recovered(job, teacher, asked, outcome, end)
     outcome = _explained(job, asked, outcome)
     if folder is None:
         return outcome
@@ -269,7 +272,7 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
         reached = speedup(*found.timings)
         if reached.ratio >= wanted and found.is_within:
             held = found
-        if reached.low >= wanted:
+        if reached.low >= wanted or not asked.has_time:
             break
         budget = replace(nothing.budget, seconds=AIMED * seconds * reached.low / wanted)
         nothing = replace(nothing, budget=budget)
@@ -350,7 +353,7 @@ def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
         stopwatch(target),
         turns=turns,
         warmup=5,
-        seconds=SECONDS,
+        seconds=job.time.at_most(SECONDS, LEAST_BENCHMARK),
         progress=lambda done: job.progress("benchmark", max(done, 0), turns),
     )
     return before, after

@@ -137,7 +137,8 @@ Judge = Callable[[Plan], Score]
 class Recipe:
     """What the fits of a plan depend on besides the model: with it a plan replays to the same
     bytes. `calibration` is the hash of the samples that calibrated; None for the plain norm.
-    `shortcuts` are those that became convolutions."""
+    `shortcuts` are those that became convolutions. A run in a hurry calibrates with fewer samples,
+    `calibration_samples` at equal distances, and writes `drafts` of its fits."""
 
     seed: int = 0
     calibration: str | None = None
@@ -146,6 +147,8 @@ class Recipe:
     memory: int = 0  # bytes that covariances may take: it decides which are kept whole
     precision: str = "float32"  # of the model that is written, which fits do not depend on
     shortcuts: tuple[str, ...] = ()
+    calibration_samples: int = 0  # 0: all of them
+    drafts: bool = False
 
 
 def to_json(

@@ -51,7 +51,7 @@ class Kind(Enum):
     )
     NOT_JUDGED = (
         "not-judged",
-        "no plan that replaces it was judged; the fastest chain, {chain}: {speed}",
+        "no plan that replaces it was judged: {why}; the fastest chain, {chain}: {speed}",
     )
     ALL_OVER_BUDGET = (
         "all-over-budget",

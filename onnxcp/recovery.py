@@ -20,6 +20,7 @@ from onnxcp.school import School
 from onnxcp.search.curve import Curve, Point, fit, pooled
 from onnxcp.search.frontier import Frontier, frontier
 from onnxcp.searching import Search, predicted
+from onnxcp.time_budget import now
 
 SHORT = 8  # a short training has this part of a long one's epochs
 GAIN = 0.6  # of what a short training leaves, what a long one does: a heuristic
@@ -35,7 +36,7 @@ STEP = 1.6  # this factor
 @dataclass(slots=True, eq=False)
 class Recovery:
     """One search with trainings. `timed` times an outcome; `deadline` is on the clock of
-    `time.monotonic`. Scores are by position of the frontier."""
+    `time_budget`. Scores are by position of the frontier."""
 
     school: School
     asked: Search
@@ -64,7 +65,7 @@ class Recovery:
         least = float(plans.loss[max(start, 1)])
         position: int = max(start + 1, plans.position(FIRST * least))
         for aim in (*AIMS, None):
-            if position in self._shorts or time.monotonic() > self.deadline:
+            if position in self._shorts or now() > self.deadline:
                 return
             self._short(plans, position)
             if aim is not None:
@@ -78,7 +79,7 @@ class Recovery:
         held, low, high, left = without, start, len(plans), self.limit
         for _ in range(LONGS):
             position = self._following(plans, low, high, left)
-            if position is None or (self._longs and time.monotonic() > self.deadline):
+            if position is None or now() > self.deadline:
                 break
             found = self._long(plans, position)
             assert found.accuracy is not None

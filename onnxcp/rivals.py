@@ -16,7 +16,7 @@ from onnxcp.report.record import RivalRecord
 from onnxcp.sessions import open_runner
 from onnxcp.stopwatch import stopwatch
 
-SECONDS = 10.0  # at most, for one pair in turns
+SECONDS, LEAST = 10.0, 1.0  # at most and at least, for one pair in turns
 
 
 def fastest(job: Job, found: Sequence[Outcome], wanted: float | None) -> Outcome:
@@ -73,4 +73,5 @@ def _turns(job: Job, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
         path = job.in_precision(outcome.precision).deployed(outcome.staged)
         runs.append(open_runner(path, job.settings.target).bound(job.inputs.timed))
     turns = job.settings.turns
-    return take_turns(runs, stopwatch(job.settings.target), turns=turns, warmup=5, seconds=SECONDS)
+    watch, seconds = stopwatch(job.settings.target), job.time.at_most(SECONDS, LEAST)
+    return take_turns(runs, watch, turns=turns, warmup=5, seconds=seconds)

@@ -19,6 +19,7 @@ from onnxcp.outcome import Outcome, Trail
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.report.record import PlanRecord
 from onnxcp.search import STRATEGIES
+from onnxcp.time_budget import now
 
 ROUNDS = 4  # plans judged on the held-out samples, at most
 TIGHT = 0.85  # of the budget: below, a rough search was too careful
@@ -38,6 +39,8 @@ class Search:
     is_rough: bool  # whether plans in the end are fitted better than those judged
     final: Callable[[Plan], Outcome]
     base: float = 0.0  # what the model loses without any chain, as int8 does
+    end: float = math.inf  # of the last plan's judgement, on the clock of `time_budget`
+    took: float = 0.0  # seconds of the last one
     tried: int = 0
     is_late: bool = False
 
@@ -58,7 +61,15 @@ class Search:
     def judge(self, plan: Plan) -> Outcome:
         """The outcome of a plan in the end."""
         self.tried += 1
-        return self.final(plan)
+        begun = now()
+        found = self.final(plan)
+        self.took = now() - begun
+        return found
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another plan could be judged in the end."""
+        return now() + self.took <= self.end
 
 
 def effort_for(menu: Menu) -> Effort:
@@ -76,7 +87,6 @@ def search(asked: Search, nothing: Outcome) -> Outcome:
     else:
         plan = asked.plan(nothing.budget)
         found = asked.judge(plan) if plan.choices else nothing
-    asked.court.deadline = math.inf
     trail = Trail(
         judged=tuple(_records(asked)),
         tried=asked.tried,
@@ -94,6 +104,9 @@ def _within(asked: Search, nothing: Outcome) -> Outcome:
     good, bad, held = 0.0, math.inf, nothing  # limits, and what the larger good one led to
     missed, seen = nothing, set[str]()
     while asked.tried < ROUNDS and bad > CLOSE * good:
+        if asked.tried and not asked.has_time:
+            asked.is_late = True
+            break
         plan = asked.plan(replace(budget, limit=limit))
         if not plan.choices or plan.sha256 in seen:
             break
@@ -118,7 +131,7 @@ def _looser(asked: Search, outcome: Outcome, budget: Budget) -> float:
     do, and fits that are not made in sequence. 1 where the two are one, or the budget is
     used."""
     assert outcome.staged is not None
-    if asked.is_late or not asked.is_rough:
+    if asked.is_late or not asked.is_rough or not asked.has_time:
         return 1.0
     try:
         judged = asked.court.judge(outcome.plan, asked.effort)

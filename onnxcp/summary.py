@@ -19,6 +19,7 @@ from onnxcp.narrowing import RANGED
 from onnxcp.outcome import Outcome, Recovered, name_of
 from onnxcp.plan import Choice, Plan
 from onnxcp.precision import FLOAT32, INT8
+from onnxcp.reasons import Kind
 from onnxcp.report.record import (
     KEPT,
     AccuracyRecord,
@@ -67,6 +68,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         quantization=_quantization(job, outcome),
         baseline=job.baseline,
         warnings=tuple(_warnings(job, outcome)),
+        stages=job.time.close(),
     )
 
 
@@ -200,7 +202,9 @@ def _precision(job: Job, outcome: Outcome, decision: Decision) -> str:
 def _calibrating(job: Job) -> int:
     """How many samples the norm of the fits is of; 0 for the plain one."""
     samples = job.inputs.calibration
-    return 0 if samples is None or job.fits.samples is None else len(samples)
+    if samples is None or job.fits.samples is None:
+        return 0
+    return job.fits.count or len(samples)
 
 
 def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -278,12 +282,35 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         )
     if outcome.table is not None and outcome.table.doubt is not None:
         yield outcome.table.doubt
-    if outcome.trail is not None and outcome.trail.is_late and outcome.plan.choices:
-        yield f"the time budget ended the search: a longer one may find a faster plan{job.remedy}"
+    yield from _hurried(job, outcome)
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
         yield "the times are noisy: close other programs, or raise --iterations"
     yield from job.model.notes
     yield from _overridable(job)
+
+
+def _hurried(job: Job, outcome: Outcome) -> Iterator[str]:
+    """What the time budget cost."""
+    if not job.time.is_limited or not outcome.plan.choices:
+        return
+    short = [site.name for site in job.chosen if _is_short(outcome, site)]
+    done = []
+    if job.fits.drafts:
+        done.append("chains are drafts of their fits")
+    if job.fits.count:
+        done.append(f"{job.fits.count} samples calibrated")
+    if short:
+        done.append(f"{len(short)} layers were not looked at")
+    if outcome.trail is not None and outcome.trail.is_late:
+        done.append("the search was ended")
+    if done:
+        yield f"in a hurry: {', '.join(done)}; a longer --time-budget may find more{job.remedy}"
+
+
+def _is_short(outcome: Outcome, site: Site) -> bool:
+    """Whether there was no time for a layer."""
+    why = outcome.kept.get(site.name)
+    return why is not None and why.kind in (Kind.NOT_TIMED, Kind.NOT_FITTED)
 
 
 def _accuracy(outcome: Outcome) -> AccuracyRecord | None:

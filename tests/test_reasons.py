@@ -12,7 +12,7 @@ import quiet
 from written import model
 
 import onnxcp
-from onnxcp import court, keeping, pipeline, rivals, table
+from onnxcp import court, keeping, latency, pipeline, rivals, table, task, time_budget
 from onnxcp.benchmark import Speedup, Timing
 from onnxcp.fitting import Fits
 from onnxcp.inputs import Sources
@@ -62,7 +62,7 @@ def run(tmp_path, kept):
         stored = {"v": low_rank(1), "w": low_rank(2)} if tensors is None else tensors
         model(path, nodes, stored, interface)
         defaults = {"model": path, "output": tmp_path / "o.onnx", "target": TARGET}
-        defaults |= {"turns": 8, "cache": kept}
+        defaults |= {"turns": 8, "cache": kept, "overwrite": True}
         report = onnxcp.optimize(onnxcp.Settings(**{**defaults, **given}))
         is_sound(report)
         return report
@@ -102,18 +102,6 @@ def limits(error):
     return onnxcp.Limits(max_error=error)
 
 
-def late_court(monkeypatch, after):
-    """Time is up after so many judgements and probes."""
-    seen = []
-
-    def refuse(self):
-        if len(seen) >= after:
-            raise court.TimeIsUp
-        seen.append(self)
-
-    monkeypatch.setattr(court.Court, "refuse_late", refuse)
-
-
 def equal_wholes(monkeypatch, lead=1.0):
     """Whole models that take equally long, however fast their layers are; or the second less."""
     timed = (Timing((lead,) * 8), Timing((1.0,) * 8))
@@ -138,7 +126,7 @@ def test_layers_without_a_rank_and_those_that_a_replayed_plan_does_not_name(run,
     report = run(ranks=("a=16",))
     assert report.reason["kind"] == "forced"
     assert kinds(report) == {"a": "measured", "d": "no-rank"}
-    plan = tmp_path / "o.plan.json"
+    plan = (tmp_path / "o.plan.json").rename(tmp_path / "replayed.json")
     again = run(plan=plan)
     assert kinds(again) == {"a": "measured", "d": "not-in-plan"}
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "sites": {}}))
@@ -209,21 +197,34 @@ def test_fits_that_are_not_usable_are_said_to_be(run, monkeypatch):
     assert set(kinds(report).values()) == {"no-usable-fit"}
 
 
-def test_time_that_is_over_before_a_fit_blames_no_layer(run, monkeypatch):
-    late_court(monkeypatch, 0)
-    report = run(time_budget=60.0)
-    assert report.reason["kind"] == "late"
-    assert set(kinds(report).values()) == {"not-fitted"}
-    assert "60 s" in report.verdict
-    assert "--resume" not in report.verdict
+@pytest.fixture
+def hurried(monkeypatch):
+    """A clock that goes on a minute with every fit and every layer that is timed."""
+    time = [0.0]
+    monkeypatch.setattr(time_budget, "clock", lambda: time[0])
+
+    def spend(owner, name):
+        real = getattr(owner, name)
+
+        def spent(*given, **named):
+            time[0] += 60
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, spent)
+
+    spend(task, "fit")
+    spend(latency, "_plain")
 
 
-def test_time_that_is_over_names_how_to_go_on_where_there_is_a_work_folder(
-    run, monkeypatch, tmp_path
-):
-    late_court(monkeypatch, 0)
-    report = run(time_budget=60.0, work_dir=tmp_path / "work")
-    assert "--resume" in report.verdict
+def test_layers_that_there_was_no_time_for_are_blamed_for_nothing(run, hurried, tmp_path):
+    work = {"work_dir": tmp_path / "work"}
+    unlike = {"v": low_rank(1), "w": low_rank(2)[:32]}
+    interface = "float[1,64,16,16] x) => (float[1,32,16,16] y"
+    report = run(tensors=unlike, interface=interface, time_budget=100.0, cache=None, **work)
+    assert "not-timed" in kinds(report).values()
+    assert set(kinds(report).values()) <= {"not-timed", "all-over-budget", "measured", "not-judged"}
+    assert len(report.search.judged) >= 1
+    assert "--resume" in report.verdict + "".join(report.warnings)
 
 
 def test_no_plan_within_the_budget_tells_how_many_were_judged_and_what_the_best_lost(run):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from onnxcp.errors import MissingPackage, OnnxcpError
+from onnxcp.progress import NOTE
 
 if TYPE_CHECKING:
     from onnxcp.progress import Progress
@@ -108,10 +109,10 @@ def _lines() -> Callable[[str, int, int], None]:
 
     def show(phase: str, done: int, total: int) -> None:
         nonlocal last
-        del done, total
+        del done
         with lock:
             if phase != last:
-                last = phase
+                last = last if total == NOTE else phase
                 typer.echo(f"[{time.perf_counter() - begin:7.1f} s] {phase}", err=True)
 
     return show
@@ -141,6 +142,9 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(phase: str, done: int, total: int) -> None:
             with lock:
+                if total == NOTE:
+                    bars.console.print(phase)
+                    return
                 if phase not in tasks:
                     tasks[phase] = bars.add_task(phase, total=total)
                 for other, task in tasks.items():

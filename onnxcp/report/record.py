@@ -281,6 +281,7 @@ class Report:
     baseline: BaselineRecord = field(default_factory=BaselineRecord)
     warnings: tuple[str, ...] = field(default_factory=tuple)
     reason: Mapping[str, Any] = field(default_factory=dict)  # of the verdict: its kind, and facts
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds of the run, in order
     schema_version: int = SCHEMA_VERSION
 
     def document(self) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
         lines += quantization(report.quantization, report.precision)
     if report.search is not None:
         lines += search(report.search)
+    if report.settings.get("time_budget"):
+        lines.append(("time", stages(report)))
     if report.finetune is not None:
         lines += finetune(report.finetune)
     if report.replaced:
@@ -78,6 +80,14 @@ def facts(report: Report) -> list[tuple[str, str]]:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
     return lines
+
+
+def stages(report: Report) -> str:
+    """Where the time went, the longest stages first."""
+    taken = sorted(report.stages.items(), key=lambda stage: -stage[1])
+    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in taken if seconds >= 0.5)
+    total, budget = sum(report.stages.values()), report.settings["time_budget"]
+    return f"{total:.0f} s of {budget:.0f}" + (f": {parts}" if parts else "")
 
 
 def written(report: Report) -> str:
