@@ -51,6 +51,7 @@ class Court:
     trail: dict[tuple[str, str], Judged] = field(default_factory=dict)
     fresh: int = 0  # judgements not known from an earlier run
     took: float = 0.0  # seconds of the last judgement
+    sample: float = 0.0  # seconds that a sample takes, as the original told
     probed: int = PROBED  # samples that changes are seen on
     _probe: Callable[[Outputs], float] | None = None
     _identity: str | None = None

@@ -71,6 +71,12 @@ class Inputs:
         return tuple(dict.fromkeys(n for s in sources if s is not None for n in s.notes))
 
     @property
+    def judging(self) -> int:
+        """How many samples the original is judged on, before anything is done."""
+        final = len(self.samples or self.synthetic)
+        return final + (len(self.searched or self.synthetic) if self.is_held_out else 0)
+
+    @property
     def calibrating(self) -> Batching:
         """Fewer at once than to judge: every site's input is held."""
         return self.batching if self.batching.fixed else Batching(CALIBRATION_BATCH, fixed=False)

@@ -66,7 +66,7 @@ from onnxcp.workers import processes
 
 CONTEXT = 1.3 * SECONDS  # for one context, its sessions included: a heuristic
 HURRIED_OCTAVE = 1  # candidate ranks from one to its double
-FEW = 8  # calibration samples that tell how long others take
+FEW, WORTH = 4, 2  # calibration samples that tell how long others take; how often as many pay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,8 +217,11 @@ class Job:
 
     def _pace(self, found: Sequence[Context]) -> Pace:
         """How thoroughly there is time to measure."""
-        count, end = len({context.key for context in found}), self.time.end_of("timing")
-        left = end - now()
+
+        def end() -> float:
+            return self.time.end_of("timing")
+
+        count, left = len({context.key for context in found}), end() - now()
         if count * CONTEXT <= left:
             return Pace(end=end)
         return Pace(HURRIED_OCTAVE, max(LEAST, left / count), end)
@@ -245,9 +248,10 @@ class Job:
         inputs = self.inputs
         if replayed is not None and replayed.calibration_samples:
             inputs = _fewer(inputs, replayed.calibration_samples)
-        elif self.time.is_limited and inputs.calibration is not None:
-            inputs = _fewer(inputs, self._affordable(sites, len(inputs.calibration)))
-        found, samples = self._statistics(sites, inputs)
+        if self.time.is_limited and replayed is None and inputs.calibration is not None:
+            inputs, found, samples = self._in_time(sites, len(inputs.calibration))
+        else:
+            found, samples = self._statistics(sites, inputs)
         if replayed is not None and samples != replayed.calibration:
             raise PlanError(
                 f"{self.settings.plan}: the plan's fits were made with other calibration samples; "
@@ -256,14 +260,18 @@ class Job:
         is_all = inputs is self.inputs or inputs.calibration is None
         self.fits.learn(found, samples, 0 if is_all else len(inputs.calibration or ()))
 
-    def _affordable(self, sites: Sequence[Site], count: int) -> int:
-        """How many samples there is time to calibrate with, as a few of them tell."""
-        end, begun = self.time.end_of("calibration"), now()
-        if count <= FEW:
-            return count
-        self._statistics(sites, _fewer(self.inputs, FEW))
+    def _in_time(
+        self, sites: Sequence[Site], count: int
+    ) -> tuple[Inputs, dict[str, Statistics], str | None]:
+        """The statistics of as many samples as there is time for, which a few of them tell."""
+        end, begun, few = self.time.end_of("calibration"), now(), _fewer(self.inputs, FEW)
+        found, samples = self._statistics(sites, few)
         took = now() - begun
-        return max(FEW, min(count, int(FEW * (end - now()) / max(took, 1e-9))))
+        affordable = min(count, int(FEW * (end - now()) / max(took, 1e-9)))
+        if affordable < WORTH * FEW or count <= FEW:
+            return few, found, samples
+        inputs = _fewer(self.inputs, affordable)
+        return inputs, *self._statistics(sites, inputs)
 
     def _statistics(
         self, sites: Sequence[Site], inputs: Inputs

@@ -70,19 +70,15 @@ class Latency:
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How thoroughly candidates are timed: how many ranks from one to its double, seconds for
-    one context at most, and when to end, on the clock of `time_budget`."""
+    one context at most, and when to end if it begins now, on the clock of `time_budget`."""
 
     octave: int = AN_OCTAVE
     seconds: float = SECONDS
-    end: float = math.inf
+    end: Callable[[], float] = lambda: math.inf
 
     @property
     def is_hurried(self) -> bool:
         return self.octave < AN_OCTAVE
-
-    @property
-    def is_limited(self) -> bool:
-        return math.isfinite(self.end)
 
 
 THOROUGH = Pace()
@@ -154,7 +150,7 @@ def measure(
     keys = {name: (context.key, wanted) for name, (context, wanted) in asked.items()}
     distinct = {keys[name]: row for name, row in asked.items()}
     known: dict[object, Latency] = {}
-    end, took = pace.end, 0.0
+    end, took = pace.end(), 0.0
     for _ in range(TRIES):
         again = [key for key in distinct if key not in known or known[key].busy is not None]
         if math.isfinite(end):

@@ -37,7 +37,7 @@ SMALL = 2_000_000  # numbers of all kernels: with more, fits are what takes time
 FINE, COARSE = 7, 3  # four candidate ranks to an octave, or two
 EXACT = 1e-3  # errors below tell nothing of what they do
 APART = 3  # how far apart the ranks of two probes are
-FEW_PROBED = 16  # samples of a probe, in a hurry
+PROBES, FEW_PROBED = 2, 8  # of a site; samples of each at least, in a hurry
 FULL_OVER_DRAFT = 6.0  # seconds of a fit in full over those of a draft: a heuristic
 FULL_SHARE = 0.2  # of the time that is left: what fits in full of one plan may take
 POWERS = (1.0, 3.0)  # of a site's error, in its effect: 2 where all is linear
@@ -81,7 +81,7 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
     looked_at = [by_name[n] for n, found in sites.items() if found]
     errors = _errors(job, looked_at, sites, ENOUGH if is_large else EXACT)
     job.fits.drafts = job.fits.drafts or _are_drafts_all_there_is_time_for(job)
-    court.probed = FEW_PROBED if job.fits.drafts else court.probed
+    court.probed = _probed(job, court, len({candidate.site for candidate in errors}))
     sites = {n: [c for c in found if c in errors] for n, found in sites.items()}
     sites = {name: found for name, found in sites.items() if found}
     originals = {n: _original(by_name[n], scale * times[n].dense) for n in sites}
@@ -137,6 +137,14 @@ def _in_order(
     slowest = {s.name: max(c.seconds for c in found[s.name]) for s in sites}
     saves = {s.name: s.layer.macs or slowest[s.name] / fastest[s.name] for s in sites}
     return sorted(sites, key=lambda s: -saves[s.name] / s.kernel.size)
+
+
+def _probed(job: Job, court: Court, sites: int) -> int:
+    """Samples of a probe: as many as there is time for in all probes."""
+    if not job.time.is_limited or not court.sample or not sites:
+        return court.probed
+    left = job.time.end_of("probes") - now()
+    return max(FEW_PROBED, min(court.probed, int(left / (PROBES * sites * court.sample))))
 
 
 def _are_drafts_all_there_is_time_for(job: Job) -> bool:
@@ -232,7 +240,7 @@ def _law(job: Job, site: Site, choices: Sequence[Choice], court: Court) -> Law:
     form = choices[0].form
     ranks = [c.rank for c in choices if c.form == form]
     seen = list[tuple[float, float]]()  # error, squared change
-    for wanted in (site.shape[0], site.shape[0] / APART)[: 1 if job.fits.drafts else 2]:
+    for wanted in (site.shape[0], site.shape[0] / APART)[: 1 if job.fits.drafts else PROBES]:
         rank = nearest_knot(wanted, site.group)
         if not min(ranks) <= rank <= max(ranks):
             rank = min(ranks, key=lambda r: abs(r - wanted))

@@ -46,7 +46,7 @@ from onnxcp.table import Table
 from onnxcp.time_budget import TimeBudget, now
 
 SECONDS, LEAST_BENCHMARK = 20.0, 1.0  # at most and at least, for the whole-model benchmark
-LAST = 1.5  # times what the judgement of the original took: what that of the last plan does
+LAST = 1.3  # times what the original's samples took: what those of the last plan do
 AIMS, AIMED = 3, 0.99  # tries at a speed-up; how far below the time that should do the next aims
 
 
@@ -201,7 +201,7 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
     measured `alone`, the layers to beat are in int8, too."""
     begun = now()
     referee = _referee(job)
-    judging = now() - begun  # what it takes to judge a model on all samples
+    sample = (now() - begun) / job.inputs.judging  # seconds, in the original
     found = contexts(job.model, job.chosen, job.inputs)
     table = job.latency_table(found)
     if job.table is None:
@@ -216,7 +216,8 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
         return replace(outcome, why=keeping.none_faster(times))
     job.calibrate(wanted)
     end = job.time.judging_end
-    court = Court(job, referee, end - LAST * judging)
+    last = LAST * sample * len(job.inputs.samples or job.inputs.synthetic)
+    court = Court(job, referee, end - last, sample=sample)
     menu = make_menu(job, times, table, court)
     outcome = replace(outcome, kept={**kept, **keeping.out_of_menu(job, times, menu)})
 

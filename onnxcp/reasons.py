@@ -95,7 +95,7 @@ class Kind(Enum):
     )
     NONE_WITHIN = (
         "none-within",
-        "none of {plans} is safely within {budget}: the least loss is {least}",
+        "{plans}, none of them safely within {budget}: the least loss is {least}",
     )
     UNREACHABLE = (
         "unreachable",

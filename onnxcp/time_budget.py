@@ -19,7 +19,7 @@ ENDS = {  # of the budget, at which a stage should be over: heuristics
     "fits": 0.62,
     "probes": 0.7,
 }
-LEAST = 0.05  # of the budget, for a stage that begins late
+LEAST = 0.07  # of the budget, for a stage that begins late
 BENCHMARK = 0.08  # of the budget, for the last benchmark
 
 clock: Callable[[], float] = time.monotonic

@@ -234,7 +234,7 @@ def test_no_plan_within_the_budget_tells_how_many_were_judged_and_what_the_best_
     assert "all-over-budget" in kinds(report).values()
     lost = min(plan.loss for plan in report.search.judged)
     assert f"{lost:.4g}" in report.verdict
-    assert f"none of {len(report.search.judged)} plans judged" in report.verdict
+    assert f"{len(report.search.judged)} plans judged, none of them" in report.verdict
 
 
 def test_time_that_is_over_after_a_judgement_tells_both(run, monkeypatch):

@@ -200,7 +200,7 @@ def test_stages_that_begin_late_still_get_a_little(monkeypatch):
     budget = TimeBudget(100.0)
     assert budget.end_of("timing") == pytest.approx(32.0)
     time[0] = 90.0
-    assert budget.end_of("timing") == pytest.approx(95.0)
+    assert budget.end_of("timing") == pytest.approx(97.0)
     assert budget.at_most(20.0, 1.0) == pytest.approx(10.0)
     time[0] = 200.0
     assert budget.at_most(20.0, 1.0) == 1.0
