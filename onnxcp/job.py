@@ -20,6 +20,7 @@ from onnxcp import (
     temporary,
 )
 from onnxcp.activations import Statistics
+from onnxcp.adaptive import LEAST, SECONDS
 from onnxcp.baseline_check import check_original, original_of
 from onnxcp.by_sample import Outputs
 from onnxcp.calibration import calibrate
@@ -33,7 +34,6 @@ from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.device import named
 from onnxcp.inputs import Inputs, Sources, prepare
 from onnxcp.judged import Judged
-from onnxcp.adaptive import LEAST, SECONDS
 from onnxcp.latency import Pace
 from onnxcp.plan import (
     Choice,

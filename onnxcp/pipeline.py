@@ -7,7 +7,6 @@ step; everything before it happens in a folder that goes with the run.
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from onnxcp.benchmark import PATIENCE
 from onnxcp.progress import NOTE, Progress
 
 ENDS = {  # of the budget, at which a stage should be over: heuristics
@@ -61,9 +62,10 @@ class TimeBudget:
         """When the last plan should be judged, on the clock: a benchmark follows."""
         return self.begun + (1 - BENCHMARK) * self.seconds
 
-    def at_most(self, seconds: float, least: float, share: float = 1.0) -> float:
-        """So many seconds, or a share of what is left, but not under a least number."""
-        return max(least, min(seconds, share * self.left))
+    def at_most(self, seconds: float, least: float) -> float:
+        """So many seconds, or what is left, but not under a least number; less where time is
+        limited, for turns on a busy machine take longer."""
+        return max(least, min(seconds, self.left / PATIENCE))
 
     def watched(self, progress: Progress) -> Progress:
         """The same progress, which also notes how long every stage takes."""
