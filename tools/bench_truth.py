@@ -205,14 +205,19 @@ def measure(name: str, source: Path, options: argparse.Namespace, folder: Path) 
     shutil.copyfile(source, copy)
     slow, ratio = slower_by_a_tenth(source, folder)
     print(f"{name}: slower by {1 / ratio - 1:.1%}", file=sys.stderr)
-    answers: dict[str, list[Answer]] = {"same": [], "slower": [], "several": []}
+    questions = {
+        "same": (1.0, lambda: compared([source, copy], target)),
+        "slower": (ratio, lambda: compared([source, slow], target)),
+        "several": (float(SEVERAL), lambda: several(source, target)),
+    }
+    questions = {kind: questions[kind] for kind in options.ask or questions}
+    answers: dict[str, list[Answer]] = {kind: [] for kind in questions}
     for round_ in range(options.rounds):
         with load(options.load, round_):
-            answers["same"].append(asked(1.0, lambda: compared([source, copy], target)))
-            answers["slower"].append(asked(ratio, lambda: compared([source, slow], target)))
-            if not options.threads or options.threads == 1:
-                answers["several"].append(asked(SEVERAL, lambda: several(source, target)))
-        print(f"{name}: round {round_ + 1} of {options.rounds}", file=sys.stderr)
+            for kind, (true, question) in questions.items():
+                answers[kind].append(asked(true, question))
+        last = {kind: asdict(found[-1]) for kind, found in answers.items()}
+        print(f"{name}: round {round_ + 1} of {options.rounds}: {last}", file=sys.stderr)
     misses = [] if options.load else plain(source, target, 5)
     return {
         "model": name,
@@ -250,6 +255,7 @@ def _fails(answer: Answer) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", choices=list(MODELS))
+    parser.add_argument("--ask", action="append", choices=["same", "slower", "several"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--load", type=int, default=0, help="busy processes at most")
     parser.add_argument("--threads", type=int, default=1)
