@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from onnxcp.benchmark import PATIENCE, Speedup, Timing, speedup, take_turns
+from onnxcp.benchmark import PATIENCE, Speedup, Timing, sampled, speedup, take_turns
 from onnxcp.errors import TooBusy
 from onnxcp.stopwatch import Stopwatch
 
@@ -44,20 +44,20 @@ def _is_busy(taken: Sequence[Timing]) -> bool:
 
 def are_tight(taken: Sequence[Timing]) -> bool:
     """Whether all ratios to the first are known to `TIGHT`; a time alone never is."""
-    ratios = _ratios(taken)
+    ratios = _ratios(taken, sampled)
     return bool(ratios) and all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
 
 
 def are_told(taken: Sequence[Timing]) -> bool:
     """Whether each is `CLEARLY` faster than the first or surely not, or all are known well."""
-    ratios = _ratios(taken)
+    ratios = _ratios(taken, speedup)
     told = bool(ratios) and all(not r.low <= CLEARLY <= r.high for r in ratios)
     return told or are_tight(taken)
 
 
-def _ratios(taken: Sequence[Timing]) -> list[Speedup]:
+def _ratios(taken: Sequence[Timing], compare: Callable[[Timing, Timing], Speedup]) -> list[Speedup]:
     """Of the first to each other one; none where the machine was too busy so far."""
     try:
-        return [speedup(taken[0], timing) for timing in taken[1:]]
+        return [compare(taken[0], timing) for timing in taken[1:]]
     except TooBusy:
         return []

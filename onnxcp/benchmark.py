@@ -33,6 +33,9 @@ NO_DIFFERENCE = 0.01  # of a ratio from 1: below it means nothing, however sure
 UNTOLD = 0.1  # width of an interval over the ratio: wider and around 1 it tells nothing
 AT_ONCE = 2**22  # numbers that resampling holds
 MIN_TURNS = 8  # that are taken whatever the time
+# Two sessions of one model were seen to differ by 6 % for as long as they lasted, where five other
+# programs filled the caches and left this one a fifth of a core.
+STRAIN = 0.06  # by which an interval is widened for each core's worth of time lost
 LOOKS = 8  # at whether there are enough, while their number doubles
 DOUBT = 0.04  # half of the interval over a ratio of processor times: above, it is none to tell
 PATIENCE = 3  # times as many turns, and as long, where too few were undisturbed
@@ -186,7 +189,7 @@ def _is_known(taken: Sequence[Sequence[Run]]) -> bool:
 def _doubtful(timings: Sequence[Timing]) -> bool:
     """Whether some ratio of processor times is not known well."""
     pairs = [p for p in combinations(timings, 2) if disturbance(*p).by_processor]
-    ratios = [speedup(*pair, resamples=200) for pair in pairs]
+    ratios = [sampled(*pair, resamples=200) for pair in pairs]
     return any(r.high - r.low > 2 * DOUBT * r.ratio for r in ratios)
 
 
@@ -220,10 +223,25 @@ def disturbance(old: Timing, new: Timing) -> Disturbance:
     return Disturbance(turns - clean, turns, has_processor and not are_enough(clean, turns))
 
 
-def speedup(old: Timing, new: Timing, *, seed: int = 0, resamples: int = 1000) -> Speedup:
-    """Compare two timings taken in turns: the median of the ratios within a turn, or the ratio
-    of processor times where too few turns are undisturbed; the interval is a block bootstrap
-    over turns.
+def speedup(old: Timing, new: Timing) -> Speedup:
+    """Compare two timings taken in turns, with an interval that allows for what other work does
+    to two sessions, and not to their runs one by one. Raises as `sampled`."""
+    found, wider = sampled(old, new), 1 + STRAIN * strain(old, new)
+    return Speedup(found.ratio, found.low / wider, found.high * wider)
+
+
+def strain(old: Timing, new: Timing) -> float:
+    """The share of the time, or of the turns where that is not known, that other work took."""
+    if old.processor and new.processor:
+        used, wall = sum(old.processor + new.processor), sum((*old.seconds, *new.seconds))
+        return min(1.0, max(0.0, 1 - used / wall))
+    found = disturbance(old, new)
+    return found.disturbed / found.turns
+
+
+def sampled(old: Timing, new: Timing, *, seed: int = 0, resamples: int = 1000) -> Speedup:
+    """The median of the ratios within a turn, or the ratio of processor times where too few turns
+    are undisturbed; the interval is a block bootstrap over turns.
 
     Blocks of consecutive turns are drawn, because a busy neighbor slows several in a row.
 

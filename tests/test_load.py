@@ -265,3 +265,14 @@ def test_on_a_busy_machine_real_sessions_are_told_right_or_not_at_all():
         ended.set()
         for other in others:
             other.join()
+
+
+def test_an_interval_allows_for_what_other_work_does_to_a_session():
+    """Caches that others fill slow one of two sessions of a model for as long as it lasts."""
+    walls, cores = np.full(200, 5e-3), np.full(200, 1e-3)
+    disturbed = (True,) * 180 + (False,) * 20
+    slow = Timing(tuple(1.04 * walls), tuple(1.04 * cores), disturbed)
+    fast = Timing(tuple(walls), tuple(cores), disturbed)
+    assert not speedup(slow, fast).is_clear
+    quiet = [Timing(tuple(rate * cores), tuple(rate * cores)) for rate in (1.04, 1.0)]
+    assert speedup(*quiet).is_clear
