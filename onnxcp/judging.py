@@ -42,8 +42,7 @@ class Limits:
             raise UsageError(f"--max-error {self.max_error}: give a number between 0 and 1")
         if self.max_error is not None and (self.metric is not None or self.outputs):
             raise UsageError(
-                "--metric and --output-name say what --max-drop bounds: leave these or "
-                "--max-error out"
+                "--metric and --output-name say what --max-drop bounds: leave it or --max-error out"
             )
         if self.max_drop is not None:
             parse_drop(self.max_drop)

@@ -35,6 +35,7 @@ SHAPE_ARITHMETIC = (
 )
 NO_MEMORY = re.compile("out of memory|failed to allocate memory|bad_alloc|OUT_OF_MEMORY", re.I)
 ERROR_LINE = re.compile(r"\[[EW]:onnxruntime[^\]]*\]\s*(.*)")
+NUMBERS = "fiub"  # kinds of arrays that devices hold
 NAMED, LONGEST = 3, 400  # nodes named in a message; characters quoted in one
 
 
@@ -82,7 +83,10 @@ class Runner:
             for name, array in feeds.items():
                 binding.bind_ortvalue_input(name, value(array, device, number))
             for name, array in zip(self.outputs, results, strict=True):
-                binding.bind_ortvalue_output(name, value(array, device, number))
+                if isinstance(array, np.ndarray) and array.dtype.kind in NUMBERS:
+                    binding.bind_ortvalue_output(name, value(array, device, number))
+                else:  # texts, sequences and maps are on the host alone
+                    binding.bind_output(name)
 
         def run() -> None:
             session.run_with_iobinding(binding)

@@ -586,6 +586,16 @@ OPTIONS = {
     "a drop of NaN": (["--max-drop", "nan"], "'nan'", DROP),
     "a drop of nothing": (["--max-drop", "%"], "'%'", DROP),
     "a drop of two signs": (["--max-drop", "1%%"], "'1%%'", DROP),
+    "a drop of half of all": (
+        ["--data", "d.npz", "--metric", "cosine", "--max-drop", "0.5"],
+        "cosine lies between 0 and 1",
+        "did you mean 1%?",
+    ),
+    "a drop in points": (
+        ["--data", "d.npz", "--metric", "agreement", "--max-drop", "2"],
+        "agreement lies between 0 and 1",
+        "did you mean 2%?",
+    ),
     "a drop without data": (["--max-drop", "0.01"], "--max-drop 0.01", "needs --data"),
     "two budgets": (
         ["--data", "d.npz", "--max-drop", "0.01", "--max-error", "0.1"],

@@ -39,7 +39,7 @@ HERE = {**os.environ, "PYTHONPATH": str(Path(onnxcp.__file__).parents[1])}
 HERE.pop("OMP_NUM_THREADS", None)  # a worker started without it must make the same model, too
 FORCED = ["--form", "cp3", "--rank", "*=16", "--threads", "1", "--iterations", "8"]
 LONG = ["--form", "cp3", "--rank", "*=128", "--threads", "1", "--iterations", "8", "--no-cache"]
-JUDGED = ["--data", DATA, "--max-drop", "0.99"]
+JUDGED = ["--data", DATA, "--max-drop", "99%"]
 
 
 class Processes:

@@ -15,6 +15,7 @@ from onnxcp.cli import app
 from onnxcp.data_dependent import dependence
 from onnxcp.errors import UsageError
 from onnxcp.providers import Target
+from onnxcp.sessions import open_runner
 
 CPU = Target.named("cpu", 1)
 PROBE = [{"x": np.full((1, 6), value, np.float32)} for value in (1.0, -1.0)]
@@ -224,6 +225,11 @@ def test_sequences_and_maps_are_left_out_and_said():
     checked = onnxcp("verify", path, path, "--data", "x.npz", "--metric", "agreement")
     assert checked.exit_code == 0, checked.output
     assert "agreement 1.0000 → 1.0000" in " ".join(checked.stdout.split())
+
+
+def test_texts_and_maps_are_timed_with_outputs_bound_to_a_device():
+    runner = open_runner(zipmap(Path("z.onnx")), CPU)
+    runner.bound_on("cpu", {"x": np.zeros((2, 4), np.float32)})()
 
 
 def zipmap(path):
