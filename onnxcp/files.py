@@ -20,6 +20,7 @@ from onnxcp.data_names import data_file as data_file
 from onnxcp.errors import ModelError, OutputError
 from onnxcp.external import detached, located, read_in
 from onnxcp.external import tensors as tensors
+from onnxcp.nested import graphs
 from onnxcp.shapes import element_type
 from onnxcp.tensors import TensorSpec
 
@@ -103,12 +104,15 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
-    """Names of the main graph, and the metadata: bytes where they are no UTF-8."""
-    graph = proto.graph
-    for node in graph.node:
+    """Names in graphs and functions, and the metadata: bytes where they are no UTF-8."""
+    for node in (n for nodes in (*graphs(proto), *proto.functions) for n in nodes.node):
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-    for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        yield named.name
+        yield from (attribute.name for attribute in node.attribute)
+    for graph in graphs(proto):
+        for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+            yield named.name
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
     for entry in proto.metadata_props:
         yield from (entry.key, entry.value)
 

@@ -29,6 +29,14 @@ def operator(node: onnx.NodeProto) -> str:
     return f"{domain}.{node.op_type}" if domain else str(node.op_type)
 
 
+def drop_shadowing(proto: onnx.ModelProto) -> None:
+    """Remove, in place, local functions under the names of ONNX's own operators: which of the two
+    a node means is the runtime's choice, and ONNX Runtime takes the operator."""
+    for place, function in reversed(list(enumerate(proto.functions))):
+        if onnx.defs.has(function.name, normalized(function.domain)):
+            del proto.functions[place]
+
+
 def is_known(node: onnx.NodeProto) -> bool:
     """Whether ONNX itself defines a node's operator."""
     return bool(onnx.defs.has(node.op_type, domain_of(node)))

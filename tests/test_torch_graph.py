@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import written
 from written import weight
@@ -386,3 +387,16 @@ def test_numbers_stay_on_the_cpu_when_the_weights_move(tmp_path):
     proto = loaded(tmp_path, nodes, tensors, "float[N,4,9,8] x) => (float[N,288] y", opset=11)
     (y,) = Network(proto).to("meta")({"x": torch.zeros(2, 4, 9, 8, device="meta")})
     assert (y.device.type, tuple(y.shape)) == ("meta", (2, 288))
+
+
+def test_a_local_function_does_not_take_the_place_of_the_standards_operator(tmp_path):
+    """As in ONNX Runtime, whichever of the two the standard would have it be."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => (float[2,3] y) '
+        '{ y = Relu (x) } <domain: "", opset_import: ["" : 17]> Relu (a) => (b) { b = Neg (a) }'
+    )
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": x})
+    (found,) = Network(proto)({"x": torch.from_numpy(x)})
+    np.testing.assert_array_equal(found.detach().numpy(), expected)

@@ -19,6 +19,7 @@ from onnxcp.finetune.node import Body, Node, Reader, opsets
 from onnxcp.finetune.operators import compute, numbers, together
 from onnxcp.finetune.statistics import moments, normalized, statistics
 from onnxcp.finetune.support import refuse
+from onnxcp.operators import drop_shadowing
 
 MOMENTUM = 0.1  # torch's default: the share of a new batch in a running average
 
@@ -38,7 +39,7 @@ class Network(torch.nn.Module):
 
     def __init__(self, proto: onnx.ModelProto, trainable: Collection[str] | None = None) -> None:
         super().__init__()
-        self.proto = inliner.inline_local_functions(proto) if proto.functions else proto
+        self.proto = _inlined(proto) if proto.functions else proto
         reader = Reader(opsets(self.proto))
         self._body = reader.body(self.proto.graph)
         refuse(self._body, reader, self.proto)
@@ -179,6 +180,15 @@ class Network(torch.nn.Module):
         finally:
             self._momentum = before
         return done
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without local functions."""
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    drop_shadowing(made)
+    inlined: onnx.ModelProto = inliner.inline_local_functions(made)
+    return inlined
 
 
 def _refuse_no_weights(chosen: Collection[str], weights: list[str], fixed: set[str]) -> None:
