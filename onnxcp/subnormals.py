@@ -1,4 +1,4 @@
-"""Subnormal weights: numbers so near zero that processors compute with them many times slower.
+"""Subnormal weights: numbers so near zero that many processors are many times slower with them.
 
 Channels that training let die hold them. A chain without them is then faster for that alone,
 and so is the model itself with zeros in their place, which computes the same to 1e-38.
@@ -43,7 +43,7 @@ def note(proto: onnx.ModelProto) -> str | None:
     more = f" and {len(many) - 1} more" if len(many) > 1 else ""
     return (
         f"{share:.1%} of the numbers of weight {name!r}{more} are subnormal (below 1.2e-38), with "
-        f"which processors compute many times slower; {REMEDY}"
+        f"which many processors compute many times slower; {REMEDY}"
     )
 
 
