@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from onnxcp import provenance  # noqa: E402
+from onnxcp import metadata, provenance  # noqa: E402
 from onnxcp.cli import app  # noqa: E402
 from onnxcp.errors import UsageError  # noqa: E402
 from onnxcp.weights import chains, rank_one, trainable, with_weights  # noqa: E402
@@ -66,7 +66,7 @@ def test_only_the_weights_of_chains_and_what_is_said_of_them_change(chained, tun
         for tensor in model.graph.initializer:
             if tensor.name in changed:
                 tensor.raw_data = b""
-        said = (provenance.CHAINS, provenance.TRAINED)
+        said = (provenance.CHAINS, provenance.TRAINED, metadata.SEAL)
         kept = [p for p in model.metadata_props if p.key not in said]
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
