@@ -50,7 +50,7 @@ def _recipes(given: Preprocess, *, are_files: bool) -> Iterator[tuple[str, Prepr
     alike = ("imagenet", "cifar10") if are_files else ("cifar10", "imagenet")
     for name in ("none", "unit", *alike) if fits else ():
         yield f"--preprocess {name}", PRESETS[name]
-    geometry = replace(PLAIN, resize=given.resize, crop=given.crop, layout=given.layout)
+    geometry = replace(given, scale=1.0, mean=(0.0,), std=(1.0,), channel_order="RGB")
     for plain in (geometry, replace(geometry, channel_order="BGR")):
         yield from map(_as_file, _scales(plain))
 
@@ -78,4 +78,4 @@ def _as_file(recipe: Preprocess) -> tuple[str, Preprocess]:
 
 def _values(recipe: Preprocess) -> Preprocess:
     """What a recipe does to values: one that only crops otherwise is no other one."""
-    return replace(recipe, resize=None, crop=None)
+    return replace(recipe, resize=None, crop=None, stretch=False)
