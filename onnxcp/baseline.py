@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp.benchmark import NO_DIFFERENCE, Speedup, median_interval
-from onnxcp.errors import TableError, UsageError
+from onnxcp.errors import MALFORMED, TableError, UsageError
 from onnxcp.precision import FLOAT32
 from onnxcp.timing import Run, Timed
 
@@ -87,7 +87,7 @@ def since(document: Mapping[str, Any], timed: Timed, where: str) -> list[Change]
                 "benchmark the same batch sizes"
             )
         return [_change(earlier[run.batch], run) for run in timed.runs]
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except MALFORMED as error:
         raise TableError(f"{where}: a damaged benchmark; write it again") from error
 
 
@@ -105,7 +105,7 @@ def from_file(path: Path) -> dict[str, Any]:
         raise TableError(
             f"{path}: {error.strerror}; give a file that onnxcp benchmark --report wrote"
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise TableError(
             f"{path}: not a benchmark, or of another version; write it with onnxcp benchmark "
             "--report"

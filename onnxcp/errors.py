@@ -25,6 +25,17 @@ A message says what failed, where (file or node), and what to try. `cli` prints 
 "error: " and exits with `exit_code`; nothing else in the package exits or prints.
 """
 
+# What reading a document that somebody else may have changed can raise: fields that are missing,
+# too few, of another type or too large, and lists in lists without end.
+MALFORMED = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
 
 class OnnxcpError(Exception):
     exit_code = 2

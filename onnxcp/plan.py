@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from onnxcp.errors import PlanError
+from onnxcp.errors import MALFORMED, PlanError
 
 PLAN_VERSION = 2
 
@@ -183,7 +183,7 @@ def from_json(path: Path) -> tuple[Plan, Recipe]:
         recipe = Recipe(**{**fits, "shortcuts": tuple(map(str, fits.get("shortcuts", ())))})
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; give a plan that a run wrote") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise PlanError(f"{path}: not a plan file; give a plan that a run wrote") from error
     if version != PLAN_VERSION:
         raise PlanError(f"{path}: plan version {version}, not {PLAN_VERSION}; make it again")

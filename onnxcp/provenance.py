@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxcp.conv import Chain, Kernel, Stage
+from onnxcp.errors import MALFORMED
 from onnxcp.metadata import OURS, is_sealed
 from onnxcp.mixing import globs
 from onnxcp.plan import Choice
@@ -145,5 +146,5 @@ def _chains(text: str) -> dict[str, Record] | None:
             )
             for name, row in json.loads(text).items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         return None

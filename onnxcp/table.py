@@ -16,7 +16,7 @@ from typing import Any
 from onnxcp.benchmark import Speedup
 from onnxcp.context import Context
 from onnxcp.environment import environment
-from onnxcp.errors import TableError
+from onnxcp.errors import MALFORMED, TableError
 from onnxcp.latency import Latency, Measured
 from onnxcp.mixing import KINDS
 from onnxcp.plan import Choice
@@ -197,7 +197,7 @@ def from_file(path: Path) -> Table:
         raise TableError(
             f"{path}: {error.strerror}; give a file that onnxcp profile wrote"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise TableError(
             f"{path}: not a latency table, or a damaged one; make it again with onnxcp profile"
         ) from error

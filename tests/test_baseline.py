@@ -113,6 +113,16 @@ def test_a_damaged_benchmark_is_said_to_be(field):
         baseline.since(document, timed(1.0), WHERE)
 
 
+@pytest.mark.parametrize(
+    "models", [[], {}, "x", [[]], [{"p50_ci": [1.0]}], [{"p50_ci": [0, 0], "milliseconds": {}}]]
+)
+def test_a_damaged_run_is_said_to_be(models):
+    document = copy.deepcopy(timesheet.to_document(timed(1.0)))
+    document["runs"][0]["models"] = models
+    with pytest.raises(TableError, match="damaged"):
+        baseline.since(document, timed(1.0), WHERE)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"benchmark_version": 99}', "nan"])
 def test_a_file_that_is_no_benchmark_is_refused(text, tmp_path):
     path = tmp_path / WHERE
