@@ -15,7 +15,7 @@ JUDGEMENTS = 10  # of a search, as a rule
 @dataclass(slots=True, eq=False)
 class FitPace:
     """Seconds of drafts so far, several at once in threads. `end` is on the clock of
-    `time_budget`; the first fit is always made."""
+    `time_budget`; the first fit is always made, and tells nothing: it loads what fits need."""
 
     end: float
     parallel: int
@@ -26,18 +26,19 @@ class FitPace:
 
     def affords(self, size: int) -> bool:
         """Whether the fit of a kernel of so many numbers would end in time."""
-        return not self._count or now() + self._rate * size <= self.end
+        return not self._count or now() + self._rate * size < self.end
 
     def note(self, size: int, seconds: float) -> None:
         """What a fit took."""
         with self._lock:
             self._count += 1
-            self._rate = max(self._rate, seconds / size)
+            if self._count > 1:
+                self._rate = max(self._rate, seconds / size)
 
     def is_first(self) -> bool:
         """Whether there is an estimate for the first time."""
         with self._lock:
-            is_first = bool(self._count) and not self._is_told
+            is_first = self._rate > 0 and not self._is_told
             self._is_told = self._is_told or is_first
             return is_first
 
