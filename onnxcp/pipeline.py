@@ -247,7 +247,8 @@ def _explained(job: Job, asked: Search, found: Outcome) -> Outcome:
         why = because(Kind.PRECISION_LOSES, precision=precision)
         return replace(found, kept={**found.kept, **left}, why=why)
     judged, budget = tuple(asked.court.trail.values()), found.budget
-    seen = keeping.Searched(asked.menu, judged, asked.is_late)
+    unseen = any(why.kind in (Kind.NOT_TIMED, Kind.NOT_FITTED) for why in found.kept.values())
+    seen = keeping.Searched(asked.menu, judged, asked.is_late or unseen)
     left = keeping.after_search(seen, found.latency, budget, found.plan)
     found = replace(found, kept={**found.kept, **left})
     if found.plan.choices:
