@@ -145,7 +145,7 @@ def take_turns(
 ) -> tuple[Timing, ...]:
     """Time callables in turns, the order reversed every other turn; each must be synchronous.
 
-    Stops after `turns`, or once `seconds` have passed and eight turns are taken; where too few
+    Stops after `turns`, or `seconds` after the warm-up and eight turns; where too few
     of them are undisturbed, only after up to `PATIENCE` times as many. Without `must_tell` they
     are taken as they come, to be added to others.
 
@@ -157,6 +157,7 @@ def take_turns(
     for turn in range(-warmup, patience * turns):
         if turn == 0:
             watch.prepare()
+            begun = watch()  # a first run may take seconds: a device chooses its algorithms
         order = range(len(subjects)) if turn % 2 else reversed(range(len(subjects)))
         for which in order:
             watch.start()

@@ -16,6 +16,7 @@ rate. These fall on all models alike that are run in turns, and leave their rati
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,12 +88,15 @@ class OneThread(Stopwatch):
 
 
 class ManyThreads(Stopwatch):
-    """What waits for several threads: by the time that those of this process waited for a core."""
+    """What waits for several threads: by the time that those waited for a core which have computed
+    since the last look. The others are not asked: a process has a hundred of them, and that takes
+    as long as a small model, in which a device or a cache forgets what it was doing.
+    """
 
     def __init__(self, tasks: Path = TASKS) -> None:
         super().__init__()
         self._tasks, self._files, self._waited = tasks, list[int](), 0.0
-        self._before = stolen()
+        self._before, self._used = stolen(), _used(tasks)
 
     def __del__(self) -> None:
         for file in self._files:
@@ -100,8 +104,13 @@ class ManyThreads(Stopwatch):
 
     def prepare(self) -> None:
         self.__del__()
-        self._files = [os.open(p, os.O_RDONLY) for p in self._tasks.glob("*/schedstat")]
-        self._before = stolen()
+        self._files, used = [], _used(self._tasks)
+        for task, nanoseconds in used.items():
+            is_active = nanoseconds > self._used.get(task, 0)
+            if is_active or task.name == str(threading.get_native_id()):
+                with contextlib.suppress(OSError):  # it has ended
+                    self._files.append(os.open(task / "schedstat", os.O_RDONLY))
+        self._before, self._used = stolen(), used
 
     def start(self) -> None:
         self._waited = self._delay()
@@ -117,6 +126,15 @@ class ManyThreads(Stopwatch):
     def host_share(self) -> float:
         (then, all_then), (now, all_now) = self._before, stolen()
         return (now - then) / (all_now - all_then) if all_now > all_then else 0.0
+
+
+def _used(tasks: Path) -> dict[Path, int]:
+    """Nanoseconds that every thread has computed so far."""
+    used = {}
+    for task in tasks.iterdir() if tasks.is_dir() else ():
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended
+            used[task] = int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    return used
 
 
 def _waited(file: int) -> float:

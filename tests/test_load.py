@@ -204,17 +204,54 @@ def test_only_one_thread_on_the_cpu_is_told_by_its_processor_time(provider, thre
     assert type(stopwatch(target)) in {kind, *([Interruptions] if kind is ManyThreads else [])}
 
 
-def test_the_wait_for_a_core_is_read_of_every_thread(tmp_path):
-    for number in (1, 2):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "schedstat").write_text("500 1000 3\n")
-    watch = ManyThreads(tmp_path)
-    watch.prepare()
+def test_the_wait_for_a_core_is_read_of_every_thread_that_computes(tmp_path):
+    watch = _threads(tmp_path, computed=(1, 2))
     watch.start()
-    (tmp_path / "2" / "schedstat").write_text("500 2000001000 4\n")
+    (tmp_path / "2" / "schedstat").write_text("600 2000001000 4\n")
     run = watch.stop()
     assert run.lost == pytest.approx(2.0)
     assert run.is_disturbed
+
+
+def test_threads_that_compute_nothing_are_not_read(tmp_path):
+    watch = _threads(tmp_path, computed=(1,))
+    watch.start()
+    (tmp_path / "2" / "schedstat").write_text("500 2000001000 4\n")
+    assert watch.stop().lost == 0
+    assert len(watch._files) == 1
+
+
+def test_a_thread_is_read_from_the_first_look_after_it_computed(tmp_path):
+    watch = _threads(tmp_path, computed=(1,))
+    (tmp_path / "2" / "schedstat").write_text("600 1000 3\n")
+    watch.prepare()
+    watch.start()
+    (tmp_path / "2" / "schedstat").write_text("600 2000001000 4\n")
+    assert watch.stop().lost == pytest.approx(2.0)
+
+
+def _threads(folder, computed):
+    """Two threads, of which some compute between the first look and the second."""
+    for number in (1, 2):
+        (folder / str(number)).mkdir()
+        (folder / str(number) / "schedstat").write_text("500 1000 3\n")
+    watch = ManyThreads(folder)
+    for number in computed:
+        (folder / str(number) / "schedstat").write_text("600 1000 3\n")
+    watch.prepare()
+    return watch
+
+
+def test_what_the_first_run_takes_is_not_counted_in_the_seconds():
+    """A device chooses its algorithms then."""
+    watch, first = Shared(lambda now: 0), [True]
+
+    def run():
+        watch.work(100.0 if first.pop(0) else 0.01)()
+        first.append(False)
+
+    (timing,) = take_turns([run], watch, turns=1000, warmup=1, seconds=1.0)
+    assert len(timing.seconds) == pytest.approx(100, abs=2)
 
 
 def test_a_sleep_is_no_wait_for_a_core():

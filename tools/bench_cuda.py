@@ -41,7 +41,7 @@ NETWORKS = ("resnet18", "resnet50", "vgg19", "vdsr")
 SIDE = 512  # of the images that VDSR reads
 PRECISIONS = {"float32": {"use_tf32": "0"}, "tf32": {"use_tf32": "1"}, "float16": {}}
 RATIOS = {"cp3": 1.0, "cp4": 1.0, "tucker2": 0.5, "svd": 0.5}  # rank over output channels
-SECONDS, TURNS = 6.0, 2000  # of two whole models in turns
+SECONDS, TURNS = 3.0, 2000  # of two whole models in turns
 
 
 def network(name: str, batch: int, precision: str, data: Path) -> onnx.ModelProto:
