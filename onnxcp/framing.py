@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxcp.errors import DataError
-from onnxcp.images import decoded, size_of
+from onnxcp.images import decoded, resized, size_of
 from onnxcp.preprocess import Preprocess
 from onnxcp.tensors import TensorSpec
 
@@ -59,10 +59,8 @@ class Frame:
         Raises:
             DataError: not an image that can be read.
         """
-        from PIL import Image
-
         image = decoded(file, self.channels)
-        image = image.resize(self._resized(image.size), Image.Resampling.BILINEAR)
+        image = resized(image, self._resized(image.size))
         side = self.recipe.crop
         pixels = np.asarray(image if side is None else image.crop(_centered(image.size, side)))
         return pixels if pixels.ndim == 3 else pixels[:, :, None]

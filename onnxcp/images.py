@@ -60,6 +60,13 @@ def decoded(file: Path, channels: int | None) -> "Image.Image":
     return _in_mode(upright, MODES.get(channels or 3, "RGB"), file)
 
 
+def resized(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
+    """An image of this width and height, each pixel a mean of those it covers."""
+    from PIL import Image
+
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
 def _opened(file: Path) -> "Image.Image":
     from PIL import Image
 
