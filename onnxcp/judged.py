@@ -16,6 +16,7 @@ import onnx
 from onnxcp import files, temporary
 from onnxcp.data_dependent import Dependence, dependence, reads
 from onnxcp.errors import UsageError
+from onnxcp.operators import operator
 from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
 from onnxcp.sessions import Runner, open_runner
@@ -205,7 +206,7 @@ class _Search:
     def _note(self, name: str, before: Sequence[str], nodes: Sequence[onnx.NodeProto]) -> str:
         if not before:
             return f"output {name!r} ({self._kind(name)}) is not judged"
-        shown = ", ".join(f"{n.op_type} {n.name or n.output[0]!r}" for n in nodes[:MAX_NAMED])
+        shown = ", ".join(f"{operator(n)} {n.name or n.output[0]!r}" for n in nodes[:MAX_NAMED])
         more = f" and {len(nodes) - MAX_NAMED} more" if len(nodes) > MAX_NAMED else ""
         at = ", ".join(before)
         return f"output {name!r} ({self._kind(name)}) is judged at: {at} (before {shown}{more})"
