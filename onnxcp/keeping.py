@@ -74,7 +74,7 @@ def _not_faster(job: Job, site: Site, row: Latency) -> Reason:
     return because(Kind.NOT_FASTER, **_told(_quickest(row.tried)))
 
 
-def out_of_menu(job: Job, times: Mapping[str, Latency], menu: Menu) -> Reasons:
+def out_of_menu(job: Job, times: Mapping[str, Latency], menu: Menu) -> dict[str, Reason]:
     """Of layers whose faster chains are all too poor to be looked at, or were not fitted in
     time."""
     by_name = {site.name: site for site in job.sites}
@@ -83,6 +83,12 @@ def out_of_menu(job: Job, times: Mapping[str, Latency], menu: Menu) -> Reasons:
         for name, row in times.items()
         if steps(row) and name not in menu.sites
     }
+
+
+def for_int8(whole: Menu, times: Mapping[str, Latency], menu: Menu) -> dict[str, Reason]:
+    """Of layers that stay so that something is left for int8, and are in the menu no more."""
+    left = [name for name in whole.sites if name not in menu.sites]
+    return {name: because(Kind.LEFT_FOR_INT8, **_of(whole, times, name)) for name in left}
 
 
 def _not_fitted(site: Site, row: Latency) -> Reason:

@@ -39,6 +39,7 @@ from onnxcp.selfcheck import checked
 from onnxcp.sequential import refine
 from onnxcp.sessions import open_runner
 from onnxcp.settings import Settings
+from onnxcp.some_in_int8 import some_in_int8
 from onnxcp.stopwatch import stopwatch
 from onnxcp.summary import summarise
 from onnxcp.table import Table
@@ -217,8 +218,10 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
     end = job.time.judging_end
     last = LAST * sample * len(job.inputs.samples or job.inputs.synthetic)
     court = Court(job, referee, end - last, sample=sample)
-    menu = make_menu(job, times, table, court)
-    outcome = replace(outcome, kept={**kept, **keeping.out_of_menu(job, times, menu)})
+    whole = make_menu(job, times, table, court)
+    menu = some_in_int8(job, whole)
+    kept |= keeping.out_of_menu(job, times, whole) | keeping.for_int8(whole, times, menu)
+    outcome = replace(outcome, kept=kept)
 
     def final(plan: Plan) -> Outcome:
         return _fitted(job, replace(outcome, plan=plan), referee)

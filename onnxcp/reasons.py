@@ -71,6 +71,11 @@ class Kind(Enum):
         "nothing-left",
         "{precision} uses the whole budget, so no chain was tried; the fastest, {chain}: {speed}",
     )
+    LEFT_FOR_INT8 = (
+        "stays-quantized",
+        "its chains are faster in float alone, and with every layer in float nothing would be left "
+        "for int8; the fastest chain, {chain}: {speed}",
+    )
     RIVAL = "rival", "{winner} is the better model; with chains, this one was {chain}"
     TRIED = "tried", "tried as {chain}, but the plan was not accepted: {why}"
 

@@ -55,7 +55,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "court decision findings finetuning",
     "tuned",
     "menus sequential pareto",
-    "keeping claims",
+    "keeping claims some_in_int8",
     "summary",
     "searching school rivals selfcheck",
     "recovery",

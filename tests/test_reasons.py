@@ -37,6 +37,7 @@ SAID_FASTER = {  # of layers whose chains are faster, and stay all the same
     Kind.LEFT_BY_PLAN,
     Kind.OUT_OF_REACH,
     Kind.NOTHING_LEFT,
+    Kind.LEFT_FOR_INT8,
 }
 
 
@@ -324,6 +325,27 @@ def test_a_float_model_for_int8_is_said_first(run, samples, monkeypatch):
     assert report.verdict.startswith("float32 is written, not int8")
     assert (report.precision, report.model.written) == ("float32", "chains in float")
     assert "written chains in float32" in " ".join(to_text(report, 120).split())
+
+
+@pytest.fixture
+def slow_int8(monkeypatch):
+    """A machine on which everything is slower in int8, so that chains are fastest in float."""
+    monkeypatch.setattr(quiet, "INT8", 2.0)
+
+
+def test_int8_with_every_layer_faster_in_float_ends_with_a_model(run, samples, slow_int8):
+    report = run(precision="int8", sources=samples, limits=limits(0.3), cache=None)
+    assert (report.exit_code, report.reason["kind"]) == (0, "in-float")
+    assert report.model.written == "chains in float"
+
+
+def test_where_every_layer_is_faster_in_float_one_stays_in_int8_and_says_so(
+    run, samples, slow_int8, monkeypatch
+):
+    only(monkeypatch, lambda outcome: outcome.precision == "int8" and outcome.plan.choices)
+    report = run(precision="int8", sources=samples, limits=limits(0.3), cache=None)
+    assert sorted(kinds(report).values()) == ["stays-quantized", "tried"]
+    assert "chains in int8" in report.verdict
 
 
 @pytest.fixture
