@@ -44,7 +44,7 @@ from onnxcp.plan import (
     refuse_another_source,
     samples_of,
 )
-from onnxcp.precision import INT8, refuse_unfit
+from onnxcp.precision import FLOAT32, INT8, refuse_unfit
 from onnxcp.profiling import identity, tabulate
 from onnxcp.progress import Progress
 from onnxcp.providers import Target
@@ -468,9 +468,9 @@ def _opened(
     known = original_of(model, runner, inputs, settings.sources, settings.target, settings.limits)
     baseline = check_original(known, accept=settings.accept_baseline, progress=progress)
     model = _straightened(model, inputs, settings, table, progress)
-    outputs = judged.find(model, settings.target.unhurried, inputs.different)
-    outputs = replace(outputs, is_whole=settings.limits.is_whole)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
+    is_run = bool(sites) or settings.precision != FLOAT32
+    outputs = _judged(model, inputs, settings) if is_run else Judged((), ())
     for pattern in (*settings.include, *settings.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):
             raise UsageError(
@@ -502,6 +502,11 @@ def _opened(
         )
     if settings.cache is not None and settings.work_dir is None:
         store.prune(settings.cache)
+
+
+def _judged(model: files.Model, inputs: Inputs, settings: Settings) -> Judged:
+    found = judged.find(model, settings.target.unhurried, inputs.different)
+    return replace(found, is_whole=settings.limits.is_whole)
 
 
 @contextmanager
