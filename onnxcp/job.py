@@ -221,10 +221,11 @@ class Job:
         def end() -> float:
             return self.time.end_of("timing")
 
+        last = self.time.timing_end_at_last
         count, left = len({context.key for context in found}), end() - now()
         if count * CONTEXT <= left:
-            return Pace(end=end)
-        return Pace(HURRIED_OCTAVE, max(LEAST, left / count), end)
+            return Pace(end=end, last=last)
+        return Pace(HURRIED_OCTAVE, max(LEAST, left / count), end, last)
 
     @property
     def runs_here(self) -> bool:

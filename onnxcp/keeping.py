@@ -44,12 +44,13 @@ def forced(job: Job, named: Plan) -> Reasons:
 
 
 LATE = "the time budget was over"
+TIMING_OVER = "the time budget left no more for timing"
 
 
 def not_timed(job: Job, times: Mapping[str, Latency]) -> Reasons:
     """Of layers that there was no time to measure."""
     missing = [site.name for site in job.chosen if site.name not in times]
-    return {name: because(Kind.NOT_TIMED, why=LATE) for name in missing}
+    return {name: because(Kind.NOT_TIMED, why=TIMING_OVER) for name in missing}
 
 
 def after_timing(job: Job, times: Mapping[str, Latency]) -> Reasons:
@@ -170,12 +171,16 @@ def late(stage: str, seconds: float | None, remedy: str) -> Reason:
     return because(Kind.LATE, budget=seconds or 0.0, stage=stage, remedy=remedy)
 
 
-def none_faster(times: Mapping[str, Latency]) -> Reason:
+def none_faster(job: Job, times: Mapping[str, Latency]) -> Reason:
     """Why timing left nothing to search."""
     busy = [row.busy for row in times.values() if row.busy is not None]
     if busy:
         counts = f"{len(busy)} of {len(times)} layers could not be measured"
         return because(Kind.TOO_BUSY, why=f"{counts}: {busy[0]}")
+    missing, seconds = len(not_timed(job, times)), job.settings.time_budget
+    if missing:
+        asked = len(job.chosen)
+        return because(Kind.TIMING_LATE, budget=seconds or 0.0, missing=missing, layers=asked)
     return because(Kind.NONE_FASTER if any(r.tried for r in times.values()) else Kind.NONE_SAVES)
 
 

@@ -70,11 +70,13 @@ class Latency:
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How thoroughly candidates are timed: how many ranks from one to its double, seconds for
-    one context at most, and when to end if it begins now, on the clock of `time_budget`."""
+    one context at most, and when to end if it begins now, on the clock of `time_budget`; `last`
+    is when to end if no chain is faster by then, where that is later."""
 
     octave: int = AN_OCTAVE
     seconds: float = SECONDS
     end: Callable[[], float] = lambda: math.inf
+    last: float = -math.inf
 
     @property
     def is_hurried(self) -> bool:
@@ -144,25 +146,25 @@ def measure(
     more in the end where the machine was too busy to measure. In int8 the node itself is measured
     in int8, too; `is_mixed` adds the same choices with windows or all in float, where that is
     clearly faster. A pace with an end takes the largest layers first, at least one, and leaves out
-    those that would end too late."""
+    those that would end too late: how late that is hangs on whether a chain is faster so far."""
     named = {context.site.name: context for context in contexts}
     asked = {n: (context, tuple(choices[n])) for n, context in named.items() if n in choices}
     keys = {name: (context.key, wanted) for name, (context, wanted) in asked.items()}
     distinct = {keys[name]: row for name, row in asked.items()}
     known: dict[object, Latency] = {}
-    end, took = pace.end(), 0.0
+    end, took, is_any_faster = pace.end(), 0.0, False
     for _ in range(TRIES):
         again = [key for key in distinct if key not in known or known[key].busy is not None]
         if math.isfinite(end):
             again.sort(key=lambda key: -(distinct[key][0].site.layer.macs or 0))
         for done, key in enumerate(again):
             progress("time candidates", done, len(again))
-            if known and now() + took > end:
+            if known and now() + took > (end if is_any_faster else max(end, pace.last)):
                 break
             begun, (context, wanted) = now(), distinct[key]
             bench = _Bench(context, target, watch, precision, seed, pace.seconds)
             known[key] = _mixed(bench, wanted) if is_mixed else _plain(bench, wanted)
-            took = now() - begun
+            took, is_any_faster = now() - begun, is_any_faster or bool(steps(known[key]))
     return {name: known[key] for name, key in keys.items() if key in known}
 
 

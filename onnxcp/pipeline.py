@@ -213,7 +213,7 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
     outcome = Outcome(Plan(), times, budget, table, precision=job.settings.precision, kept=kept)
     wanted = [name for name, row in times.items() if steps(row)]
     if not wanted:
-        return replace(outcome, why=keeping.none_faster(times))
+        return replace(outcome, why=keeping.none_faster(job, times))
     job.calibrate(wanted)
     end = job.time.judging_end
     last = LAST * sample * len(job.inputs.samples or job.inputs.synthetic)

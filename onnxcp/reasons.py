@@ -88,6 +88,12 @@ class Kind(Enum):
         "none-faster",
         "no chain is measured clearly faster than the layer it would replace",
     )
+    TIMING_LATE = (
+        "timing-late",
+        "the time budget of {budget:.0f} s ended the timing with {missing} of {layers} layers not "
+        "timed, and no chain is measured clearly faster than one of the others; raise "
+        "--time-budget, or name fewer layers by --include",
+    )
     NO_CANDIDATE = (
         "no-candidate",
         "the chains that are measured faster are too poor to be used, or no fit of them is usable",

@@ -2,7 +2,8 @@
 
 All of a run counts, from reading the model to the last benchmark. Stages share the budget by
 experience: what one does not use is left to the next, and each gets a little even when it is late,
-so that one plan is judged whatever the machine is doing. Times are seconds.
+so that one plan is judged whatever the machine is doing. As long as no chain is measured faster,
+the later ones have nothing to do, and timing goes on in their time. Times are seconds.
 """
 
 import math
@@ -21,6 +22,7 @@ ENDS = {  # of the budget, at which a stage should be over: heuristics
     "probes": 0.7,
 }
 LEAST = 0.07  # of the budget, for a stage that begins late
+LATER = 4  # stages between timing and the last benchmark: calibration, fits, probes, judgements
 BENCHMARK = 0.08  # of the budget, for the last benchmark
 
 clock: Callable[[], float] = time.monotonic
@@ -56,6 +58,12 @@ class TimeBudget:
             return math.inf
         planned = self.begun + ENDS[stage] * self.seconds
         return max(planned, now() + LEAST * self.seconds)
+
+    @property
+    def timing_end_at_last(self) -> float:
+        """When timing should be over even where no chain is faster so far, on the clock: what
+        comes after it gets the least then."""
+        return self.begun + (1 - BENCHMARK - LEAST * LATER) * self.seconds
 
     @property
     def judging_end(self) -> float:

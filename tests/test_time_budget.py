@@ -12,6 +12,7 @@ from written import model
 
 import onnxcp
 from onnxcp import calibration, judging, latency, pipeline, profiling, rivals, task, time_budget
+from onnxcp.benchmark import Speedup
 from onnxcp.fit_pace import FitPace
 from onnxcp.inputs import Sources
 from onnxcp.latency import AN_OCTAVE
@@ -138,6 +139,59 @@ def test_a_hurried_plan_replays_to_the_same_bytes(name, made, tmp_path, monkeypa
     again = optimized(made, tmp_path, None, plan=kept)
     assert again.exit_code == 0
     assert (tmp_path / "o.onnx").read_bytes() == first
+
+
+@pytest.fixture
+def only_faster(monkeypatch):
+    """A function that lets chains be slower in all layers but those named."""
+    real = latency._plain
+
+    def install(*names):
+        def plain(bench, choices):
+            found = real(bench, choices)
+            if bench.context.site.name in names:
+                return found
+            slower = Speedup(0.5, 0.4, 0.6)
+            return replace(found, tried=tuple(replace(m, against=slower) for m in found.tried))
+
+        monkeypatch.setattr(latency, "_plain", plain)
+
+    return install
+
+
+def kinds(report):
+    return [site.kind for site in report.sites]
+
+
+def test_timing_goes_on_until_a_chain_is_faster_and_no_longer(
+    made, tmp_path, monkeypatch, only_faster
+):
+    machine = Machine(timing=10.0)
+    works_on(monkeypatch, machine)
+    only_faster("n3", "n4")
+    report = optimized(made, tmp_path, 100.0)
+    assert kinds(report) == ["not-faster"] * 3 + ["measured"] + ["not-timed"] * 2
+    assert machine.time <= MOST * 100.0, machine.spent
+
+
+def test_timing_that_the_budget_ended_is_not_said_to_have_found_nothing_faster(
+    made, tmp_path, monkeypatch, only_faster
+):
+    works_on(monkeypatch, Machine(timing=15.0))
+    only_faster()
+    report = optimized(made, tmp_path, 100.0)
+    assert kinds(report) == ["not-faster"] * 4 + ["not-timed"] * 2
+    assert (report.exit_code, report.reason["kind"]) == (1, "timing-late")
+    assert "100 s ended the timing with 2 of 6 layers not timed" in report.verdict
+    assert "raise --time-budget" in report.verdict
+
+
+def test_where_all_was_timed_in_time_nothing_is_faster(made, tmp_path, monkeypatch, only_faster):
+    works_on(monkeypatch, Machine(timing=10.0))
+    only_faster()
+    report = optimized(made, tmp_path, 100.0)
+    assert report.reason["kind"] == "none-faster"
+    assert set(kinds(report)) == {"not-faster"}
 
 
 def test_a_budget_that_suffices_hurries_nothing(made, tmp_path, monkeypatch):
