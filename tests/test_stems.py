@@ -5,11 +5,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from int8_machine import exact, weight_range
 
 from onnxcp import stems
 from onnxcp.quantize import prepare
 from onnxcp.samples import Batching, Samples
-from onnxcp.scheme import Scheme
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +19,7 @@ def quantized(
 ):
     """An int8 model, x → [y]: convolutions with weights of their own."""
     attributes = {"strides": [2, 2], "pads": pads, **more}
-    low, high = np.iinfo(weights).min, np.iinfo(weights).max
+    low, high = weight_range(weights)
     stored = {"sx": np.float32(0.02), "zx": np.uint8(120), "sy": np.float32(0.9)}
     stored["zy"] = np.uint8(128)
     node, nodes = onnx.helper.make_node, []
@@ -121,7 +121,7 @@ def test_a_float_model_is_deployed_so_and_trained_as_it_is():
     proto = onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets)
     images = RNG.standard_normal((16, 3, 16, 16)).astype(np.float32)
     given = Samples(lambda numbers: {"x": images[list(numbers)]}, range(16), None, "made.npz")
-    ready = prepare(proto, given, Batching(4, fixed=False), Scheme())
+    ready = prepare(proto, given, Batching(4, fixed=False), exact())
     plain, deployed = ready.quantized(), ready.deployed()
     assert ("SpaceToDepth" in operators(plain), "SpaceToDepth" in operators(deployed)) == (0, 1)
     np.testing.assert_array_equal(ran(plain, images)[0], ran(deployed, images)[0])
