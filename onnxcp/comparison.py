@@ -246,4 +246,5 @@ def _failures(verdict: Verdict | None, judged: AccuracyRecord | None) -> Iterabl
         if output.failure is not None:
             yield f"{output.output}: {output.failure}"
     if judged is not None and judged.budget is not None and not judged.drop <= judged.budget:
-        yield f"{judged.metric} drop {judged.drop:.4f} exceeds {judged.budget:.4g}"
+        worse = f"{judged.metric} {judged.worsening} {judged.drop:.4f}"
+        yield f"{worse} exceeds {judged.budget:.4g}"

@@ -89,20 +89,20 @@ def doubt(found: AccuracyRecord, weighed: Weighed, *, plans: int, share: float) 
     of `--data` that judge."""
     if weighed.evidence is Evidence.HOLDS:
         return None
-    interval = f"from {weighed.low:+.4f} to {weighed.high:+.4f}"
+    worse, interval = found.worsening, f"from {weighed.low:+.4f} to {weighed.high:+.4f}"
     several = f", allowing for the {plans} plans judged" if plans > 1 else ""
     if weighed.evidence is Evidence.BROKEN:
-        return f"the drop's 95 % interval is {interval}{several}: beyond {found.budget:.4g}"
+        return f"the {worse}'s 95 % interval is {interval}{several}: beyond {found.budget:.4g}"
     if not math.isfinite(weighed.high):
         remedy = "give more"
     elif weighed.enough is None:
-        remedy = "no practical number would: the drop is too near the budget"
+        remedy = f"no practical number would: the {worse} is too near the budget"
     else:
         total = _rounded_up(weighed.enough / share)
         remedy = f"about {weighed.enough:,} judging samples would ({total:,} in --data)"
     count = plural(found.samples, "sample")
     return (
-        f"measured: a drop of {found.drop:+.4f}, budget {found.budget:.4g}; but the 95 % interval "
-        f"of {count} is {interval}{several}, so they cannot tell whether the budget holds for "
-        f"others; {remedy}"
+        f"measured: a {worse} of {found.drop:+.4f}, budget {found.budget:.4g}; but the 95 % "
+        f"interval of {count} is {interval}{several}, so they cannot tell whether the budget "
+        f"holds for others; {remedy}"
     )

@@ -196,6 +196,7 @@ class Referee:
                 data=self._samples.source,
                 measured=True,
                 outputs=tuple(OutputRecord(o.name, o.score, o.change) for o in found.outputs),
+                higher_is_better=self._final.metric.higher_is_better,
             )
         changes = self._changes(candidate, self._reference, self._samples)
         return AccuracyRecord(
@@ -209,6 +210,7 @@ class Referee:
             data=self._samples.source,
             measured=False,
             outputs=tuple(OutputRecord(name, None, c) for name, c in changes.items()),
+            higher_is_better=False,
         )
 
     def probe(self, count: int = PROBED) -> Callable[[Outputs], float]:

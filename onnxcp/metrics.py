@@ -48,7 +48,8 @@ class Metric:
 
     @property
     def drop_name(self) -> str:
-        return f"{self.name} drop" if self.higher_is_better else self.name
+        """What a budget bounds: "top1 drop", or "mae rise" where lower is better."""
+        return f"{self.name} {'drop' if self.higher_is_better else 'rise'}"
 
 
 def _flat(array: np.ndarray) -> Float64[np.ndarray, "samples values"]:

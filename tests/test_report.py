@@ -12,6 +12,8 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
+from onnxcp.evidence import doubt, weigh
+from onnxcp.metrics import METRICS
 from onnxcp.report import WRITERS
 from onnxcp.report.json import schema, to_json
 from onnxcp.report.record import (
@@ -249,6 +251,34 @@ def test_what_stays_in_float_is_told():
     assert f"windows in float: {REPLACED.name}\nchains in float: last\n" in text
     assert max(map(len, text.splitlines())) <= 80
     jsonschema.validate(json.loads(to_json(mixed)), schema())
+
+
+LOWER = AccuracyRecord(
+    "mae", 0.1, 0.3, 0.2, (0.1, 0.3), 50, 0.05, "d.npz", measured=True, higher_is_better=False
+)
+
+
+@pytest.mark.parametrize("write", [WRITERS[".md"], lambda report: to_text(report, 200)])
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
+def test_a_metric_that_is_better_lower_never_drops(report, write):
+    bound = report.search and replace(report.search, objective=METRICS["mae"].drop_name)
+    trained = report.finetune and replace(report.finetune, before=LOWER, without_accuracy=LOWER)
+    rounded = report.quantization and replace(report.quantization, chained=LOWER)
+    text = write(
+        replace(report, accuracy=LOWER, search=bound, finetune=trained, quantization=rounded)
+    )
+    assert "mae 0.1000 → 0.3000, rise +0.2000 (95 % +0.1000 to +0.3000" in text
+    assert "drop" not in text.replace(report.verdict, "").replace(report.command, "")
+
+
+def test_doubts_about_a_metric_that_is_better_lower_speak_of_its_rise():
+    broken = doubt(LOWER, weigh(LOWER), plans=1, share=1.0)
+    across = replace(LOWER, budget=0.2)
+    unknown = doubt(across, weigh(across), plans=1, share=1.0)
+    assert "the rise's 95 % interval" in broken
+    assert "measured: a rise of +0.2000" in unknown
+    assert "the rise is too near the budget" in unknown
+    assert "drop" not in broken + unknown
 
 
 def test_numbers_json_can_not_hold_become_null():

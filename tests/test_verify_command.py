@@ -45,6 +45,15 @@ def strict(*arguments):
     return document
 
 
+def test_a_failure_of_a_metric_that_is_better_lower_speaks_of_its_rise():
+    half = "half = Constant <value_float = 0.5> () y = Add (x, half)"
+    asked = ("--data", "d.npz", "--metric", "mae", "--max-drop", 0.1)
+    code, text = verify(*pair("y = Identity (x)", half), *asked)
+    assert code == 1
+    assert "FAILED mae rise 0.5000 exceeds 0.1" in text
+    assert "drop" not in text
+
+
 # --- what fails without being asked to
 
 

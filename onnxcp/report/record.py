@@ -71,9 +71,9 @@ class OutputRecord:
 class AccuracyRecord:
     """`metric` "output-change" (the relative L2 change of the outputs) has no before and
     after; every other one is of `metrics.METRICS`, or a user's function. A sample's score is
-    that of its worst output. `drop` is by how much the metric becomes worse. `evidence` is what
-    the interval says of the budget, "holds", "broken" or "open"; `enough` about how many samples
-    would decide."""
+    that of its worst output. `drop` is by how much the metric becomes worse, which is a rise
+    where lower is better. `evidence` is what the interval says of the budget, "holds", "broken" or
+    "open"; `enough` about how many samples would decide."""
 
     metric: str
     before: float | None
@@ -87,6 +87,12 @@ class AccuracyRecord:
     evidence: str | None = None
     enough: int | None = None
     outputs: tuple[OutputRecord, ...] = ()
+    higher_is_better: bool = True
+
+    @property
+    def worsening(self) -> str:
+        """What the metric does where it becomes worse: "drop" or "rise"."""
+        return "drop" if self.higher_is_better else "rise"
 
 
 @dataclass(frozen=True, slots=True)

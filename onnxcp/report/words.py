@@ -63,7 +63,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.replaced:
         lines.append(("fitted to", fitted_to(report)))
     for point in report.pareto:
-        lines.append(("front", f"{point.speedup:.2f}×, drop {point.drop:+.4f}: {point.path}"))
+        lines.append(("front", f"{point.speedup:.2f}×, {worse(point.drop)}: {point.path}"))
     macs, parameters = model.macs_before, model.parameters_before
     lines += [
         ("multiply-adds", _change(macs, model.macs_after)),
@@ -144,7 +144,7 @@ def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, s
 def rival(found: RivalRecord) -> str:
     """What else there was, and how far behind it is."""
     speed = "not timed" if found.speedup is None else f"{found.speedup:.2f}×"
-    text = f"{found.name}: {speed}, drop {found.drop:+.4f}"
+    text = f"{found.name}: {speed}, {worse(found.drop)}"
     if not found.within:
         return f"{text}, over the budget"
     if found.behind is None:
@@ -220,7 +220,13 @@ def loss(found: AccuracyRecord) -> str:
     """What a plan loses."""
     if not found.measured:
         return f"outputs changed by {found.drop:.2%}"
-    return f"{found.metric} {found.before:.4f} → {found.after:.4f} (drop {found.drop:+.4f})"
+    change = f"{found.worsening} {found.drop:+.4f}"
+    return f"{found.metric} {found.before:.4f} → {found.after:.4f} ({change})"
+
+
+def worse(drop: float) -> str:
+    """A loss in words that hold whichever direction of the metric is better."""
+    return f"{abs(drop):.4f} {'better' if drop < 0 else 'worse'}"
 
 
 def plural(number: int, word: str) -> str:
@@ -257,8 +263,9 @@ def accuracy(found: AccuracyRecord) -> str:
     if found.before is None or found.after is None or found.drop_ci is None:
         return f"changed by {found.drop:.4f} (relative L2, {found.data}, {budget})"
     low, high = found.drop_ci
+    change = f"{found.worsening} {found.drop:+.4f}"
     return (
-        f"{found.metric} {found.before:.4f} → {found.after:.4f}, drop {found.drop:+.4f} "
+        f"{found.metric} {found.before:.4f} → {found.after:.4f}, {change} "
         f"(95 % {low:+.4f} to {high:+.4f}, {found.samples} samples, {budget})"
     )
 
