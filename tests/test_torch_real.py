@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from onnxcp import files
 from onnxcp.cli import app
+from onnxcp.errors import UnsupportedError
 from onnxcp.providers import Target
 from onnxcp.rewrite import with_outputs
 from onnxcp.sessions import open_runner
@@ -34,6 +35,10 @@ IMAGE = (1, 3, 64, 96)
 MODELS = {  # shapes of the inputs that are not fixed by the model
     "cifar10/resnet20.onnx": {"input": (2, 3, 32, 32)},
     "cifar10/resnet56.onnx": {"input": (2, 3, 32, 32)},
+    "deployed/mtcnn_onet.onnx": {"input_3": (2, 48, 48, 3)},
+    "deployed/ppocr4_det.onnx": {"x": IMAGE},
+    "deployed/scrfd_2.5g.onnx": {"input.1": IMAGE},
+    "deployed/yunet.onnx": {"input": IMAGE},
     "imagenet/darknet_tiny.onnx": {"input": (1, 3, 224, 224)},
     "imagenet/resnet18.onnx": {"input": (1, 3, 224, 224)},
     "mnist/mnist-8.onnx": {"Input3": (1, 1, 28, 28)},
@@ -47,6 +52,7 @@ MODELS = {  # shapes of the inputs that are not fixed by the model
     "odd/winml_pytorch_cifar_ImageClassifier.onnx": {"modelInput": (2, 3, 32, 32)},
     "vdsr/vdsr.onnx": {"input": (1, 1, 41, 37)},
 }
+REFUSED = {"deployed/waifu2x_upconv7.onnx": "opset 6 is outside 7"}
 # Its first normalization subtracts a mean of 100, where ONNX Runtime loses digits of values of 1.
 SCALES = {"odd/winml_candy.onnx": 100}
 # Its sigmoid makes nothing but zeros of noise.
@@ -77,7 +83,13 @@ def parity(path):
 
 
 def test_every_model_is_listed():
-    assert {str(p.relative_to(DATA)) for p in DATA.rglob("*.onnx")} == set(MODELS)
+    assert {str(p.relative_to(DATA)) for p in DATA.rglob("*.onnx")} == {*MODELS, *REFUSED}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_torch_cannot_compute_is_refused_with_the_reason(name):
+    with pytest.raises(UnsupportedError, match=REFUSED[name]):
+        Network(files.load(DATA / name).proto)
 
 
 @pytest.mark.parametrize("name", MODELS)
