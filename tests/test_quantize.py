@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from int8_machine import exact
 from typer.testing import CliRunner
 from written import model, weight, write
 
@@ -26,6 +27,7 @@ from onnxcp.providers import Target
 from onnxcp.quantize import FEWEST, quantized_for_time
 from onnxcp.quantize import prepare as prepare_int8
 from onnxcp.samples import Batching, Samples
+from onnxcp.saturation import bounded
 from onnxcp.scheme import METHODS, Scheme
 from onnxcp.sessions import open_runner
 
@@ -67,7 +69,7 @@ def tiny(tmp_path, nodes=NODES, tensors=TENSORS, **more):
 
 def int8(proto, scheme=None, given=None, batching=FREE, **more):
     given = samples() if given is None else given
-    return prepare_int8(proto, given, batching, scheme or Scheme(), **more).quantized()
+    return prepare_int8(proto, given, batching, scheme or exact(), **more).quantized()
 
 
 def stored(proto):
@@ -113,7 +115,9 @@ def test_the_int8_model_computes_nearly_the_same(tmp_path):
 def test_digits_keep_their_accuracy(method):
     loaded = files.load(DIGITS)
     inputs = prepare(loaded.inputs, Sources(data=(str(ROOT / "models/digits.npz"),)))
-    made = prepare_int8(loaded.proto, inputs.calibration, FREE, Scheme(method=method)).quantized()
+    made = prepare_int8(
+        loaded.proto, inputs.calibration, FREE, exact(Scheme(method=method))
+    ).quantized()
     onnx.checker.check_model(made, full_check=True)
     judge = Evaluation(
         open_runner(DIGITS, TARGET), inputs.samples, METRICS["top1"], inputs.batching
@@ -216,12 +220,15 @@ def test_the_runtime_keeps_in_float_what_is_left_in_float(tmp_path):
 
 def test_a_node_in_float_between_int8_ones_computes_what_it_did(tmp_path):
     proto, feeds = tiny(tmp_path), samples().read(0, 1)
-    made, bare = (int8(proto, Scheme(floats=("second",))) for _ in range(2))
+    made, bare = (int8(proto, exact(Scheme(floats=("second",)))) for _ in range(2))
     (place,) = [i for i, n in enumerate(bare.graph.node) if n.op_type == "LeakyRelu"]
     bare.graph.node[place].op_type = "Identity"
     del bare.graph.node[place].attribute[:]
     assert np.array_equal(plainly(made, feeds), plainly(bare, feeds))
-    assert relative(plainly(bare, feeds), outputs(made, feeds)) < 0.01  # a step here and there
+    step = parameters(made, "y")[0].item()
+    steps = np.rint(np.abs(plainly(bare, feeds) - outputs(made, feeds)) / step)
+    assert steps.max() <= 1  # floats that are added in another order round otherwise at a half
+    assert np.mean(steps) < 0.01  # which few values lie on
 
 
 @pytest.mark.parametrize("between", ["", "[r] {} = Relu (b)", "[r] {} = Clip (b, low, high)"])
@@ -293,7 +300,7 @@ def test_what_optimize_writes_becomes_int8(tmp_path):
     assert CliRunner().invoke(app, command).exit_code == 0
     loaded = files.load(output)
     inputs = prepare(loaded.inputs, Sources(data=(str(ROOT / "models/digits.npz"),)))
-    made = prepare_int8(loaded.proto, inputs.calibration, FREE, Scheme()).quantized()
+    made = prepare_int8(loaded.proto, inputs.calibration, FREE, exact()).quantized()
     assert in_float(made) == set()
     feeds = inputs.samples.read(0, 64)
     same = outputs(loaded.proto, feeds).argmax(1) == outputs(made, feeds).argmax(1)
@@ -364,7 +371,7 @@ def test_constant_activations_break_nothing(tmp_path, method):
     tensors = {**TENSORS, "w1": np.zeros((6, 4, 3, 3)), "bias": np.zeros(6)}
     nodes = NODES.replace("Add (d, x)", "Relu (d)")
     proto, given = tiny(tmp_path, nodes, tensors), samples()
-    made = int8(proto, Scheme(method=method), given)
+    made = int8(proto, exact(Scheme(method=method)), given)
     feeds = given.read(0, 1)
     np.testing.assert_allclose(outputs(made, feeds), outputs(proto, feeds), atol=0.02)
 
@@ -537,14 +544,20 @@ def test_a_real_model_becomes_int8_or_is_refused_with_the_reason(name, capfd):
     batching = Batching(next(s[0] for s in shapes.values() if s), fixed=True)
     if name in REFUSED:
         with pytest.raises(ModelError, match=REFUSED[name]):
-            prepare_int8(loaded.proto, given, batching, Scheme(), where=name, raise_opset=True)
+            prepare_int8(loaded.proto, given, batching, exact(), where=name, raise_opset=True)
         return
-    ready = prepare_int8(loaded.proto, given, batching, Scheme(), where=name, raise_opset=True)
+    ready = prepare_int8(loaded.proto, given, batching, exact(), where=name, raise_opset=True)
     made = ready.quantized()
     feeds = given.read(0, 1)
     before, after = outputs(loaded.proto, feeds), outputs(made, feeds)
-    assert np.linalg.norm(after - before) <= 0.1 * np.linalg.norm(before)
+    step = np.sqrt(before.size) / 255 if is_score(loaded.proto) else 0.0
+    assert np.linalg.norm(after - before) <= max(0.1 * np.linalg.norm(before), step)
     assert capfd.readouterr() == ("", "")
+
+
+def is_score(proto):
+    """Whether the first output is bounded: int8 can be a step of its range off where it is 0."""
+    return proto.graph.output[0].name in bounded(proto.graph)
 
 
 def concrete(dims):
@@ -566,6 +579,8 @@ def test_resnet20_loses_less_than_a_point(method):
         samples=1000,
     )
     inputs = prepare(loaded.inputs, sources)
-    made = prepare_int8(loaded.proto, inputs.calibration, FREE, Scheme(method=method)).quantized()
+    made = prepare_int8(
+        loaded.proto, inputs.calibration, FREE, exact(Scheme(method=method))
+    ).quantized()
     judge = Evaluation(open_runner(path, TARGET), inputs.samples, METRICS["top1"], inputs.batching)
     assert judge.measure(open_runner(made.SerializeToString(), TARGET)).drop < 0.01

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from int8_machine import exact
 from test_quantize import DIGITS, FREE, NODES, TENSORS, outputs, samples, stored
 from written import model as written_model
 from written import write
@@ -129,7 +130,7 @@ def test_chains_are_trained_with_what_the_replaced_layers_gave(inputs, tmp_path)
     original = files.load(written_model(tmp_path / "model.onnx", NODES, TENSORS))
     chained = files.load(write(original.path, tmp_path / "chained.onnx", {"second": "cp3"}))
     given = replace(inputs, calibration=samples(), training=samples(64), held=samples(16))
-    ready = quantize.prepare(chained.proto, samples(), FREE, Scheme()).corrected()
+    ready = quantize.prepare(chained.proto, samples(), FREE, exact()).corrected()
     recipe = replace(RECIPE, train="chains", features=1.0, stability=0.1, learning_rate=0.01)
     _, told = teach_int8(original, ready, given, recipe)
     names = {f"second/cp/{role}.weight" for role in ("inputs", "window", "outputs")}
@@ -148,7 +149,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(model, inputs, ready, ta
     made, _ = teach_int8(model, ready, inputs, RECIPE, folder=tmp_path, resume=True)
     for name, values in stored(taught[0].folded).items():
         np.testing.assert_array_equal(stored(made.folded)[name], values)
-    finer = replace(ready, scheme=Scheme())
+    finer = replace(ready, scheme=exact())
     with pytest.raises(WorkError, match="other settings"):
         teach_int8(model, finer, inputs, RECIPE, folder=tmp_path, resume=True)
 
