@@ -1,8 +1,8 @@
 """Is an accuracy better than guessing: intervals of shares, and what a guess is right about.
 
-A guess knows the labels' frequencies and not the sample. Where one class is more than half of the
-labels, naming it is right so often that a useful model may be no better; there a guess is one
-that names classes as often as the model does, without looking.
+A guess names classes as often as the model does, without looking at the sample. Naming the most
+frequent label always would be right more often, but a useful model may be no better than that:
+where one class prevails, and where the labels are a few of many classes.
 """
 
 import math
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
-COMMON = 0.5  # share of one class that makes naming it a poor yardstick
 MOST_BY_GUESS = 0.025  # one-sided probability of as many hits
 MOST_BY_LUCK, LEAST_GAIN = 1e-3, 0.1  # one-sided probability; share of the samples
 
@@ -82,17 +81,13 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
 def chance(strongest: np.ndarray, classes: int, labels: np.ndarray) -> float:
     """The share of labels that a guess of as many classes is right about; `strongest` [N, k]
     are the model's."""
-    k = int(strongest.shape[1])
     known, counts = np.unique(labels, return_counts=True)
-    uniform: float = min(1.0, k / classes)
+    uniform: float = min(1.0, int(strongest.shape[1]) / classes)
     if len(known) == 1:
         return uniform
-    frequent = float(np.sort(counts)[-k:].sum() / counts.sum())
-    if frequent <= COMMON:
-        return max(uniform, frequent)
     share = dict(zip(known.tolist(), (counts / counts.sum()).tolist(), strict=True))
     right = [sum(share.get(c, 0.0) for c in row) for row in strongest.tolist()]
-    return float(sum(right) / len(right))
+    return max(uniform, float(sum(right) / len(right)))
 
 
 def is_better(given: np.ndarray, other: np.ndarray) -> bool:

@@ -232,8 +232,10 @@ def only(proto: onnx.ModelProto, *names: str) -> onnx.ModelProto:
     del made.graph.node[:], made.graph.output[:]
     made.graph.node.extend(reversed(kept))
     made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    for place in [i for i, t in enumerate(made.graph.initializer) if t.name not in needed][::-1]:
-        del made.graph.initializer[place]
+    dropped = {t.name for t in made.graph.initializer} - needed
+    for values in (made.graph.initializer, made.graph.input):  # up to IR 3 weights are inputs, too
+        for place in [i for i, value in enumerate(values) if value.name in dropped][::-1]:
+            del values[place]
     return made
 
 

@@ -90,6 +90,24 @@ def scoring(tmp_path):
     return saved(tmp_path / "m.onnx", nodes, {"weight": weight, "bias": bias})
 
 
+def test_a_model_whose_weights_are_inputs_too_says_what_its_first_normalization_expects(
+    normalizing, tmp_path
+):
+    model = onnx.load(normalizing)
+    model.ir_version = 3
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "unread"))
+    model.graph.input.append(helper.make_tensor_value_info("unread", 1, [1]))
+    onnx.save(model, tmp_path / "old.onnx")
+    np.savez(tmp_path / "data.npz", x=images().astype(np.float32))
+    message = said(
+        onnxcp("optimize", tmp_path / "old.onnx", "--data", tmp_path / "data.npz", "--threads", 1)
+    )
+    assert "times as large as norm expects" in message
+
+
 def test_labels_that_start_at_one_are_recognized(labels_of):
     message = said(judged(MODEL, "--data", labels_of(lambda label: label + 1)))
     assert "labels seem to start at 1" in message
@@ -201,3 +219,16 @@ def test_raw_images_name_the_preset_that_works(tmp_path):
     ended = onnxcp("optimize", model, "--data", data, "-o", tmp_path / "out.onnx", "--threads", 1)
     assert "with --preprocess cifar10 it is 9" in said(ended)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs real models: set ONNXCP_DATA")
+def test_data_of_two_classes_are_no_reason_to_refuse_a_model_of_ten(tmp_path):
+    model, path = REAL / "odd/winml_pytorch_cifar_ImageClassifier.onnx", tmp_path / "data.npz"
+    stored, recipe = np.load(REAL / "cifar10/test.npz"), tmp_path / "half.json"
+    cats, dogs = (np.flatnonzero(stored["label"] == c)[:100] for c in (3, 5))
+    pairs = np.stack([cats, dogs], axis=1).ravel()
+    np.savez(path, modelInput=stored["input"][pairs], label=stored["label"][pairs])
+    recipe.write_text('{"scale": 0.00392156862745098, "mean": [0.5], "std": [0.5]}')
+    ended = judged(model, "--data", path, "--preprocess", recipe, "--json")
+    assert ended.exit_code == 0
+    assert json.loads(ended.stdout)["baseline"]["finding"] is None

@@ -29,9 +29,31 @@ def test_a_model_that_is_mostly_right_is_good():
     assert Standing(17, 20, 0.1).is_good
 
 
-def test_a_guess_knows_how_often_labels_occur():
+def test_naming_always_one_class_is_a_guess():
     labels = np.repeat([0, 1, 2, 3], [40, 30, 20, 10])
     assert chance(np.zeros((100, 1), int), 10, labels) == pytest.approx(0.4)
+
+
+def test_a_model_that_is_often_right_on_two_of_its_classes_is_better_than_a_guess():
+    """Also where it is right less often than who knows that there are only these two."""
+    labels = np.repeat([3, 5], 50)
+    named = np.arange(100) % 10
+    named[::2] = labels[::2]
+    standing = Standing(int((named == labels).sum()), 100, chance(named[:, None], 10, labels))
+    assert standing.share == pytest.approx(0.5, abs=0.1)
+    assert standing.is_above
+
+
+@pytest.mark.parametrize("spread", [[1], [0.9, 0.1], [0.5, 0.3, 0.2], [0.25] * 4])
+def test_names_that_do_not_depend_on_the_sample_are_rarely_above_a_guess(spread):
+    rng = np.random.default_rng(len(spread))
+    labels = np.repeat([0, 1, 2, 3], [40, 30, 20, 10])
+    above = 0
+    for _ in range(400):
+        named = rng.choice(len(spread), p=spread, size=(100, 1))
+        hits = int((named[:, 0] == labels).sum())
+        above += Standing(hits, 100, chance(named, 10, labels)).is_above
+    assert above <= 0.05 * 400
 
 
 def test_where_one_class_prevails_naming_it_always_is_no_better_than_a_guess():
