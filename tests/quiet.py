@@ -34,7 +34,7 @@ def seconds(model, feeds):
 def _of_node(node, known, widened):
     if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Identity", "Constant"):
         return 0.0
-    made = math.prod(known[node.output[0]])
+    made = math.prod(known.get(node.output[0], (0,)))  # 0: inference cannot tell
     total = NODE + ELEMENT * made
     if node.op_type == "Conv":
         weight = node.input[1]
