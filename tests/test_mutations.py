@@ -1,4 +1,8 @@
-"""Damaged files end in a line and a documented exit code, never in a fault of ours."""
+"""Damaged files end in a line and a documented exit code, never in a fault of ours.
+
+Undamaged ones are tried first and are findings where they are refused, so that damage is all that
+a refusal can be about. A longer run is `tools/bench_mutations.py`.
+"""
 
 import pathlib
 import sys
@@ -22,15 +26,15 @@ def findings(kinds, seeds):
 
 
 def test_damaged_files_are_refused_or_used():
-    assert findings(QUICK, range(10)) == []
+    assert findings(QUICK, range(6)) == []
 
 
 @pytest.mark.slow
-def test_two_hundred_damaged_files_of_every_kind_are_refused_or_used():
-    assert findings(QUICK, range(1000, 1200)) == []
+def test_more_damaged_files_are_refused_or_used():
+    assert findings(QUICK, range(1000, 1030)) == []
 
 
 @pytest.mark.slow
 def test_damaged_recipes_of_a_training_are_refused_or_used():
     pytest.importorskip("torch")
-    assert findings(NEEDS_TORCH, range(1000, 1060)) == []
+    assert findings(NEEDS_TORCH, range(1000, 1020)) == []

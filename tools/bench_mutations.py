@@ -1,9 +1,11 @@
 """Damaged files of every kind that onnxcp reads: does each end in a line and the right exit code?
 
-A worker process runs commands in itself, one after another, and notes the seed before each, so
-that a crash or a hang is known by its seed; the next one starts a new worker. Times are those of
-`tests/quiet.py`, so that nothing waits for a benchmark. Exit code 70, another undocumented one, a
-traceback, a crash and a hang are findings; their files are kept under --keep. One JSON.
+First every command is run on undamaged files, which it must accept: what is refused as it is tells
+nothing of damage. A worker process runs commands in itself, one after another, and notes the seed
+before each, so that a crash or a hang is known by its seed; the next one starts a new worker. Times
+are those of `tests/quiet.py`, so that nothing waits for a benchmark. Exit code 70, another
+undocumented one, a traceback, a crash and a hang are findings; their files are kept under --keep.
+One JSON.
 """
 
 import argparse
@@ -124,7 +126,10 @@ KINDS = {
     "recipe": Kind(
         "r.json",
         damaged_json,
-        (f"finetune {M} {{}}/c.onnx -o {{}}/o.onnx {D} --recipe {{}}/r.json --accept-baseline",),
+        (
+            f"finetune {M} {{}}/c.onnx -o {{}}/o.onnx --data {{}}/t.npz --recipe {{}}/r.json "
+            "--accept-baseline",
+        ),
         f"optimize {M} -o {{}}/c.onnx --rank *=2 --no-cache",
     ),
     "baseline": Kind(
@@ -191,6 +196,8 @@ def valid(folder: Path) -> None:
     )
     inputs = rng.standard_normal((12, 3, 12, 12)).astype(np.float32)
     np.savez(folder / "d.npz", x=inputs, label=rng.integers(0, 5, 12))
+    many = rng.standard_normal((80, 3, 12, 12)).astype(np.float32)
+    np.savez(folder / "t.npz", x=many, label=rng.integers(0, 5, 80))
     (folder / "images").mkdir()
     rows = ["file,label"]
     for number in range(4):
@@ -251,11 +258,18 @@ def damage(kind: Kind, folder: Path, seed: int) -> str:
     return str(target.relative_to(folder))
 
 
-Case = tuple[str, int]  # kind and seed
+Case = tuple[str, int]  # kind and seed; a negative seed numbers a command on undamaged files
 
 
-def work(cases: Sequence[Case], home: Path, keep: Path | None) -> None:
-    """Run cases, and print a line of JSON before and after each; keep the files of findings."""
+def cases_of(kinds: Sequence[str], seeds: range) -> list[Case]:
+    """Every command of some kinds undamaged, then the kinds in turns."""
+    whole = [(name, -1 - place) for name in kinds for place in range(len(KINDS[name].commands))]
+    return [*whole, *((name, seed) for seed in seeds for name in kinds)]
+
+
+def work(cases: Sequence[Case], home: Path, keep: Path | None, until: float | None) -> None:
+    """Run cases until a time, and print a line of JSON before and after each; keep the files of
+    findings."""
     import pytest
 
     sys.path.insert(0, str(ROOT / "tests"))
@@ -264,31 +278,35 @@ def work(cases: Sequence[Case], home: Path, keep: Path | None) -> None:
     if not whole.exists():
         prepared(whole, {name for name, _ in cases})
     for name, seed in cases:
+        if until is not None and time.time() > until:
+            return
         kind = KINDS[name]
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(whole, folder)
-        file = damage(kind, folder, seed)
-        command = kind.commands[seed % len(kind.commands)]
+        file = damage(kind, folder, seed) if seed >= 0 else "none"
+        command = kind.commands[seed % len(kind.commands) if seed >= 0 else -1 - seed]
         said({"kind": name, "seed": seed, "file": file, "command": command})
         signal.setitimer(signal.ITIMER_PROF, BUSY)  # what it sends ends the process
         code, text = called(command, folder)
-        if is_finding(code, text):
+        if is_finding(seed, code, text):
             _keep(folder, keep, f"{name}-{seed}")
         said({"code": code, "text": text[-2000:]})
 
 
-def is_finding(code: int | str, text: str) -> bool:
-    return code not in ALLOWED or "Traceback" in text
+def is_finding(seed: int, code: int | str, text: str) -> bool:
+    return code not in (ALLOWED if seed >= 0 else (0,)) or "Traceback" in text
 
 
 def said(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True, file=sys.__stdout__)
 
 
-def lines_of(cases: Sequence[Case], home: Path, keep: Path | None) -> Iterator[dict[str, Any]]:
+def lines_of(
+    cases: Sequence[Case], home: Path, keep: Path | None, until: float | None
+) -> Iterator[dict[str, Any]]:
     """What a worker says; a last line says how it ended, if that was not well."""
     environment = {**os.environ, "ONNXCP_CACHE": str(home / "kept")}
-    task = {"cases": cases, "keep": None if keep is None else str(keep)}
+    task = {"cases": cases, "keep": None if keep is None else str(keep), "until": until}
     (home / "task.json").write_text(json.dumps(task))
     with (
         (home / "stderr").open("wb+") as errors,
@@ -317,29 +335,48 @@ def lines_of(cases: Sequence[Case], home: Path, keep: Path | None) -> Iterator[d
             yield {"code": f"died with {code}", "text": words}
 
 
-def run(kinds: Sequence[str], seeds: range, keep: Path | None = None) -> list[dict[str, Any]]:
-    """All cases of some kinds: a row for each, with what was found."""
-    cases: Sequence[Case] = [(name, seed) for name in kinds for seed in seeds]
+def run(
+    kinds: Sequence[str], seeds: range, keep: Path | None = None, seconds: float | None = None
+) -> list[dict[str, Any]]:
+    """All cases of some kinds, or as many as there is time for: a row for each kind, with how many
+    were run and what was found."""
+    cases: Sequence[Case] = cases_of(kinds, seeds)
+    until = None if seconds is None else time.time() + seconds
     rows = {name: {"kind": name, "codes": Counter[str](), "findings": []} for name in kinds}
     with tempfile.TemporaryDirectory() as text:
-        home, current = Path(text), dict[str, Any]()
-        while cases:
-            for line in lines_of(cases, home, keep):
-                if "kind" in line:
-                    current = line
-                    continue
-                if not current:
-                    raise SystemExit(f"no case was begun: {line}")
-                row: dict[str, Any] = rows[current["kind"]]
-                row["codes"][str(line["code"])] += 1
-                if is_finding(line["code"], line["text"]):
-                    row["findings"].append({**current, **line})
-                    print({**current, **line}, file=sys.stderr, flush=True)
-                if isinstance(line["code"], str):  # the worker is gone, and could not keep them
-                    _keep(home / "case", keep, f"{current['kind']}-{current['seed']}")
-            done = cases.index((current["kind"], current["seed"])) + 1
-            cases = cases[done:]
+        home = Path(text)
+        while cases and (until is None or time.time() < until):
+            current = _worked(cases, home, keep, until, rows)
+            if current is None:
+                break
+            cases = cases[cases.index((current["kind"], current["seed"])) + 1 :]
     return list(rows.values())
+
+
+def _worked(
+    cases: Sequence[Case],
+    home: Path,
+    keep: Path | None,
+    until: float | None,
+    rows: dict[str, dict[str, Any]],
+) -> dict[str, Any] | None:
+    """Put into rows what one worker says; the last case that it began."""
+    current: dict[str, Any] | None = None
+    for line in lines_of(cases, home, keep, until):
+        if "kind" in line:
+            current = line
+            continue
+        if current is None:
+            raise SystemExit(f"no case was begun: {line}")
+        row = rows[current["kind"]]
+        if current["seed"] >= 0:
+            row["codes"][str(line["code"])] += 1
+        if is_finding(current["seed"], line["code"], line["text"]):
+            row["findings"].append({**current, **line})
+            print({**current, **line}, file=sys.stderr, flush=True)
+        if isinstance(line["code"], str):  # the worker is gone, and could not keep them
+            _keep(home / "case", keep, f"{current['kind']}-{current['seed']}")
+    return current
 
 
 def _keep(case: Path, keep: Path | None, name: str) -> None:
@@ -352,22 +389,24 @@ def main() -> int:
     parser.add_argument("--kind", action="append", choices=list(KINDS))
     parser.add_argument("--first", type=int, default=0, help="seed of the first case")
     parser.add_argument("--count", type=int, default=200, help="cases of each kind")
+    parser.add_argument("--seconds", type=float, help="begin no case after this time")
     parser.add_argument("--keep", type=Path, help="folder for the files of findings")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         task = json.loads((options.worker / "task.json").read_text())
         keep = None if task["keep"] is None else Path(task["keep"])
-        work([(name, seed) for name, seed in task["cases"]], options.worker, keep)
+        cases = [(name, seed) for name, seed in task["cases"]]
+        work(cases, options.worker, keep, task["until"])
         return 0
     begun = time.perf_counter()
     seeds = range(options.first, options.first + options.count)
-    rows = run(options.kind or list(KINDS), seeds, options.keep)
-    cases = sum(sum(row["codes"].values()) for row in rows)
+    rows = run(options.kind or list(KINDS), seeds, options.keep, options.seconds)
+    tried = sum(sum(row["codes"].values()) for row in rows)
     found = sum(len(row["findings"]) for row in rows)
     seconds = round(time.perf_counter() - begun, 1)
     print(
-        json.dumps({"cases": cases, "findings": found, "seconds": seconds, "kinds": rows}, indent=2)
+        json.dumps({"cases": tried, "findings": found, "seconds": seconds, "kinds": rows}, indent=2)
     )
     return int(found > 0)
 

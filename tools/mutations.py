@@ -1,7 +1,8 @@
 """Damage to files, the same for the same seed: of their bytes, and of the fields they hold.
 
 Fields of JSON are found by walking it, those of protocol buffers by reflection, arrays of .npz
-and rows of CSV by reading them. A field is set to an odd value, deleted, doubled or swapped.
+and rows of CSV by reading them. A field is set to an odd value, deleted, doubled or swapped; half
+of the changes to JSON keep its kind and stay near, so that they get past the checks of form.
 """
 
 import copy
@@ -70,6 +71,9 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _change(holder: Any, key: Any, places: list[tuple[Any, Any]], rng: Rng) -> None:
+    if rng.random() < 0.5:
+        holder[key] = _near(holder[key], places, rng)
+        return
     kind = rng.integers(5)
     if kind < 2:
         holder[key] = copy.deepcopy(ODD[rng.integers(len(ODD))])
@@ -82,6 +86,19 @@ def _change(holder: Any, key: Any, places: list[tuple[Any, Any]], rng: Rng) -> N
         holder[TEXTS[rng.integers(len(TEXTS))]] = copy.deepcopy(holder[key])
     else:
         holder.append(copy.deepcopy(holder[key]))
+
+
+def _near(value: Any, places: list[tuple[Any, Any]], rng: Rng) -> Any:
+    """A value of the same kind: a number somewhat larger or smaller, else what another field of
+    that kind holds."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return (value - 1, value + 1, 2 * value, -value, 100 * value)[rng.integers(5)]
+    if isinstance(value, float):
+        return value * float(rng.choice([0.0, -1.0, 0.01, 0.5, 0.999, 2.0, 100.0]))
+    others = [holder[key] for holder, key in places if type(holder[key]) is type(value)]
+    return copy.deepcopy(others[rng.integers(len(others))])
 
 
 def damaged_model(data: bytes, rng: Rng) -> bytes:
