@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp.errors import MALFORMED, PlanError
+from onnxcp.plain_fields import from_plain
 
 PLAN_VERSION = 2
 
@@ -180,7 +181,7 @@ def from_json(path: Path) -> tuple[Plan, Recipe]:
             name: Choice(str(row["form"]), row["rank"], str(row.get("floats", "")))
             for name, row in sites.items()
         }
-        recipe = Recipe(**{**fits, "shortcuts": tuple(map(str, fits.get("shortcuts", ())))})
+        recipe: Recipe = from_plain(Recipe, fits)
     except OSError as error:
         raise PlanError(f"{path}: {error.strerror}; give a plan that a run wrote") from error
     except MALFORMED as error:

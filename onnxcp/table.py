@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxcp.benchmark import Speedup
 from onnxcp.context import Context
 from onnxcp.environment import environment
 from onnxcp.errors import MALFORMED, TableError
-from onnxcp.latency import Latency, Measured
+from onnxcp.latency import Latency
 from onnxcp.mixing import KINDS
-from onnxcp.plan import Choice
+from onnxcp.plain_fields import from_plain
 from onnxcp.precision import FLOAT32, INT8, PRECISIONS
 from onnxcp.providers import Target
 
@@ -205,35 +204,26 @@ def from_file(path: Path) -> Table:
 
 def from_document(document: Mapping[str, Any]) -> Table:
     """The table that plain values are of. Raises ValueError, KeyError or TypeError for none."""
-    rows = {key: _latency(row) for key, row in document["rows"].items()}
-    table = Table(
-        **{
-            **{name: value for name, value in document.items() if name != "latency_version"},
-            "shapes": {name: tuple(shape) for name, shape in document["shapes"].items()},
-            "forms": tuple(document["forms"]),
-            "shortcuts": tuple(map(str, document.get("shortcuts", ()))),
-            "rows": rows,
-            "checks": tuple(Check(**check) for check in document["checks"]),
-        }
+    table: Table = from_plain(
+        Table, {name: value for name, value in document.items() if name != "latency_version"}
     )
+    rows = table.rows
     times = [table.total, table.before, *(row.dense for row in rows.values())]
-    times += [m.seconds for row in rows.values() for m in row.tried]
-    if not all(0 < time < float("inf") for time in times):
+    tried = [m for row in rows.values() for m in row.tried]
+    times += [m.seconds for m in tried]
+    if not all(time > 0 for time in times):
+        raise ValueError("times must be positive")
+    if not all(0 < m.against.low <= m.against.high and m.against.ratio > 0 for m in tried):
+        raise ValueError("ratios of times are positive, and an interval has its lower end first")
+    if not all(m.choice.rank > 0 for m in tried) or table.threads < 0:
+        raise ValueError("ranks and threads are counts")
+    if not all(check.measured > 0 for check in table.checks):
         raise ValueError("times must be positive")
     if not re.fullmatch("[a-z0-9]+(,[a-z0-9]+)*", table.provider):
         raise ValueError("a provider has a name")
     if table.precision not in PRECISIONS:
         raise ValueError("a precision is known")
     known = ("", *(KINDS if table.precision == INT8 else ()))
-    if not all(m.choice.floats in known for row in rows.values() for m in row.tried):
+    if not all(m.choice.floats in known for m in tried):
         raise ValueError("what is left in float is known, and in int8 alone")
     return table
-
-
-def _latency(row: Mapping[str, Any]) -> Latency:
-    tried = tuple(
-        Measured(Choice(**m["choice"]), float(m["seconds"]), Speedup(**m["against"]))
-        for m in row["tried"]
-    )
-    busy = row.get("busy")
-    return Latency(float(row["dense"]), tried, None if busy is None else str(busy))
