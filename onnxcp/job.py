@@ -201,7 +201,7 @@ class Job:
         if self.table is not None:
             return self.table
         settings, forms = self.settings, self.settings.forms
-        pace = self._pace(found)
+        pace = self.pace(found)
         about = (settings.target, forms, settings.precision, pace.octave)
         key = identity(self.model, found, self.inputs, *about)
         known = None if self.kept_in is None else store.load_note(self.kept_in, key)
@@ -215,13 +215,14 @@ class Job:
             store.save_note(self.kept_in, key, to_document(made))
         return made
 
-    def _pace(self, found: Sequence[Context]) -> Pace:
-        """How thoroughly there is time to measure."""
+    def pace(self, found: Sequence[Context], by: float | None = None) -> Pace:
+        """How thoroughly there is time to measure, till a time on the clock of `time_budget` or
+        in the share of the stage."""
 
         def end() -> float:
-            return self.time.end_of("timing")
+            return self.time.end_of("timing") if by is None else by
 
-        last = self.time.timing_end_at_last
+        last = self.time.timing_end_at_last if by is None else by
         count, left = len({context.key for context in found}), end() - now()
         if count * CONTEXT <= left:
             return Pace(end=end, last=last)

@@ -20,8 +20,7 @@ from onnxcp.errors import TooBusy
 from onnxcp.fitting import FULL
 from onnxcp.job import Job, open_job
 from onnxcp.judging import Referee, unjudged
-from onnxcp.latency import Latency, measure, steps
-from onnxcp.menus import make_menu
+from onnxcp.latency import Latency, measure
 from onnxcp.outcome import Outcome, name_of
 from onnxcp.pareto import write_front
 from onnxcp.plan import Budget, Choice, Plan, plan_file, to_json
@@ -44,6 +43,7 @@ from onnxcp.stopwatch import stopwatch
 from onnxcp.summary import summarise
 from onnxcp.table import Table
 from onnxcp.time_budget import TimeBudget, now
+from onnxcp.timed_menu import timed_menu
 
 SECONDS, LEAST_BENCHMARK = 20.0, 1.0  # at most and at least, for the whole-model benchmark
 LAST = 1.3  # times what the original's samples took: what those of the last plan do
@@ -202,23 +202,17 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
     begun = now()
     referee = _referee(job)
     sample = (now() - begun) / job.inputs.judging  # seconds, in the original
-    found = contexts(job.model, job.chosen, job.inputs)
-    table = job.latency_table(found)
-    if job.table is None:
-        found = [context for context in found if context.key in table.rows]
-    times = table.of(found, job.settings.forms, str(job.settings.latency or job.model.path))
+    end = job.time.judging_end
+    last = LAST * sample * len(job.inputs.samples or job.inputs.synthetic)
+    court = Court(job, referee, end - last, sample=sample)
+    looked_at = timed_menu(job, contexts(job.model, job.chosen, job.inputs), court)
+    table, times, whole = looked_at.table, looked_at.times, looked_at.menu
     budget = _objective(job, referee.budget, table, alone)
     kept = {**keeping.before_timing(job), **keeping.after_timing(job, times)}
     kept |= keeping.not_timed(job, times)
     outcome = Outcome(Plan(), times, budget, table, precision=job.settings.precision, kept=kept)
-    wanted = [name for name, row in times.items() if steps(row)]
-    if not wanted:
+    if whole is None:
         return replace(outcome, why=keeping.none_faster(job, times))
-    job.calibrate(wanted)
-    end = job.time.judging_end
-    last = LAST * sample * len(job.inputs.samples or job.inputs.synthetic)
-    court = Court(job, referee, end - last, sample=sample)
-    whole = make_menu(job, times, table, court)
     menu = some_in_int8(job, whole)
     kept |= keeping.out_of_menu(job, times, whole) | keeping.for_int8(whole, times, menu)
     outcome = replace(outcome, kept=kept)

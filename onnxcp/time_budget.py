@@ -66,6 +66,11 @@ class TimeBudget:
         return self.begun + (1 - BENCHMARK - LEAST * LATER) * self.seconds
 
     @property
+    def menu_end(self) -> float:
+        """When the search should begin, on the clock."""
+        return self.begun + ENDS["probes"] * self.seconds
+
+    @property
     def judging_end(self) -> float:
         """When the last plan should be judged, on the clock: a benchmark follows."""
         return self.begun + (1 - BENCHMARK) * self.seconds
@@ -84,6 +89,11 @@ class TimeBudget:
             progress(phase, done, total)
 
         return show
+
+    def taken(self, stage: str) -> float:
+        """What a stage has taken till another one began."""
+        with self._lock:
+            return self.stages.get(stage, 0.0)
 
     def close(self) -> dict[str, float]:
         """What every stage has taken, the present one included."""

@@ -55,7 +55,7 @@ LAYERS = [  # a module imports only from lines above its own, or from its own pa
     "court decision findings finetuning",
     "tuned",
     "menus sequential pareto",
-    "keeping claims some_in_int8",
+    "keeping claims some_in_int8 timed_menu",
     "summary",
     "searching school rivals selfcheck",
     "recovery",

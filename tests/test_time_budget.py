@@ -166,11 +166,30 @@ def kinds(report):
 def test_timing_goes_on_until_a_chain_is_faster_and_no_longer(
     made, tmp_path, monkeypatch, only_faster
 ):
-    machine = Machine(timing=10.0)
+    machine = Machine(timing=18.0)
     works_on(monkeypatch, machine)
-    only_faster("n3", "n4")
+    only_faster("n2")
     report = optimized(made, tmp_path, 100.0)
-    assert kinds(report) == ["not-faster"] * 3 + ["measured"] + ["not-timed"] * 2
+    assert kinds(report) == ["not-faster"] * 2 + ["measured"] + ["not-timed"] * 3
+    assert machine.time <= MOST * 100.0, machine.spent
+
+
+def test_time_that_fits_leave_over_goes_to_layers_not_timed_yet(made, tmp_path, monkeypatch):
+    machine = Machine(timing=10.0, sample=1e-3, number=1e-6)
+    works_on(monkeypatch, machine)
+    report = optimized(made, tmp_path, 100.0)
+    assert machine.spent["timing"] > 35.0
+    assert "not-timed" not in kinds(report)
+    assert report.exit_code == 0
+    assert machine.time <= MOST * 100.0, machine.spent
+
+
+def test_fits_that_use_their_share_leave_no_time_for_more_layers(made, tmp_path, monkeypatch):
+    machine = Machine(timing=10.0, number=1e-3)
+    works_on(monkeypatch, machine)
+    report = optimized(made, tmp_path, 100.0)
+    assert kinds(report)[3:] == ["not-timed"] * 3
+    assert report.search.judged
     assert machine.time <= MOST * 100.0, machine.spent
 
 
