@@ -220,7 +220,7 @@ def test_sequences_and_maps_are_left_out_and_said():
     assert made.tensors == ("label",)
     notes = " ".join(made.notes)
     assert "'label' (texts) is judged at: prob (before ArgMax" in notes
-    assert "'maps' (a sequence) is judged at: prob (before ZipMap" in notes
+    assert "'maps' (a sequence) is judged at: prob (before ai.onnx.ml.ZipMap" in notes
     np.savez("x.npz", x=np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32))
     checked = onnxcp("verify", path, path, "--data", "x.npz", "--metric", "agreement")
     assert checked.exit_code == 0, checked.output

@@ -78,7 +78,9 @@ def test_a_model_tells_what_is_to_stay_in_float(tmp_path):
 def test_where_nothing_stays_in_float_the_metadata_are_what_they_were(tmp_path):
     proto = chained(tmp_path, "")
     entry = next(p.value for p in proto.metadata_props if p.key == provenance.CHAINS)
-    assert {tuple(row) for row in json.loads(entry).values()} == {("form", "rank", "stages")}
+    assert {tuple(row) for row in json.loads(entry).values()} == {
+        ("form", "kernel", "rank", "stages")
+    }
     assert provenance.left_in_float(proto) == []
 
 

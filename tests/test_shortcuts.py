@@ -404,8 +404,7 @@ def test_int8_has_it_too(tmp_path):
 def test_training_leaves_it_as_it_is(tmp_path):
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    images, labels = rng.standard_normal((200, 3, 8, 8)).astype(np.float32), np.zeros(200, int)
-    np.savez(tmp_path / "data.npz", x=images, label=labels)
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((200, 3, 8, 8)).astype(np.float32))
     model, output, _, _ = optimized(tmp_path, network())
     trained, recipe = tmp_path / "trained.onnx", tmp_path / "recipe.json"
     recipe.write_text('{"features": 0.5}')

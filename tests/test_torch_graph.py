@@ -221,7 +221,7 @@ UNSUPPORTED = {
     "y = Hardmax (x)": r"node 'y' \(Hardmax\): an operator that is not covered",
     "y, i = MaxPool <kernel_shape = [1, 1]> (x)": r"node 'y' \(MaxPool\): gives positions too",
     "h = Cast <to = 8> (x) y = Cast <to = 1> (h)": r"\(Cast\): casts to STRING",
-    "y = local.f (x)": r"node 'y' \(f\): an operator that is not covered",
+    "y = local.f (x)": r"node 'y' \(local\.f\): an operator that is not covered",
 }
 
 
