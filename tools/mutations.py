@@ -51,9 +51,9 @@ def damaged_bytes(data: bytes, rng: Rng) -> bytes:
 
 
 def damaged_json(data: bytes, rng: Rng) -> bytes:
-    """One to three fields changed."""
+    """One field changed, or up to three."""
     document = json.loads(data)
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
         places = list(_places(document))
         if not places:
             return json.dumps(ODD[rng.integers(len(ODD))]).encode()
