@@ -12,6 +12,7 @@ import numpy as np
 
 Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 MOST_BY_GUESS = 0.025  # one-sided probability of as many hits
+WEAK = 1 / 3  # of the way from a guess to perfect: a model that may be of use
 MOST_BY_LUCK, LEAST_GAIN = 1e-3, 0.1  # one-sided probability; share of the samples
 
 
@@ -50,8 +51,8 @@ class Standing:
     @property
     def is_poor(self) -> bool:
         """Whether it is not clearly better than a guess, on samples enough to tell one that is
-        halfway from a guess to perfect."""
-        return not self.is_above and self.interval[1] < (1 + self.chance) / 2
+        a third of the way from a guess to perfect."""
+        return not self.is_above and self.interval[1] < self.chance + (1 - self.chance) * WEAK
 
 
 def _tail(hits: int, samples: int, share: float) -> float:
@@ -78,12 +79,15 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
     return strongest
 
 
-def chance(strongest: np.ndarray, classes: int, labels: np.ndarray) -> float:
+def chance(
+    strongest: np.ndarray, classes: int, labels: np.ndarray, *, alone: bool = False
+) -> float:
     """The share of labels that a guess of as many classes is right about; `strongest` [N, k]
-    are the model's."""
+    are the model's. Where all labels are the same one, the guess names any class, or with `alone`
+    that label as often as the model does, which is how often the model is right."""
     known, counts = np.unique(labels, return_counts=True)
     uniform: float = min(1.0, int(strongest.shape[1]) / classes)
-    if len(known) == 1:
+    if len(known) == 1 and not alone:
         return uniform
     share = dict(zip(known.tolist(), (counts / counts.sum()).tolist(), strict=True))
     right = [sum(share.get(c, 0.0) for c in row) for row in strongest.tolist()]

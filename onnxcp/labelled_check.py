@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxcp.chance import Standing, chance, is_better, top
+from onnxcp.chance import LEAST_GAIN, Standing, chance, is_better, top
 from onnxcp.original import Original
 from onnxcp.report.record import BaselineRecord
 from onnxcp.samples import Samples
@@ -44,6 +44,13 @@ class _Named:
         return Standing(int(self.hits.sum()), len(self.labels), guess)
 
     @property
+    def skill(self) -> float:
+        """The share of hits beyond that of a guess; none where there is one label alone, which is
+        right as often as it is named."""
+        share = float(self.hits.mean())
+        return share - chance(self.strongest, self.classes, self.labels, alone=True)
+
+    @property
     def are_labels_known(self) -> bool:
         """Whether the model has all the classes that labels name."""
         return bool(((self.labels >= 0) & (self.labels < self.classes)).all())
@@ -53,13 +60,16 @@ class _Named:
 
     @property
     def renamed(self) -> Standing:
-        """Were every class named by the label that most others of it have."""
+        """Were every class the label that it is named most for, no label of two classes."""
         named, labels = self.strongest[:, 0], self.labels
-        hits = 0
-        for name in np.unique(named):
-            counts = np.unique(labels[named == name], return_counts=True)[1]
-            hits += int(counts.max()) - 1  # the label that decides is no evidence
-        return Standing(max(hits, 0), len(labels), self.standing.chance)
+        pairs, counts = np.unique(np.stack([named, labels], axis=1), axis=0, return_counts=True)
+        label_of = dict[int, int]()
+        for name, label in pairs[np.argsort(-counts, kind="stable")].tolist():
+            if name not in label_of and label not in label_of.values():
+                label_of[name] = label
+        other = np.array([[label_of.get(name, -1)] for name in named.tolist()])
+        hits = int((other[:, 0] == labels).sum()) - len(label_of)  # what decides is no evidence
+        return Standing(max(hits, 0), len(labels), chance(other, self.classes, labels))
 
 
 def _named(original: Original, samples: Samples, k: int) -> _Named | None:
@@ -136,6 +146,8 @@ def _best(given: _Named, way: _Named, option: str) -> tuple[Standing, str] | Non
         other = way.shifted(by)
         if not is_better(given.hits, other.hits) or not other.standing.is_above:
             continue
+        if given.standing.is_above and other.skill - given.skill < LEAST_GAIN:
+            continue  # it names the labels at hand more often, whatever the sample
         what = " and ".join(part for part in (option, change) if part)
         seem = "labels seem to start at 1: " if by == -1 else ""
         share = f"with {what} it is {other.standing.share:.0%} of {len(way.labels)}"

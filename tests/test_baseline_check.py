@@ -222,12 +222,14 @@ def test_raw_images_name_the_preset_that_works(tmp_path):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs real models: set ONNXCP_DATA")
-def test_data_of_two_classes_are_no_reason_to_refuse_a_model_of_ten(tmp_path):
+@pytest.mark.parametrize("classes", [(3, 5), (2, 3, 4), (5,)], ids=str)
+@pytest.mark.parametrize("count", [30, 60, 100])
+def test_data_of_a_few_classes_are_no_reason_to_refuse_a_model_of_ten(classes, count, tmp_path):
     model, path = REAL / "odd/winml_pytorch_cifar_ImageClassifier.onnx", tmp_path / "data.npz"
     stored, recipe = np.load(REAL / "cifar10/test.npz"), tmp_path / "half.json"
-    cats, dogs = (np.flatnonzero(stored["label"] == c)[:100] for c in (3, 5))
-    pairs = np.stack([cats, dogs], axis=1).ravel()
-    np.savez(path, modelInput=stored["input"][pairs], label=stored["label"][pairs])
+    of_each = [np.flatnonzero(stored["label"] == c)[:count] for c in classes]
+    places = np.stack(of_each, axis=1).ravel()
+    np.savez(path, modelInput=stored["input"][places], label=stored["label"][places])
     recipe.write_text('{"scale": 0.00392156862745098, "mean": [0.5], "std": [0.5]}')
     ended = judged(model, "--data", path, "--preprocess", recipe, "--json")
     assert ended.exit_code == 0
