@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
-    "errors arrays cores disturbance temporary checksums damage parent missing_kernels chance",
+    "errors arrays cores disturbance temporary checksums damage parent missing_kernels chance "
+    "plain_fields",
     "machine libraries images labels archives feed_functions sample_roles shrinkage atomic_write",
     "runtime",
     "providers",
