@@ -18,8 +18,17 @@ def infer(proto: onnx.ModelProto, inputs: Shapes) -> dict[str, tuple[int, ...]]:
     """Concrete shapes of all tensors that ONNX shape inference can tell, given the inputs'.
 
     Works on a copy without the large weights, so that models of any size pass.
+
+    Raises:
+        ModelError: the model as a whole is damaged, as where it states no version of operators.
     """
-    inferred = onnx.shape_inference.infer_shapes(skeleton(proto, inputs), data_prop=True).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton(proto, inputs), data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(
+            f"{proto.graph.name or 'the graph'}: its shapes cannot be inferred: {error}; "
+            "export the model again"
+        ) from error
     known = {t.name: tuple(t.dims) for t in proto.graph.initializer}
     known |= {t.values.name: tuple(t.dims) for t in proto.graph.sparse_initializer}
     for value in (*inferred.value_info, *inferred.input, *inferred.output):

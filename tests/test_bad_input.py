@@ -273,6 +273,14 @@ def test_a_weight_of_unknown_type_is_no_site():
     assert "its weight is of an unknown type" in result.stdout
 
 
+@pytest.mark.parametrize("command", ["inspect", "optimize"])
+def test_a_model_that_states_no_version_of_the_standard_operators_is_refused(command):
+    model = write_model()
+    model.opset_import[0].domain = "Conv"  # the runtime takes that for the newest
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    check(refused(command, "m.onnx"), ["shapes cannot be inferred", "export the model again"])
+
+
 def test_a_model_whose_convolutions_are_too_small_to_gain_is_a_clear_no():
     write_model(weight=KERNEL[:, :, :2, :2])  # 96 products; 8 terms, the fewest tried, take 120
     result = CliRunner().invoke(app, ["optimize", "m.onnx"])
