@@ -26,15 +26,15 @@ def findings(kinds, seeds):
 
 
 def test_damaged_files_are_refused_or_used():
-    assert findings(QUICK, range(6)) == []
+    assert findings(QUICK, range(4)) == []
 
 
 @pytest.mark.slow
 def test_more_damaged_files_are_refused_or_used():
-    assert findings(QUICK, range(1000, 1030)) == []
+    assert findings(QUICK, range(1000, 1020)) == []
 
 
 @pytest.mark.slow
 def test_damaged_recipes_of_a_training_are_refused_or_used():
     pytest.importorskip("torch")
-    assert findings(NEEDS_TORCH, range(1000, 1020)) == []
+    assert findings(NEEDS_TORCH, range(1000, 1015)) == []
