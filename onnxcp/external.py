@@ -129,6 +129,32 @@ def _refuse_misplaced(
         )
 
 
+def refuse_misfitting(path: Path, tensor: onnx.TensorProto) -> None:
+    """Raises ModelError if a tensor in the model does not hold the elements of its shape, which
+    the checker does not see of one without axes."""
+    if tensor.HasField("raw_data"):
+        needed = _bytes(tensor)
+        is_right = not needed or len(tensor.raw_data) == needed
+    else:
+        is_right = _is_readable(tensor)
+    if not is_right:
+        raise ModelError(
+            f"{path}: tensor {tensor.name!r} does not hold as many elements as its shape "
+            f"{'x'.join(map(str, tensor.dims)) or '()'} has; save the model again"
+        )
+
+
+def _is_readable(tensor: onnx.TensorProto) -> bool:
+    """Whether elements that are stored one by one fill the shape, as far as numpy has the type."""
+    if element_type(tensor.data_type) is None:
+        return True
+    try:
+        onnx.numpy_helper.to_array(tensor)
+    except ValueError:
+        return False
+    return True
+
+
 def _bytes(tensor: onnx.TensorProto) -> int:
     """What a tensor's elements take; 0 for types that numpy does not have."""
     dtype = element_type(tensor.data_type)

@@ -18,7 +18,7 @@ from onnxcp import subnormals
 from onnxcp.acceptance import accepted
 from onnxcp.data_names import data_file as data_file
 from onnxcp.errors import ModelError, OutputError
-from onnxcp.external import detached, located, read_in
+from onnxcp.external import detached, located, read_in, refuse_misfitting
 from onnxcp.external import tensors as tensors
 from onnxcp.nested import graphs
 from onnxcp.shapes import element_type
@@ -78,6 +78,8 @@ def load(path: Path) -> Model:
     repairs = accepted(path, proto)
     names = frozenset(t.name for t in outside if t.name)
     read_in(path, outside)
+    for tensor in tensors(proto):
+        refuse_misfitting(path, tensor)
     return Model(path, proto, _sha256([path, *files]), names, repairs=repairs)
 
 

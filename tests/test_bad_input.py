@@ -289,6 +289,18 @@ def test_a_model_whose_convolutions_are_too_small_to_gain_is_a_clear_no():
     assert "no candidate rank saves multiply-adds" in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_a_tensor_without_axes_that_holds_many_elements_is_named(is_raw):
+    model = write_model()
+    tensor = model.graph.initializer[0]
+    if not is_raw:
+        tensor.ClearField("raw_data")
+        tensor.float_data.extend(KERNEL.ravel())
+    del tensor.dims[:]
+    Path("m.onnx").write_bytes(model.SerializeToString())
+    check(refused("inspect", "m.onnx"), ["tensor 'w'", "as its shape () has", "save the model"])
+
+
 # --- shapes ---------------------------------------------------------------------------------
 
 
