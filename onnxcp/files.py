@@ -79,7 +79,8 @@ def load(path: Path) -> Model:
     names = frozenset(t.name for t in outside if t.name)
     read_in(path, outside)
     for tensor in tensors(proto):
-        refuse_misfitting(path, tensor)
+        if not tensor.dims:
+            refuse_misfitting(path, tensor)
     return Model(path, proto, _sha256([path, *files]), names, repairs=repairs)
 
 
