@@ -5,7 +5,6 @@ as (feeds, labels); or an object with `get_next`, as ONNX Runtime's CalibrationD
 Feeds are batches of one sample or more. All that are used are held in memory.
 """
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxcp.errors import DataError, UsageError
+from onnxcp.named_function import named_function
 
 NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MOST_BYTES = 2**33  # of all feeds
@@ -34,7 +34,7 @@ def items(source: str, most: int) -> list[Item]:
     """
     made, count, size = list[Item](), 0, 0
     try:
-        for given in _each(_function(source)()):
+        for given in _each(named_function("--data", source)()):
             feeds, labels = _item(given, source)
             made.append((feeds, labels))
             count += max((len(a) for a in feeds.values() if a.ndim), default=1)
@@ -50,20 +50,6 @@ def items(source: str, most: int) -> list[Item]:
     if not made:
         raise DataError(f"{source}: gives no feeds; return one at least")
     return made
-
-
-def _function(source: str) -> Any:
-    module, _, name = source.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # importing runs a user's code
-        raise UsageError(
-            f"--data {source}: {error}; write it as module:function, in a module that Python "
-            "finds (PYTHONPATH)"
-        ) from error
-    if not callable(found):
-        raise UsageError(f"--data {source}: cannot be called; name a function")
-    return found
 
 
 def _each(given: Any) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 Nothing here but what is imported inside functions needs PyTorch.
 """
 
-import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from onnxcp import files, provenance, surgery, temporary
 from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
 from onnxcp.inputs import Inputs
 from onnxcp.judged import find
+from onnxcp.named_function import named_function
 from onnxcp.operators import operator
 from onnxcp.progress import Progress, silent
 from onnxcp.providers import Target
@@ -207,21 +207,8 @@ def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[st
 
 
 def user_loss(name: str | None) -> "UserLoss | None":
-    """The function of `module:function`.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name is None:
-        return None
-    module, _, function = name.partition(":")
-    try:
-        found: UserLoss = getattr(importlib.import_module(module), function)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"--loss {name}: {error}; write it as module:function, in a module that Python finds"
-        ) from error
-    return found
+    """The function of `module:function`. Raises UsageError where there is none."""
+    return None if name is None else named_function("--loss", name)
 
 
 def gives_probabilities(model: files.Model) -> bool:

@@ -11,6 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a module imports only from lines above its own, or from its own package
     "errors arrays cores disturbance temporary checksums damage parent missing_kernels chance "
     "plain_fields",
+    "named_function",
     "machine libraries images labels archives feed_functions sample_roles shrinkage atomic_write",
     "runtime",
     "providers",

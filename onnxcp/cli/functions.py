@@ -1,28 +1,10 @@
-"""Functions that the command line names as module:function: only here is such code imported."""
-
-import importlib
-from collections.abc import Callable
-from typing import Any
+"""Metrics that the command line names as module:function."""
 
 from onnxcp.errors import UsageError
 from onnxcp.metrics import Metric
+from onnxcp.named_function import named_function
 
 DIRECTIONS = {"higher": True, "lower": False}
-
-
-def named_function(option: str, module: str, name: str) -> Callable[..., Any]:
-    """Raises UsageError where the module or the function is missing."""
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(
-            f"{option} {module}:{name}: {error}; write it as module:function, in a module that "
-            "Python finds (PYTHONPATH)"
-        ) from error
-    if not callable(found):
-        raise UsageError(f"{option} {module}:{name}: cannot be called; name a function")
-    function: Callable[..., Any] = found
-    return function
 
 
 def metric_function(text: str) -> Metric:
@@ -35,7 +17,7 @@ def metric_function(text: str) -> Metric:
     module, name, *rest = text.split(":")
     if len(rest) > 1 or any(direction not in DIRECTIONS for direction in rest):
         raise UsageError(f"--metric {text}: write it as module:function or module:function:lower")
-    function = named_function("--metric", module, name)
+    function = named_function("--metric", f"{module}:{name}")
     is_higher = bool(getattr(function, "higher_is_better", True))
     return Metric(
         f"{module}:{name}",
