@@ -11,24 +11,24 @@ import importlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from onnxcp.data.roles import Sources
     from onnxcp.errors import OnnxcpError
-    from onnxcp.inputs import Sources
-    from onnxcp.judging import Limits
-    from onnxcp.pipeline import optimize
-    from onnxcp.providers import Target
+    from onnxcp.measure.evaluator import Limits
+    from onnxcp.optimization.pipeline import optimize
+    from onnxcp.optimization.settings import Settings
     from onnxcp.report import Report
-    from onnxcp.settings import Settings
+    from onnxcp.runtime.providers import Target
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Limits": "judging",
+    "Limits": "measure.evaluator",
     "OnnxcpError": "errors",
-    "Report": "report",
-    "Settings": "settings",
-    "Sources": "inputs",
-    "Target": "providers",
-    "optimize": "pipeline",
+    "Report": "results",
+    "Settings": "optimization.settings",
+    "Sources": "data.roles",
+    "Target": "runtime.providers",
+    "optimize": "optimization.pipeline",
 }
 
 __all__ = ["Limits", "OnnxcpError", "Report", "Settings", "Sources", "Target", "optimize"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp.errors import MALFORMED, PlanError
-from onnxcp.plain_fields import from_plain
+from onnxcp.storage.plain_fields import from_plain
 
 PLAN_VERSION = 2
 

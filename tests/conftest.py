@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 threadpool_limits(1)
 KEPT = tempfile.TemporaryDirectory()  # fits of this test process alone; gone at its end
 os.environ["ONNXCP_CACHE"] = KEPT.name
-CHECKED = ("forms", "conv", "accuracy", "search.evb", "search.frontier")
+CHECKED = ("forms", "chain", "measure.accuracy", "search.evb", "search.frontier")
 shape_checks.install([f"onnxcp.{name}" for name in CHECKED])
 
 

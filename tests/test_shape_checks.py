@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import shape_checks
 
-from onnxcp.forms.algebra import grams_except, sensitivity
+from onnxcp.forms.solvers.cp_algebra import grams_except, sensitivity
 
 
 @pytest.mark.parametrize("time", ["first", "second"])

@@ -9,9 +9,9 @@ from onnxcp.cli import options
 from onnxcp.cli.console import errors_as_lines, progress_shown
 
 if TYPE_CHECKING:
-    from onnxcp.baseline import Change
-    from onnxcp.reservation import Reads
-    from onnxcp.timing import Timed
+    from onnxcp.api.baseline import Change
+    from onnxcp.api.benchmark import Timed
+    from onnxcp.artifacts.reservation import Reads
 
 
 def benchmark(
@@ -72,10 +72,11 @@ def benchmark(
     converted. To time a model file that is int8 or float16 already, leave --precision out.
     """
     with errors_as_lines(verbose):
-        from onnxcp import baseline as earlier
-        from onnxcp import timesheet, timing
-        from onnxcp.publishing import publish
-        from onnxcp.reservation import Reads
+        from onnxcp.api import baseline as earlier
+        from onnxcp.api import benchmark as timing
+        from onnxcp.artifacts.publishing import publish
+        from onnxcp.artifacts.reservation import Reads
+        from onnxcp.report import benchmark as timesheet
 
         wanted = options.precision(precision)
         target = options.target(provider, provider_option, threads, cuda_graph)
@@ -111,7 +112,7 @@ def benchmark(
 
 
 def _limit(text: str | None, *, is_compared: bool) -> float | None:
-    from onnxcp.baseline import parse_limit
+    from onnxcp.api.baseline import parse_limit
     from onnxcp.errors import UsageError
 
     if text is not None and not is_compared:
@@ -120,8 +121,8 @@ def _limit(text: str | None, *, is_compared: bool) -> float | None:
 
 
 def _reserve(report: Path | None, times: Path | None, reads: "Reads", *, overwrite: bool) -> None:
+    from onnxcp.artifacts.reservation import reserve
     from onnxcp.errors import UsageError
-    from onnxcp.reservation import reserve
 
     for option, path, kinds in (
         ("--report", report, (".json",)),
@@ -133,14 +134,14 @@ def _reserve(report: Path | None, times: Path | None, reads: "Reads", *, overwri
 
 
 def _changes(timed: "Timed", before: dict[str, Any] | None, where: Path | None) -> "list[Change]":
-    from onnxcp.baseline import since
+    from onnxcp.api.baseline import since
 
     return [] if before is None else since(before, timed, str(where))
 
 
 def _judge(limit: float | None, timed: "Timed", changes: "list[Change]") -> None:
     """Exit with 1 where something is slower than it may be."""
-    from onnxcp.baseline import of_two
+    from onnxcp.api.baseline import of_two
 
     if limit is None:
         return

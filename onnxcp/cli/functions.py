@@ -1,8 +1,8 @@
 """Metrics that the command line names as module:function."""
 
+from onnxcp.data.named_function import named_function
 from onnxcp.errors import UsageError
-from onnxcp.metrics import Metric
-from onnxcp.named_function import named_function
+from onnxcp.measure.metrics import Metric
 
 DIRECTIONS = {"higher": True, "lower": False}
 

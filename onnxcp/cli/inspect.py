@@ -40,15 +40,15 @@ def inspect(
         target = options.target(provider, provider_option, threads)
         sources = options.sources([], preprocess, batch, input_shape, calibration=calibration)
         if not ranks:
-            from onnxcp import listing
+            from onnxcp.api import inspect as listing
 
             found = listing.survey_layers(model, sources, target, profile=profile)
             typer.echo(listing.as_json(found) if json else listing.as_text(found, width()))
             return
-        from onnxcp import curves
+        from onnxcp.fitting import rank_curves
 
         with progress_shown(quiet, verbose) as progress:
-            made = curves.rank_curves(
+            made = rank_curves.rank_curves(
                 model,
                 sources,
                 target,
@@ -57,4 +57,4 @@ def inspect(
                 cache=options.cache(cache, no_cache),
                 progress=progress,
             )
-        typer.echo(curves.as_json(made) if json else curves.as_text(made))
+        typer.echo(rank_curves.as_json(made) if json else rank_curves.as_text(made))

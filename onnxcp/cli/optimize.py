@@ -11,8 +11,8 @@ from onnxcp.cli import options
 from onnxcp.cli.console import errors_as_lines, progress_shown, width
 
 if TYPE_CHECKING:
-    from onnxcp.finetune import Recipe
     from onnxcp.report import Report
+    from onnxcp.training.recipe import Recipe
 
 
 def optimize(
@@ -237,10 +237,10 @@ def optimize(
     Writes OUT and OUT's plan, or nothing and exits 1 with the reason.
     """
     with errors_as_lines(verbose) as ending:
-        from onnxcp.files import existing
-        from onnxcp.judging import Limits
+        from onnxcp.graph.io import existing
+        from onnxcp.measure.evaluator import Limits
+        from onnxcp.optimization.settings import Settings
         from onnxcp.report import WRITERS
-        from onnxcp.settings import Settings
 
         options.refuse_formats(report)
         settings = Settings(
@@ -288,8 +288,8 @@ def optimize(
             reports=tuple(report),
             also_read=() if recipe is None else (recipe,),
         )
-        from onnxcp.interruption import told
-        from onnxcp.pipeline import optimize as run
+        from onnxcp.cli.interruption import told
+        from onnxcp.optimization.pipeline import optimize as run
 
         ending.interrupted = told(settings.output, report, work_dir)
 
@@ -314,7 +314,7 @@ def _training(
         UsageError: a value that a recipe can not have, or one given without --finetune.
     """
     from onnxcp.errors import UsageError
-    from onnxcp.lessons import refuse_without_torch
+    from onnxcp.training.distill import refuse_without_torch
 
     if not wanted:
         for option, value in (("epochs", epochs), ("augment", augment), ("recipe", recipe)):
@@ -322,13 +322,13 @@ def _training(
                 raise UsageError(f"--{option} {value}: goes with --finetune")
         return None
     refuse_without_torch()
-    from onnxcp.finetune.recipe import from_file, names
+    from onnxcp.training.recipe import from_file, names
 
     given = {"epochs": epochs, "augment": names(augment), "seed": seed}
     return from_file(recipe, {k: v for k, v in given.items() if v is not None})
 
 
 def _show(found: "Report", quiet: bool) -> None:
-    from onnxcp.report.text import to_text
+    from onnxcp.report.optimize import to_text
 
     typer.echo(found.verdict if quiet else to_text(found, width()).rstrip())

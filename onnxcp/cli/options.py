@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from onnxcp.inputs import Sources
-    from onnxcp.metrics import Metric as MetricRow
-    from onnxcp.providers import Target
+    from onnxcp.data.roles import Sources
+    from onnxcp.measure.metrics import Metric as MetricRow
+    from onnxcp.runtime.providers import Target
 
 # groups of options, as help shows them
 DATA, BUDGET, TARGET = "Data", "Budget", "Target"
@@ -252,7 +252,7 @@ def precision(name: str | None, plan: Path | None = None) -> str:
         UsageError: an unknown precision.
     """
     from onnxcp.plan import from_json
-    from onnxcp.precision import FLOAT32, named
+    from onnxcp.quantization.precision import FLOAT32, named
 
     if name is None:
         return FLOAT32 if plan is None else from_json(plan)[1].precision
@@ -266,7 +266,7 @@ def cache(folder: Path | None, off: bool) -> Path | None:
         UsageError: both options were given.
     """
     from onnxcp.errors import UsageError
-    from onnxcp.store import default_folder
+    from onnxcp.storage.cache import default_folder
 
     if off and folder is not None:
         raise UsageError(f"--cache {folder} and --no-cache exclude each other: give one")
@@ -279,8 +279,8 @@ def jobs(given: int | None, cluster: str | None) -> int:
     Raises:
         UsageError: a cluster was given too.
     """
-    from onnxcp.cores import usable
     from onnxcp.errors import UsageError
+    from onnxcp.runtime.cores import usable
 
     if cluster is not None and given is not None:
         raise UsageError(
@@ -302,8 +302,8 @@ def sources(
     seed: int = 0,
 ) -> "Sources":
     """Raises UsageError for an input shape that is none."""
-    from onnxcp.inputs import Sources
-    from onnxcp.tensors import parse_shape
+    from onnxcp.data.roles import Sources
+    from onnxcp.graph.input_specs import parse_shape
 
     shapes = dict(parse_shape(text) for text in input_shape)
     return Sources(
@@ -341,7 +341,7 @@ def target(
     """Raises UsageError for an unknown provider, an option that is no K=V, or a CUDA graph on
     another provider."""
     from onnxcp.errors import UsageError
-    from onnxcp.providers import GRAPH, Target
+    from onnxcp.runtime.providers import GRAPH, Target
 
     pairs = [text.partition("=") for text in options]
     for key, equals, _ in pairs:
@@ -358,7 +358,7 @@ def target(
 
 def _warn_of_threads(threads: int) -> None:
     """Say it where more are asked for than can run at once."""
-    from onnxcp.cores import WORDS, usable
+    from onnxcp.runtime.cores import WORDS, usable
 
     found = usable()
     if threads > found.count:

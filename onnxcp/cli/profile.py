@@ -35,15 +35,15 @@ def profile(
     Needs no data, and of the libraries only numpy, onnx and onnxruntime.
     """
     with errors_as_lines(verbose):
-        from onnxcp import profiling, table
-        from onnxcp.publishing import publish
-        from onnxcp.reservation import Reads, reserve
+        from onnxcp.artifacts.publishing import publish
+        from onnxcp.artifacts.reservation import Reads, reserve
+        from onnxcp.latency import table, tabulate
 
         target = options.target(provider, provider_option, threads, cuda_graph)
         sources = options.sources([], "none", batch, input_shape, seed=seed)
         reserve([output], Reads((model,)), overwrite=overwrite)
         with progress_shown(quiet, verbose) as progress:
-            made = profiling.profile(
+            made = tabulate.profile(
                 model,
                 sources,
                 target,
@@ -53,4 +53,4 @@ def profile(
             )
         publish({output: table.to_text(made)}, overwrite=overwrite)
         if not quiet:
-            typer.echo(profiling.as_text(made))
+            typer.echo(tabulate.as_text(made))

@@ -88,8 +88,10 @@ def verify(
     together.
     """
     with errors_as_lines(verbose):
-        from onnxcp import comparison, findings, tolerances
-        from onnxcp.precision import named
+        from onnxcp.api import verify as comparison
+        from onnxcp.quantization.precision import named
+        from onnxcp.report import verify as findings
+        from onnxcp.verification import tolerances
 
         sources = options.sources(data, preprocess, batch, input_shape, samples=samples, seed=seed)
         target = options.target(provider, provider_option, threads).exact

@@ -8,8 +8,8 @@ has neither.
 """
 
 from onnxcp.forms.cp import CP3, CP4
-from onnxcp.forms.effort import DRAFT, Effort
 from onnxcp.forms.form import Fit, Form, Outcome, Shape
+from onnxcp.forms.solvers.effort import DRAFT, Effort
 from onnxcp.forms.svd import SVD
 from onnxcp.forms.tkd import TKD
 from onnxcp.forms.tucker import TUCKER2

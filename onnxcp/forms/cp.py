@@ -22,16 +22,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxcp.conv import Chain, Geometry, Kernel, Sizes, Stage, pointwise
-from onnxcp.forms import device as devices
-from onnxcp.forms.algebra import Factors, Target, balance, dense, sensitivity
-from onnxcp.forms.als import Iterates, fit_least_squares, refine
-from onnxcp.forms.effort import DRAFT, Effort
+from onnxcp.chain import Chain, Geometry, Kernel, Sizes, Stage, pointwise
 from onnxcp.forms.form import Fit, Form, Shape
-from onnxcp.forms.norm import Norm, relative_error, roots
-from onnxcp.forms.stable import correct
+from onnxcp.forms.solvers import device as devices
+from onnxcp.forms.solvers.cp_algebra import Factors, Target, balance, dense, sensitivity
+from onnxcp.forms.solvers.cp_als import Iterates, fit_least_squares, refine
+from onnxcp.forms.solvers.cp_epc import correct
+from onnxcp.forms.solvers.cp_weighted import polish
+from onnxcp.forms.solvers.effort import DRAFT, Effort
+from onnxcp.forms.solvers.norm import Norm, relative_error, roots
 from onnxcp.forms.unit import Found, Rules, fit_unit, shared
-from onnxcp.forms.weighted import polish
 
 GROWTH = 0.3  # size of the entries of new terms, of that of the old ones
 NEARLY_EXACT = 1e-4  # relative error of factors that may be exact: sweeps resolve 1e-6 to 1e-8

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxcp.conv import Chain, Geometry, Kernel
-from onnxcp.forms.effort import Effort
-from onnxcp.forms.norm import Norm
+from onnxcp.chain import Chain, Geometry, Kernel
+from onnxcp.forms.solvers.effort import Effort
+from onnxcp.forms.solvers.norm import Norm
 
 Shape = tuple[int, ...]  # T, S, then the window: Y, X in two dimensions
 Factors = tuple[np.ndarray, ...]  # what a form is made of: matrices mostly, or a core tensor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxcp.conv import Chain, Geometry, Kernel, side_by_side
+from onnxcp.chain import Chain, Geometry, Kernel, side_by_side
 from onnxcp.forms.form import Factors, Form, Shape
 
 

@@ -20,10 +20,10 @@ import math
 import numpy as np
 
 from onnxcp.arrays import Float
-from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
-from onnxcp.forms.effort import Effort
+from onnxcp.chain import Chain, Geometry, Kernel, Stage, pointwise
 from onnxcp.forms.form import Factors, Fit, Form, Shape
-from onnxcp.forms.norm import Flat, Norm, flat, leading, unflat
+from onnxcp.forms.solvers.effort import Effort
+from onnxcp.forms.solvers.norm import Flat, Norm, flat, leading, unflat
 from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 
 

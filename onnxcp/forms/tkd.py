@@ -22,13 +22,13 @@ import math
 import numpy as np
 
 from onnxcp.arrays import Float
-from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
-from onnxcp.forms.algebra import Matrix, column_energy
-from onnxcp.forms.bases import Tucker, tucker
+from onnxcp.chain import Chain, Geometry, Kernel, Stage, pointwise
 from onnxcp.forms.cp import largest, solve_cp
-from onnxcp.forms.effort import Effort
 from onnxcp.forms.form import Factors, Fit, Form, Shape
-from onnxcp.forms.norm import Norm
+from onnxcp.forms.solvers.cp_algebra import Matrix, column_energy
+from onnxcp.forms.solvers.effort import Effort
+from onnxcp.forms.solvers.norm import Norm
+from onnxcp.forms.solvers.tucker_als import Tucker, tucker
 from onnxcp.forms.tucker import Core, refuses
 from onnxcp.forms.unit import Found, Rules, fit_unit
 

@@ -14,11 +14,11 @@ import math
 import numpy as np
 
 from onnxcp.arrays import Float
-from onnxcp.conv import Chain, Geometry, Kernel, Stage, pointwise
-from onnxcp.forms.bases import Basis, tucker
-from onnxcp.forms.effort import Effort
+from onnxcp.chain import Chain, Geometry, Kernel, Stage, pointwise
 from onnxcp.forms.form import Factors, Fit, Form, Shape
-from onnxcp.forms.norm import Norm
+from onnxcp.forms.solvers.effort import Effort
+from onnxcp.forms.solvers.norm import Norm
+from onnxcp.forms.solvers.tucker_als import Basis, tucker
 from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 
 Core = Float[np.ndarray, "R1 R2 K"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcp.conv import Kernel
+from onnxcp.chain import Kernel
 from onnxcp.forms.form import Factors, Fit, Outcome, Shape
-from onnxcp.forms.norm import Norm, relative_error
+from onnxcp.forms.solvers.norm import Norm, relative_error
 
 ROUNDING_LIMIT = 1e-5
 """Of the kernel: what storing its factors in single precision may change. Some 1e-7 is usual;

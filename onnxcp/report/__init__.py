@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from onnxcp.report.json import to_json
 from onnxcp.report.markdown import to_markdown
-from onnxcp.report.record import Report
+from onnxcp.results import Report
 
 WRITERS: dict[str, Callable[[Report], str]] = {
     ".json": to_json,

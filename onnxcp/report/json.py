@@ -5,7 +5,7 @@ import math
 from importlib.resources import files
 from typing import Any
 
-from onnxcp.report.record import Report
+from onnxcp.results import Report
 
 
 def to_json(report: Report) -> str:

@@ -1,8 +1,9 @@
 """The report as Markdown: for a pull request or a wiki page."""
 
 from onnxcp.escape import code, markdown
-from onnxcp.report import words
-from onnxcp.report.record import Report, SiteRecord
+from onnxcp.report import format
+from onnxcp.results import Report, SiteRecord
+from onnxcp.words import milliseconds
 
 HEAD = (
     "| layer | weight | decision | error | sensitivity | ms before | ms after | reason |\n"
@@ -13,7 +14,7 @@ HEAD = (
 def to_markdown(report: Report) -> str:
     """A verdict, warnings, the figures, and a row for every layer."""
     warnings = "".join(f"> **{markdown(w)}**\n>\n" for w in report.warnings)
-    facts = "".join(f"- **{label}**: {markdown(value)}\n" for label, value in words.facts(report))
+    facts = "".join(f"- **{label}**: {markdown(value)}\n" for label, value in format.facts(report))
     rows = "".join(_row(site) for site in report.sites)
     run = f"Made by onnxcp {report.tool['version']}"
     command = f" with {code(report.command)}" if report.command else ""
@@ -29,12 +30,12 @@ def _row(site: SiteRecord) -> str:
     sensitivity = "" if before is None or after is None else f"{before:.2g} → {after:.2g}"
     cells = (
         code(site.name),
-        words.shape(site),
-        words.with_floats(site),
+        format.shape(site),
+        format.with_floats(site),
         error,
         sensitivity,
-        words.milliseconds(site.ms_before),
-        words.milliseconds(site.ms_after),
+        milliseconds(site.ms_before),
+        milliseconds(site.ms_after),
         markdown(site.reason),
     )
     return f"| {' | '.join(cells)} |\n"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 from onnxcp.plan import Budget, Candidate, Judge, Menu, Plan
-from onnxcp.search.family import best_of, plan_of, quickest
+from onnxcp.search.plan_family import best_of, plan_of, quickest
 
 STEPS = 31  # losses tried, each 2^¼ times the one before: 5 bisections
 RATIO = 2**0.25

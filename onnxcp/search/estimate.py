@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from onnxcp.plan import Budget, Candidate, Judge, Menu, Plan
-from onnxcp.search.family import best_of, plan_of, quickest
+from onnxcp.search.plan_family import best_of, plan_of, quickest
 
 SHARES = [2 ** (-step / 8) for step in range(64)]  # of the original's parameters
 TRIES = 24  # judgements of the search by groups

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxcp.arrays import Float64, Int64
 from onnxcp.plan import Candidate, Menu, Plan
-from onnxcp.search.family import plan_of
+from onnxcp.search.plan_family import plan_of
 
 GRID = 10_000  # levels of the most that can be saved: a site's saving is off by at most one
 ROUNDING = 1e-9  # of a level: what a division may lose is not rounded down

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from onnxcp.errors import MissingPackage, PlanError
 from onnxcp.plan import Budget, Candidate, Judge, Menu, Plan
-from onnxcp.search.family import plan_of
+from onnxcp.search.plan_family import plan_of
 from onnxcp.search.uniform import multiples
 
 if TYPE_CHECKING:

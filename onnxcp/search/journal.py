@@ -12,7 +12,7 @@ from typing import Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from onnxcp.checksums import opened, sealed
+from onnxcp.storage.checksums import opened, sealed
 
 
 def open_storage(journal: Path, grace_period: int) -> JournalStorage:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from onnxcp.plan import Budget, Judge, Menu, Plan
-from onnxcp.search.curve import Curve, Point, fit
-from onnxcp.search.family import best_of
 from onnxcp.search.frontier import Frontier, frontier
+from onnxcp.search.loss_curve import Curve, Point, fit
+from onnxcp.search.plan_family import best_of
 
 START = 0.2**2  # L of the first plan: L is a squared change of outputs, relative to their size
 MOST = 10  # judgements, before plans far gentler are tried

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import partial
 
 from onnxcp.plan import Budget, Judge, Menu, Plan
-from onnxcp.search.family import Family, at_ranks, best_of
+from onnxcp.search.plan_family import Family, at_ranks, best_of
 
 
 def uniform(menu: Menu, budget: Budget, judge: Judge) -> Plan:

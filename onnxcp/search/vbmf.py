@@ -10,7 +10,7 @@ from functools import partial
 
 from onnxcp.plan import Budget, Judge, Menu, Plan
 from onnxcp.search.evb import rank
-from onnxcp.search.family import at_ranks, best_of
+from onnxcp.search.plan_family import at_ranks, best_of
 
 LEAST = 1 / 4  # of a site's channels: the analytic rank of some kernels is uselessly small
 FACTORS = [16 / 2 ** (step / 3) for step in range(19)]  # down to 1/4

@@ -1,0 +1,236 @@
+"""What `benchmark` does: time one model, or two in turns, at one batch size or several.
+
+In another precision one model is timed in turns with itself as it is, and two models are both
+converted.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxcp.data.pairs import every_sample
+from onnxcp.data.roles import Inputs, Sources, prepare
+from onnxcp.data.samples import Batching, Samples
+from onnxcp.data.split import MOST_CALIBRATION
+from onnxcp.errors import UsageError
+from onnxcp.graph import io
+from onnxcp.graph.input_specs import Shape
+from onnxcp.measure.stopwatch import Stopwatch, stopwatch
+from onnxcp.measure.timing import Speedup, Timing, speedup, take_turns
+from onnxcp.progress import Progress
+from onnxcp.quantization.convert import converted
+from onnxcp.quantization.precision import FLOAT32, precision_of, refuse_without_kernels
+from onnxcp.runtime.environment import environment
+from onnxcp.runtime.providers import Target
+from onnxcp.runtime.sessions import open_runner
+from onnxcp.storage import temporary
+
+MOST_TURNS = 1_000_000
+LONGEST = 86_400.0  # seconds at one batch size
+TRIAL = 3  # turns that tell how many fit
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """At least `iterations` turns and at least `seconds`, after `warmup` turns."""
+
+    warmup: int
+    iterations: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds <= LONGEST:
+            raise UsageError(f"--duration {self.seconds:g}: give 0 to {LONGEST:.0f} seconds")
+        if not 0 <= self.warmup <= MOST_TURNS:
+            raise UsageError(f"--warmup {self.warmup}: give 0 to {MOST_TURNS}")
+        if not 8 <= self.iterations <= MOST_TURNS:
+            raise UsageError(f"--iterations {self.iterations}: give 8 to {MOST_TURNS}")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All models at one batch size, in turns."""
+
+    batch: int
+    shapes: dict[str, Shape]
+    timings: tuple[Timing, ...]
+
+    @property
+    def speedup(self) -> Speedup | None:
+        """Of the second model over the first, where there are two."""
+        return speedup(*self.timings) if len(self.timings) == 2 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One or two models at every batch size asked for. `precision` is what was asked for,
+    `precisions` what each model computes in."""
+
+    models: tuple[str, ...]
+    runs: tuple[Run, ...]
+    target: Target
+    environment: dict[str, Any]
+    precision: str = FLOAT32
+    precisions: tuple[str, ...] = ()
+
+
+def batch_sizes(text: str | None) -> tuple[int | None, ...]:
+    """`8` or `1,8,32` as numbers; (None,), what the model or 1 says, for nothing.
+
+    Raises:
+        UsageError: not such a list.
+    """
+    if text is None:
+        return (None,)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--batch {text}: give a number from 1, or several as 1,8,32")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A model as it is timed."""
+
+    name: str
+    path: Path
+    precision: str
+
+
+def run(
+    paths: Sequence[Path],
+    sources: Sources,
+    target: Target,
+    length: Length,
+    progress: Progress,
+    batches: Sequence[int | None] = (None,),
+    *,
+    precision: str = FLOAT32,
+    raise_opset: bool = False,
+) -> Timed:
+    """Time models on the same feeds, or what a precision makes of them.
+
+    Raises:
+        UsageError: the two models do not take the same inputs, or the provider gains nothing
+            from the precision.
+        OnnxcpError: an unreadable model or one that can not become so, unfit data, or a
+            provider that does not load.
+    """
+    refuse_without_kernels(precision, target)
+    models = [io.load(path) for path in paths]
+    given = [_inputs(models, replace(sources, batch=batch)) for batch in batches]
+    subjects = [_Subject(str(m.path), m.path, precision_of(m.proto)) for m in models]
+    with temporary.folder() as folder:
+        if precision != FLOAT32:
+            convert = _Converter(
+                precision,
+                raise_opset,
+                _calibrating(given[0], sources),
+                given[0].calibrating,
+                target,
+                folder,
+                progress,
+            )
+            made = [convert(model) for model in models]
+            subjects = made if len(made) > 1 else subjects + made
+        runners = [open_runner(subject.path, target) for subject in subjects]
+        runs = []
+        for inputs in given:
+            batch = next((shape[0] for shape in inputs.shapes.values() if shape), 1)
+            bound = [r.bound(inputs.timed) for r in runners]
+            timings = _time(bound, stopwatch(target), length, progress, batch)
+            runs.append(Run(batch, dict(inputs.shapes), timings))
+    return Timed(
+        tuple(s.name for s in subjects),
+        tuple(runs),
+        target,
+        environment(target),
+        precision,
+        tuple(s.precision for s in subjects),
+    )
+
+
+def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
+    """Samples that give ranges: without some of their own any, for none judge here."""
+    if sources.calibration:
+        return inputs.calibration
+    found = every_sample(inputs)
+    return None if found is None else found.spaced(MOST_CALIBRATION)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Converter:
+    """Makes models of another precision, in a folder."""
+
+    precision: str
+    raise_opset: bool
+    samples: Samples | None
+    batching: Batching
+    target: Target
+    folder: Path
+    progress: Progress
+
+    def __call__(self, model: io.Model) -> _Subject:
+        made = converted(
+            model,
+            self.precision,
+            self.samples,
+            self.batching,
+            self.target,
+            raise_opset=self.raise_opset,
+            progress=self.progress,
+        )
+        number = len(list(self.folder.iterdir()))  # two models may have one name
+        path = self.folder / f"{number}.{model.path.stem}.{self.precision}.onnx"
+        io.save(made, path)
+        return _Subject(f"{model.path} ({self.precision})", path, precision_of(made))
+
+
+def _inputs(models: Sequence[io.Model], sources: Sources) -> Inputs:
+    """What is fed, which all models have to take."""
+    names = [sorted(s.name for s in m.inputs) for m in models]
+    if names[0] != names[-1]:
+        raise UsageError(
+            f"{models[0].path} and {models[-1].path} take different inputs "
+            f"({', '.join(names[0])} and {', '.join(names[-1])}); compare models of the same "
+            "interface"
+        )
+    found = [prepare(model.inputs, sources) for model in models]
+    for name in names[0]:
+        kinds = [_shown(inputs.timed[name]) for inputs in found]
+        if kinds[0] != kinds[-1]:
+            raise UsageError(
+                f"input {name} is {kinds[0]} in {models[0].path} and {kinds[-1]} in "
+                f"{models[-1].path}; compare models of the same interface, or pass --input-shape"
+            )
+    return found[0]
+
+
+def _shown(array: np.ndarray) -> str:
+    return f"{array.dtype} {'x'.join(map(str, array.shape))}"
+
+
+def _time(
+    subjects: Sequence[Callable[[], object]],
+    watch: Stopwatch,
+    length: Length,
+    progress: Progress,
+    batch: int,
+) -> tuple[Timing, ...]:
+    """As many turns as the longer of the two lengths asks for, by a first estimate."""
+    phase = f"benchmark, batch {batch}"
+    warmup = max(1, length.warmup)
+    trial = take_turns(subjects, watch, turns=TRIAL, warmup=warmup, must_tell=False)
+    each = sum(t.median for t in trial)
+    turns = min(MOST_TURNS, max(length.iterations, math.ceil(length.seconds / each)))
+    return take_turns(
+        subjects,
+        watch,
+        turns=turns,
+        warmup=0,
+        progress=lambda done: progress(phase, done, turns),
+    )

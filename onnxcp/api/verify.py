@@ -1,0 +1,252 @@
+"""What `verify` does: is the surgery right, and how far are two models' outputs apart.
+
+The first is a matter of right and wrong, the second of what it is held against: without a
+tolerance or a budget it is reported and not judged.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from onnxcp.data.pairs import every_sample, inputs_of_both, outputs
+from onnxcp.data.roles import Inputs, Sources
+from onnxcp.data.samples import Batching
+from onnxcp.errors import ModelError, UsageError
+from onnxcp.graph import io
+from onnxcp.graph.input_specs import Feeds
+from onnxcp.graph.structure import is_other_order, other_order
+from onnxcp.measure.by_sample import lay_out
+from onnxcp.measure.evaluator import Limits, Referee
+from onnxcp.measure.judged_outputs import Judged, find
+from onnxcp.measure.metrics import Metric
+from onnxcp.measure.original_check import check_original, original_of
+from onnxcp.progress import Progress, silent
+from onnxcp.quantization.dequantize import dequantised, is_in_pairs
+from onnxcp.quantization.precision import FLOAT32, INT8, precision_of
+from onnxcp.results import AccuracyRecord, BaselineRecord
+from onnxcp.runtime.providers import Target
+from onnxcp.runtime.sessions import Runner, open_runner
+from onnxcp.storage import temporary
+from onnxcp.verification import surgery
+from onnxcp.verification.attribution import Steps, compare_in_steps
+from onnxcp.verification.difference import TOP_K, Outputs, Tolerance, Verdict, compare
+from onnxcp.verification.surgery import Surgery
+from onnxcp.verification.tolerances import Tolerances
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the approximation is judged by, and how many channels `top_k` looks at."""
+
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    metric: str | Metric | None = None
+    max_drop: str | None = None
+    outputs: tuple[str, ...] = ()  # that the metric judges
+    top_k: int = TOP_K
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both questions answered; `failures` says why it does not pass. `tolerances` are those
+    that outputs were held against. The verdict is None where the candidate does not run, the
+    steps but for one that pairs of nodes quantize. `precision` is the candidate's."""
+
+    reference: str
+    candidate: str
+    surgery: Surgery
+    verdict: Verdict | None
+    steps: Steps | None
+    accuracy: AccuracyRecord | None
+    tolerances: Mapping[str, Tolerance]
+    top_k: int
+    failures: tuple[str, ...]
+    target: Target
+    reference_target: Target
+    precision: str = FLOAT32
+    notes: tuple[str, ...] = ()  # what is judged in the place of outputs that are not
+    baseline: BaselineRecord = field(default_factory=BaselineRecord)
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether anything bounds the approximation."""
+        return bool(self.tolerances) or (
+            self.accuracy is not None and self.accuracy.budget is not None
+        )
+
+
+def run(
+    reference: Path,
+    candidate: Path,
+    sources: Sources,
+    target: Target,
+    reference_target: Target | None = None,
+    *,
+    bounds: Bounds,
+    precision: str | None = None,
+    require_surgery: bool = False,
+    accept_baseline: bool = False,
+    progress: Progress = silent,
+) -> Comparison:
+    """Check the surgery, run both models on the same samples, and judge. The reference runs on
+    `reference_target`, that of the candidate by default; `precision` is what the candidate is
+    said to be; with `require_surgery` it fails where its surgery is not checked in full.
+
+    Raises:
+        UsageError: the models differ in their inputs or outputs, options contradict, or the
+            candidate is of another precision.
+        OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
+    """
+    limits = Limits(bounds.max_drop, None, bounds.metric, bounds.outputs)
+    if not sources.data:
+        limits.refuse_without_data()
+    model, other = io.load(reference), io.load(candidate)
+    kind = _as_stated(other, precision)
+    inputs = inputs_of_both(model, other, sources)
+    names, given = outputs(model), outputs(other)
+    judged = find(model, (reference_target or target).unhurried, inputs.different)
+    judged = replace(judged.in_both(other.proto.graph), is_whole=limits.is_whole)
+    compared = judged.comparable
+    wanted = tuple(dict.fromkeys((*compared, *judged.given)))
+    tolerances = bounds.tolerances.of(compared)
+    old_target = reference_target or target
+    baseline = BaselineRecord()
+    if bounds.max_drop is not None:
+        runner = open_runner(reference, old_target)
+        known = original_of(model, runner, inputs, sources, old_target, limits)
+        baseline = check_original(known, accept=accept_baseline, progress=progress)
+    found = surgery.check(model, other, inputs, target, old_target, progress)
+    failures = [f"surgery: {failure}" for failure in found.failures]
+    if require_surgery and found.unchecked is not None:
+        failures.append(f"surgery: {found.unchecked}")
+    if found.skipped is not None and is_other_order(names, given):
+        failures.append(other_order(names, given))
+    verdict, steps, accuracy = None, None, None
+    with temporary.folder() as folder:
+        middle = _without_rounding(model, other, folder)
+        del model, other
+        old = judged.opened(reference, old_target, wanted)
+        try:
+            new = judged.opened(candidate, target, wanted)
+            between = None if middle is None else judged.opened(middle, target, compared)
+            progress("compare outputs", 0, 1)
+            pair = (_Some(old, compared), _Some(new, compared))
+            verdict, steps = _compared(*pair, between, inputs, tolerances, bounds.top_k)
+            pair = (_Some(old, judged.given), _Some(new, judged.given))
+            accuracy = _accuracy(*pair, judged, inputs, limits, verdict, progress)
+        except ModelError as error:
+            if not failures:
+                raise
+            failures.append(str(error))
+    failures += _failures(verdict, accuracy)
+    return Comparison(
+        str(reference),
+        str(candidate),
+        found,
+        verdict,
+        steps,
+        accuracy,
+        tolerances,
+        bounds.top_k,
+        tuple(failures),
+        target,
+        old_target,
+        kind,
+        (*judged.notes, *inputs.notes),
+        baseline,
+    )
+
+
+def _as_stated(model: io.Model, precision: str | None) -> str:
+    """The precision of a model. Raises UsageError where it was said to be another."""
+    found = precision_of(model.proto)
+    if precision not in (None, found):
+        raise UsageError(
+            f"--precision {precision}: {model.path} is a {found} model; give the {precision} model "
+            "that is to be checked, or leave the option out"
+        )
+    return found
+
+
+def _without_rounding(reference: io.Model, model: io.Model, folder: Path) -> Path | None:
+    """The model without its rounding; None for one that is not quantized by pairs of nodes, or
+    where the reference is quantized too."""
+    if not is_in_pairs(model.proto) or precision_of(reference.proto) == INT8:
+        return None
+    path = folder / f"{model.path.stem}.dequantised.onnx"
+    io.save(dequantised(model.proto), path)
+    return path
+
+
+class _Some:
+    """A runner that gives some of its outputs, in the order of these names."""
+
+    def __init__(self, runner: Runner, names: Sequence[str]) -> None:
+        self._runner, self.outputs = runner, tuple(names)
+        self._places = [runner.outputs.index(name) for name in names]
+
+    def __call__(self, feeds: Feeds) -> list[np.ndarray]:
+        results = self._runner(feeds)
+        return [results[place] for place in self._places]
+
+
+def _compared(
+    reference: "_Some",
+    candidate: "_Some",
+    middle: Outputs | None,
+    inputs: Inputs,
+    tolerances: Mapping[str, Tolerance],
+    top_k: int,
+) -> tuple[Verdict, Steps | None]:
+    samples, names = every_sample(inputs), reference.outputs
+    old, new = cast("Outputs", reference), cast("Outputs", candidate)
+    if samples is None:
+        feeds, numbers = inputs.synthetic.batches(1), None
+    else:
+        batching = lay_out(reference, samples, inputs.batching).batching
+        feeds, numbers = samples.batches(batching.step), samples.numbers
+        old, new = _filled(old, batching), _filled(new, batching)
+        middle = None if middle is None else _filled(middle, batching)
+    if middle is None:
+        return compare(
+            old, new, names, feeds, tolerance=tolerances, top_k=top_k, numbers=numbers
+        ), None
+    return compare_in_steps(
+        old, middle, new, names, feeds, tolerance=tolerances, top_k=top_k, numbers=numbers
+    )
+
+
+def _filled(runner: Outputs, batching: Batching) -> Outputs:
+    return lambda feeds: batching.run(runner, feeds)
+
+
+def _accuracy(
+    old: "_Some",
+    new: "_Some",
+    judged: Judged,
+    inputs: Inputs,
+    limits: Limits,
+    verdict: Verdict,
+    progress: Progress,
+) -> AccuracyRecord | None:
+    if limits.metric is None and limits.max_drop is None:
+        return None
+    if any(np.isnan(output.relative_l2) for output in verdict.outputs):
+        return None  # of unlike shapes, which is failure enough
+    found = Referee(old, inputs, limits, progress, judged).judge(new)
+    return found if limits.max_drop is not None else replace(found, budget=None)
+
+
+def _failures(verdict: Verdict | None, judged: AccuracyRecord | None) -> Iterable[str]:
+    for output in () if verdict is None else verdict.outputs:
+        if output.failure is not None:
+            yield f"{output.output}: {output.failure}"
+    if judged is not None and judged.budget is not None and not judged.drop <= judged.budget:
+        worse = f"{judged.metric} {judged.worsening} {judged.drop:.4f}"
+        yield f"{worse} exceeds {judged.budget:.4g}"

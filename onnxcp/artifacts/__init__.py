@@ -1,0 +1,1 @@
+"""The files that a run writes: reserved before any work, published whole or not at all."""

@@ -1,0 +1,77 @@
+"""Feeds that come one after the other as samples."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnxcp.data.preprocess import Preprocess
+from onnxcp.data.samples import Samples
+from onnxcp.data.stored_arrays import array_samples
+from onnxcp.errors import DataError
+from onnxcp.graph.input_specs import TensorSpec
+
+Item = tuple[Mapping[str, np.ndarray], np.ndarray | None]
+
+
+def stacked(
+    items: Sequence[Item], specs: Sequence[TensorSpec], recipe: Preprocess, source: str
+) -> Samples:
+    """Samples of feeds with their labels, None without: every feed is a batch of one or more.
+
+    Raises:
+        DataError: feeds of different names or shapes, or only some with labels.
+    """
+    names = [s.name for s in specs]
+    for feeds, _ in items:
+        missing = [name for name in names if name not in feeds]
+        if missing:
+            raise DataError(
+                f"{source}: feeds without the input {', '.join(missing)}, only "
+                f"{', '.join(feeds)}; name them as the model's inputs"
+            )
+    counts = [_count(feeds, specs) for feeds, _ in items]
+    arrays = {name: _stack(name, items, counts, source) for name in names}
+    return array_samples(arrays, _labels(items, counts, source), specs, recipe, source)
+
+
+def _count(feeds: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]) -> int:
+    """How many samples a feed has: as the inputs say whose batch the model leaves free, else
+    one for a model that takes whole inputs, or the rows of the first."""
+    free = [len(feeds[s.name]) for s in specs if s.has_free_batch and feeds[s.name].ndim]
+    if free:
+        return free[0]
+    sizes = {len(feeds[s.name]) for s in specs if feeds[s.name].ndim}
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _stack(name: str, items: Sequence[Item], counts: Sequence[int], source: str) -> np.ndarray:
+    """All rows of an input; whole inputs where they are no rows."""
+    parts = [feeds[name] for feeds, _ in items]
+    are_rows = all(p.ndim and len(p) == n for p, n in zip(parts, counts, strict=True))
+    shapes = {part.shape[1:] if are_rows else part.shape for part in parts}
+    if len(shapes) > 1:
+        shown = " and ".join(map(str, sorted(shapes)))
+        raise DataError(
+            f"{source}: {name!r} comes in different shapes, {shown}; give samples of one shape"
+        )
+    if are_rows:
+        return np.concatenate(parts)
+    if any(count != 1 for count in counts):
+        raise DataError(
+            f"{source}: {name!r} has no row for every sample; give feeds of one sample each"
+        )
+    return np.stack(parts)
+
+
+def _labels(items: Sequence[Item], counts: Sequence[int], source: str) -> np.ndarray | None:
+    given = [labels for _, labels in items if labels is not None]
+    if not given:
+        return None
+    if len(given) < len(items):
+        raise DataError(f"{source}: some feeds have labels and some have none; give one kind")
+    if any(len(labels) != n for labels, n in zip(given, counts, strict=True)):
+        raise DataError(f"{source}: labels and samples of a feed differ in number; give one each")
+    try:
+        return np.concatenate(given)
+    except ValueError as error:
+        raise DataError(f"{source}: labels of different shapes: {error}") from error

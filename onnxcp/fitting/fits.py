@@ -1,0 +1,323 @@
+"""Fits of a model's sites, each computed once, and the chains they become.
+
+A fit depends on its task alone: never on which fits came before.
+"""
+
+import math
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from onnxcp.chain import Chain, Kernel, Stage, with_bias
+from onnxcp.cluster.pool import Cluster
+from onnxcp.cluster.processes import while_alive
+from onnxcp.errors import PlanError
+from onnxcp.fitting.rank_grid import knots, knots_up_to, read_off
+from onnxcp.fitting.statistics import Statistics
+from onnxcp.fitting.task import Aim, Fitted, Task, compute, norm_in
+from onnxcp.forms import DRAFT, FORMS, Effort, grouped
+from onnxcp.forms.form import Factors
+from onnxcp.forms.grouped import chain, parts, reconstructed
+from onnxcp.forms.solvers.norm import flat, relative_error
+from onnxcp.graph.float_parts import possible
+from onnxcp.graph.sites import Site
+from onnxcp.plan import Choice, Plan, round_up
+from onnxcp.seeds import digits
+
+FULL = Effort()
+STEEP = 0.01  # an error below this share of the one at half the rank is as good as exact
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refit:
+    """A new aim for a fit, and for the bias the mean output wanted [T] and the mean patches
+    [group, K·S] it is made of."""
+
+    aim: Aim
+    outputs: np.ndarray
+    means: np.ndarray
+
+
+class Fits:
+    """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them, and
+    what of a chain int8 leaves in float does not matter.
+
+    The norm is plain for kernels whose inputs nothing is known of. With `workers` fits run in
+    other processes, and `get` may be called from several threads to keep them busy; with a
+    `cluster` they are its own threads, each of which has a fit done far away.
+    `kept_in` is the folder of the store, if fits are to outlive the run.
+    """
+
+    def __init__(
+        self,
+        sites: Mapping[str, Site],
+        seed: int,
+        workers: Executor | None = None,
+        kept_in: Path | None = None,
+        device: str = "cpu",
+        cluster: Cluster | None = None,
+    ) -> None:
+        self._sites, self._seed, self._workers, self._store = sites, seed, workers, kept_in
+        self._device = device
+        self._compute = compute if cluster is None else partial(compute, cluster=cluster)
+        self._statistics: Mapping[str, Statistics] = {}
+        self._aims: dict[str, Aim] = {}
+        self.samples: str | None = None
+        self.count = 0  # of the samples, where not all of them were run
+        self.drafts = False  # whether drafts stand for full fits: a run in a hurry
+        self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
+        self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
+        self._lock = threading.Lock()
+
+    def learn(
+        self, statistics: Mapping[str, Statistics], samples: str | None, count: int = 0
+    ) -> None:
+        """Fit from now on in the norm of these inputs, given by kernel tensor; `samples` is the
+        hash of what was run to see them, and `count` how many, where that is not all."""
+        self._statistics, self.samples, self.count = statistics, samples, count
+        with self._lock:
+            self._known.clear()
+            self._aims.clear()
+
+    def knows(self, site: Site) -> bool:
+        """Whether the inputs of a site are known."""
+        return site.tensor in self._statistics
+
+    def slowest_drafts(self) -> float:
+        """Seconds of every kernel's slowest draft so far, added up."""
+        slowest: dict[str, float] = {}
+        with self._lock:
+            for (tensor, _, effort), future in self._known.items():
+                if effort == DRAFT and future.done():
+                    slowest[tensor] = max(slowest.get(tensor, 0.0), future.result().seconds)
+        return sum(slowest.values())
+
+    @property
+    def refitted(self) -> int:
+        """How many fits have had another aim."""
+        return len(self._refits)
+
+    def forget_refits(self) -> None:
+        """All fits are again of the kernels themselves."""
+        self._refits.clear()
+
+    def refit(self, name: str, choice: Choice, wanted: Refit) -> None:
+        """From now on the full fit of a site is of another kernel, begun from its present one.
+
+        Raises:
+            OnnxcpError: a process that fits was killed from outside.
+        """
+        starts, choice = self.get(name, choice).factors, choice.plain
+        task = Task(choice, (), FULL, starts, self._store, self._device)
+        with while_alive(name):
+            done = self._submit(task, wanted.aim).result()
+        if done.outcome.is_usable:
+            self._refits[name, choice] = (wanted, done)
+
+    def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
+        """The fit of a site; computed at the first call.
+
+        Raises:
+            OnnxcpError: a process that fits was killed from outside.
+        """
+        if effort == FULL and (name, choice.plain) in self._refits:
+            return self._refits[name, choice.plain][1]
+        with while_alive(name):
+            return self._future(name, choice, effort).result()
+
+    def _future(self, name: str, choice: Choice, effort: Effort) -> Future[Fitted]:
+        check(self._sites, name, choice)
+        site, choice = self._sites[name], choice.plain
+        effort = DRAFT if self.drafts and effort == FULL else effort
+        key = (site.tensor, choice, effort)
+        starts = self._below(site, choice) if effort == DRAFT and key not in self._known else ()
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._start(site, choice, effort, starts)
+            return self._known[key]
+
+    def _below(self, site: Site, choice: Choice) -> tuple[Factors, ...]:
+        """Factors of the next knot below a draft's rank, which it grows from: the same whatever
+        was asked for before."""
+        rank, _ = knots(choice.rank, site.group)
+        if rank is None:
+            return ()
+        below = self.get(site.name, Choice(choice.form, rank), DRAFT)
+        return () if not below.outcome.is_usable else below.factors
+
+    def _start(
+        self, site: Site, choice: Choice, effort: Effort, starts: tuple[Factors, ...]
+    ) -> Future[Fitted]:
+        seed = (self._seed, *digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
+        task = Task(choice, seed, effort, starts, self._store, self._device)
+        with while_alive(site.name):
+            return self._submit(task, self._aim(site))
+
+    def _submit(self, task: Task, aim: Aim) -> Future[Fitted]:
+        if self._workers is not None:
+            return self._workers.submit(self._compute, task, aim)
+        future: Future[Fitted] = Future()
+        future.set_result(self._compute(task, aim))
+        return future
+
+    def _aim(self, site: Site) -> Aim:
+        """What a site's fits come near, the same for all of them: it travels once."""
+        found = self._statistics.get(site.tensor)
+        covariances = (None,) * site.group if found is None else found.covariances
+        sha256 = "" if found is None else found.sha256
+        aim = Aim(site.kernel, site.group, covariances, sha256)
+        return self._aims.setdefault(site.tensor, aim)
+
+    def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
+        """Relative error; infinite for a fit that is not usable.
+
+        That of a draft is read off a monotone curve through the knots up to the next one, in
+        logarithms.
+        """
+        site = self._sites[name]
+        low, high = knots(choice.rank, site.group)
+        if (
+            effort != DRAFT
+            or low is None
+            or choice.rank == high
+            or high > largest_rank(site, choice.form)
+        ):
+            return _usable_error(self.get(name, choice, effort))
+        ranks = knots_up_to(high, site.group)
+        errors = [_usable_error(self.get(name, Choice(choice.form, rank), DRAFT)) for rank in ranks]
+        below, above = errors[-2:]
+        if below <= above:
+            return below
+        if above < STEEP * below or below == math.inf:  # no curve leads to an exact fit
+            return _usable_error(self.get(name, choice, effort))
+        return read_off(choice.rank, ranks, errors)
+
+    def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
+        """The chain of every site a plan changes.
+
+        Without a bias, so that the node's own stays; but where the inputs' mean is known the
+        bias makes up for what the chain changes in it.
+
+        Raises:
+            PlanError: the plan names a site, form or rank that the model does not have, or
+                a fit came out unusable.
+        """
+        for name, choice in plan.choices.items():  # all at once, where there are workers
+            self._future(name, choice, effort)
+        return {name: self._chain(name, c, effort) for name, c in plan.choices.items()}
+
+    def _chain(self, name: str, choice: Choice, effort: Effort) -> Chain:
+        site, fitted = self._sites[name], self.get(name, choice, effort)
+        if not fitted.outcome.is_usable:
+            raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fitted.outcome.value}")
+        made = chain(FORMS[choice.form], fitted.factors, site.part, site.geometry)
+        return with_bias(made, self._bias(site, choice, effort))
+
+    def _bias(self, site: Site, choice: Choice, effort: Effort) -> np.ndarray | None:
+        """The site's bias with the mean of what its chain changes made up for."""
+        found = self._statistics.get(site.tensor)
+        mean = None if found is None else found.means.get(site.name)
+        if mean is None:
+            return None
+        wanted = _mean_output(site.kernel, mean)
+        if effort == FULL and (site.name, choice.plain) in self._refits:
+            aimed = self._refits[site.name, choice.plain][0]
+            wanted, mean = aimed.outputs, aimed.means
+        shift = wanted - _mean_output(self._kernel(site, choice, effort), mean)
+        return np.asarray(shift + (0 if site.bias is None else site.bias))
+
+    def stored_error(self, name: str, choice: Choice) -> float:
+        """Relative error, in the norm of the fit, of the factors as stored, rounded to the
+        model's dtype."""
+        site, fitted = self._sites[name], self.get(name, choice)
+        if (name, choice.plain) in self._refits:
+            return fitted.error
+        dense = parts(self._kernel(site, choice, FULL), site.group)
+        errors = [
+            relative_error(kernel, model, norm) ** 2 * energy
+            for kernel, model, norm, energy in zip(
+                parts(site.kernel, site.group),
+                dense,
+                map(norm_in, self._aim(site).covariances),
+                fitted.energies,
+                strict=True,
+            )
+        ]
+        return math.sqrt(sum(errors) / sum(fitted.energies)) if sum(fitted.energies) else 0.0
+
+    def dense(self, plan: Plan) -> dict[str, Chain]:
+        """One dense stage for every site a plan changes: what its chain stands for, factors
+        rounded as stored."""
+        made: dict[str, Chain] = {}
+        for name, choice in plan.choices.items():
+            site = self._sites[name]
+            kernel = self._kernel(site, choice, FULL)
+            bias = self._bias(site, choice, FULL)
+            made[name] = (Stage("dense", kernel, site.geometry, site.group, bias),)
+        return made
+
+    def _kernel(self, site: Site, choice: Choice, effort: Effort) -> Kernel:
+        stored = [
+            tuple(f.astype(site.kernel.dtype).astype(np.float64) for f in factors)
+            for factors in self.get(site.name, choice, effort).factors
+        ]
+        return reconstructed(FORMS[choice.form], stored, site.part)
+
+
+def _usable_error(fitted: Fitted) -> float:
+    return float("inf") if not fitted.outcome.is_usable else fitted.error
+
+
+def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:
+    """[T]: what a kernel makes of the mean patches [group, K·S] of its groups."""
+    rows = flat(kernel).reshape(len(means), -1, means.shape[1])
+    outputs: np.ndarray = np.einsum("gtk,gk->gt", rows, means).ravel()
+    return outputs
+
+
+def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
+    """Raises PlanError if a choice can not be made for a site, with what could."""
+    if name not in sites:
+        raise PlanError(
+            f"the plan names {name!r}, which is no site of this model; `onnxcp inspect` lists them"
+        )
+    if choice.form not in FORMS:
+        raise PlanError(f"{name}: unknown form {choice.form!r}; choose one of {', '.join(FORMS)}")
+    site = sites[name]
+    reason = FORMS[choice.form].refuses(site.part)
+    if reason is not None:
+        raise PlanError(f"{name}: {choice.form}: {reason}")
+    outputs, most = site.shape[0], largest_rank(site, choice.form)
+    if choice.rank % site.group:
+        raise PlanError(
+            f"{name}: rank {choice.rank} is no multiple of its {site.group} groups; "
+            f"try --rank '{name}={round_up(choice.rank, site.group)}'"
+        )
+    if not 1 <= choice.rank <= most:
+        size = "×".join(map(str, site.shape))
+        raise PlanError(
+            f"{name}: rank {choice.rank} is not in 1..{most}, all that a {size} kernel can use; "
+            f"try --rank '{name}={min(most, outputs)}'"
+        )
+    if choice.floats and choice.floats not in (kinds := _may_stay_in_float(site, choice.form)):
+        raise PlanError(
+            f"{name}: a {choice.form} chain has no {choice.floats!r} to leave in float; the plan "
+            f"may say {' or '.join(kinds)}"
+        )
+
+
+def _may_stay_in_float(site: Site, form: str) -> tuple[str, ...]:
+    """What int8 can leave in float of a site's chain in some form."""
+    rng, rank = np.random.default_rng(0), site.group
+    chain = grouped.drawn(FORMS[form], site.shape, site.group, rank, site.geometry, rng)
+    return possible([stage.role for stage in chain])
+
+
+def largest_rank(site: Site, form: str) -> int:
+    """The rank at which a form can write a site's kernel exactly: more has no use."""
+    return grouped.largest_rank(FORMS[form], site.shape, site.group)

@@ -1,0 +1,1 @@
+"""What fits factors: alternating least squares, error-preserving correction, and their algebra."""

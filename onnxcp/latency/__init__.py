@@ -1,0 +1,1 @@
+"""The measured time of every candidate chain, on the target."""

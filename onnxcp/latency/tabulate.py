@@ -1,0 +1,261 @@
+"""What `profile` does: the latency table of a model on this machine.
+
+Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from onnxcp import escape
+from onnxcp.data.roles import Inputs, Sources, prepare
+from onnxcp.errors import ModelError
+from onnxcp.graph import io, shapes
+from onnxcp.graph.float_parts import globs
+from onnxcp.graph.sites import Site
+from onnxcp.graph.splice import rewrite
+from onnxcp.latency.candidates import (
+    AN_OCTAVE,
+    THOROUGH,
+    Latency,
+    Measured,
+    Pace,
+    all_choices,
+    chain_of,
+    measure,
+    steps,
+)
+from onnxcp.latency.context import Context, Graph
+from onnxcp.latency.shortcut_timing import bound, conditions, straightened
+from onnxcp.latency.table import Check, Table
+from onnxcp.measure.stopwatch import Stopwatch, stopwatch
+from onnxcp.measure.timing import speedup, take_turns
+from onnxcp.plan import Choice
+from onnxcp.progress import Progress, silent
+from onnxcp.quantization.precision import FLOAT32, INT8, refuse_without_kernels
+from onnxcp.runtime.environment import environment
+from onnxcp.runtime.providers import Target
+from onnxcp.runtime.sessions import open_runner
+from onnxcp.runtime.survey import survey
+from onnxcp.storage import keys, temporary
+
+CHECK_SECONDS, CHECK_TURNS = 5.0, 1000  # of the whole models in turns, at most
+
+CODE = (
+    "chain",
+    "forms",
+    "graph",
+    "latency",
+    "measure",
+    "quantization",
+    "runtime",
+)  # of a table
+
+
+def profile(
+    path: Path,
+    sources: Sources,
+    target: Target,
+    forms: Sequence[str],
+    *,
+    precision: str = FLOAT32,
+    progress: Progress = silent,
+) -> Table:
+    """Time every candidate of a model's sites.
+
+    Raises:
+        OnnxcpError: an unreadable model, shapes that nothing fixes, or a provider that does
+            not load.
+    """
+    refuse_without_kernels(precision, target)
+    model = io.load(path)
+    inputs = prepare(model.inputs, sources)
+    open_runner(path, target)
+    model = straightened(model, inputs, target, precision, progress=progress)
+    sites, _ = survey(model, inputs.shapes, target, inputs.timed)
+    found = contexts(model, sites, inputs)
+    how = (target, forms, precision, sources.seed)
+    return tabulate(model, sites, found, inputs, *how, progress)
+
+
+def contexts(model: io.Model, sites: Sequence[Site], inputs: Inputs) -> list[Context]:
+    """The context of every site."""
+    graph = Graph(model.proto, shapes.infer(model.proto, inputs.shapes))
+    return [graph.context(site) for site in sites]
+
+
+def identity(
+    model: io.Model,
+    found: Sequence[Context],
+    inputs: Inputs,
+    target: Target,
+    forms: Sequence[str],
+    precision: str,
+    octave: int = AN_OCTAVE,
+) -> str:
+    """The hash of all that a table depends on but the state of the machine."""
+    choices = {c.key: all_choices(c.site, forms, target.block, octave) for c in found}
+    about = {
+        "choices": choices,
+        "forms": forms,
+        "shortcuts": model.shortcuts,
+        "conditions": conditions(inputs, target, precision),
+    }
+    return keys.key("latency table", CODE, about)
+
+
+def tabulate(
+    model: io.Model,
+    sites: Sequence[Site],
+    found: Sequence[Context],
+    inputs: Inputs,
+    target: Target,
+    forms: Sequence[str],
+    precision: str,
+    seed: int,
+    progress: Progress = silent,
+    pace: Pace = THOROUGH,
+) -> Table:
+    """Measure the candidates of some sites, and check their sum against whole models; a hurried
+    pace may leave sites out, and checks nothing."""
+    choices = {s.name: all_choices(s, forms, target.block, pace.octave) for s in sites}
+    times = measure(
+        choices,
+        found,
+        target,
+        stopwatch(target),
+        precision=precision,
+        seed=seed,
+        is_mixed=precision == INT8,
+        pace=pace,
+        progress=progress,
+    )
+    progress("time whole models", 0, 1)
+    is_whole = not pace.is_hurried and all(site.name in times for site in sites)
+    checked = sites if is_whole else []
+    original, total, checks = _checked(model, checked, times, inputs, target, precision, seed)
+    return Table(
+        model=model.path.name,
+        environment=environment(target),
+        provider=target.name,
+        options=dict(target.options),
+        threads=target.count,
+        shapes=dict(inputs.shapes),
+        forms=tuple(forms),
+        precision=precision,
+        total=total,
+        original=original,
+        shortcuts=model.shortcuts,
+        rows={c.key: times[c.site.name] for c in found if c.site.name in times},
+        checks=checks,
+    )
+
+
+def _checked(
+    model: io.Model,
+    sites: Sequence[Site],
+    rows: Mapping[str, Latency],
+    inputs: Inputs,
+    target: Target,
+    precision: str,
+    seed: int,
+) -> tuple[float, float, tuple[Check, ...]]:
+    """Seconds of the whole model, as it came and with its shortcuts rewritten, in turns with two
+    whole plans of random chains: every site's fastest candidate, and the one that saves half as
+    much."""
+    menu = {site.name: (rows[site.name].dense, steps(rows[site.name])) for site in sites}
+    plans = [{n: _saving(*row, share) for n, row in menu.items() if row[1]} for share in (0.5, 1.0)]
+    with temporary.folder() as folder:
+
+        def written(name: str, plan: Mapping[str, Measured]) -> tuple[Path, list[str]]:
+            path, choices = folder / name, {n: m.choice for n, m in plan.items()}
+            return path, _write(model, sites, choices, path, seed)
+
+        def timed(wholes: Sequence[tuple[Path, Sequence[str]]]) -> list[float]:
+            runs = [bound(path, inputs, target, precision, floats) for path, floats in wholes]
+            return _in_turns(runs, stopwatch(target))
+
+        dense = [(model.path, list[str]())]
+        dense += [written("straight.onnx", {})] if model.shortcuts else []
+        named = enumerate(plans if plans[0] else [])
+        chained = [written(f"{number}.onnx", plan) for number, plan in named]
+        try:
+            times = timed([*dense, *chained])
+        except ModelError:  # random weights may give what the model's other nodes refuse
+            times = timed(dense)
+    original, total = times[0], times[len(dense) - 1]
+    saved = [sum(menu[n][0] - m.seconds for n, m in plan.items()) for plan in plans]
+    pairs = zip(saved, times[len(dense) :], strict=False)
+    return original, total, tuple(Check(total - less, measured) for less, measured in pairs)
+
+
+def _saving(dense: float, tried: Sequence[Measured], share: float) -> Measured:
+    """The candidate that saves nearest to a share of the most."""
+    most = max(dense - m.seconds for m in tried)
+    return min(tried, key=lambda m: abs(dense - m.seconds - share * most))
+
+
+def _write(
+    model: io.Model,
+    sites: Sequence[Site],
+    choices: Mapping[str, Choice],
+    path: Path,
+    seed: int,
+) -> list[str]:
+    """Write the model with random chains; globs of what int8 leaves in float."""
+    rng = np.random.default_rng(seed)
+    chains = {s.name: chain_of(s, choices[s.name], rng) for s in sites if s.name in choices}
+    made = rewrite(model.proto, chains, sites, metadata={}, external=model.external)
+    io.save(made.proto, path, made.external)
+    roles = {name: [stage.role for stage in chain] for name, chain in chains.items()}
+    return [g for name in chains for g in globs(name, choices[name].floats, roles[name])]
+
+
+def _in_turns(runs: Sequence[Callable[[], object]], watch: Stopwatch) -> list[float]:
+    """Seconds of the first, and of the others as their ratios to it tell them.
+
+    Raises:
+        TooBusy: nothing can be told on so busy a machine.
+    """
+    first, *others = take_turns(runs, watch, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
+    ratios = [speedup(first, other).ratio for other in others]
+    return [first.median, *(first.median / ratio for ratio in ratios)]
+
+
+def _in(precision: str) -> str:
+    return "" if precision == FLOAT32 else f", in {precision}"
+
+
+def _threads(table: Table) -> str:
+    """A table of an earlier version left them to the runtime."""
+    return f"{table.threads or 'all'} thread{'s' * (table.threads != 1)}"
+
+
+def as_text(table: Table) -> str:
+    """What a table says, for a terminal."""
+    table = escape.shown(table)
+    lines = [
+        f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
+        f"{table.environment['onnxruntime']}, {table.provider}, "
+        f"{_threads(table)}{_in(table.precision)}",
+        f"{1e3 * table.before:.3f} ms as it is; {len(table.rows)} distinct layers, "
+        f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
+    ]
+    busy = [row.busy for row in table.rows.values() if row.busy is not None]
+    if busy:
+        lines.append(f"{len(busy)} of these layers could not be measured: {busy[0]}")
+    if table.shortcuts:
+        lines.append(
+            f"{1e3 * table.total:.3f} ms with strided slices as convolutions that compute the "
+            f"same: {', '.join(table.shortcuts)}"
+        )
+    lines += [_checked_words(check) for check in table.checks]
+    return "\n".join(lines if table.doubt is None else [*lines, table.doubt])
+
+
+def _checked_words(check: Check) -> str:
+    measured = f"{1e3 * check.measured:.3f} ms measured"
+    if check.predicted <= 0:
+        return f"check: the layers save more than the whole model takes; {measured}"
+    return f"check: {1e3 * check.predicted:.3f} ms by the table, {measured} ({check.miss:+.1%})"

@@ -1,0 +1,127 @@
+"""Training of the models that one run of `optimize` makes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxcp.errors import UsageError
+from onnxcp.graph import io
+from onnxcp.graph.weights import with_weights
+from onnxcp.measure.evaluator import Referee, unjudged
+from onnxcp.optimization.job import Job
+from onnxcp.optimization.outcome import Outcome, Recovered
+from onnxcp.quantization.precision import INT8
+from onnxcp.results import VerificationRecord
+from onnxcp.training.distill import Taught, checked_surgery, refuse, teach
+from onnxcp.training.qat import teach_int8
+
+if TYPE_CHECKING:
+    from onnxcp.training.recipe import Recipe
+
+ROUNDING = 4  # a training that rounds, after one in float, has this part of its epochs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class School:
+    """How models of a run are trained."""
+
+    job: Job
+    recipe: "Recipe"
+
+    def trained(self, staged: Path, epochs: int) -> tuple[Path, Taught]:
+        """The model that training makes of one that is staged. A folder for work keeps what a
+        killed run goes on from."""
+        job, name = self.job, f"{staged.parent.name}-{epochs}"
+        other, folder = io.load(staged), self._folder(name)
+        taught = teach(
+            job.model,
+            other,
+            job.inputs,
+            replace(self.recipe, epochs=epochs),
+            folder=folder,
+            resume=folder is not None,
+            progress=job.progress,
+        )
+        path = job.folder / f"trained-{name}" / staged.name
+        path.parent.mkdir(exist_ok=True)
+        io.save(with_weights(other.proto, taught.trained.weights), path, other.external)
+        return path, taught
+
+    def finished(self, fitted: Outcome, referee: Referee) -> Outcome:
+        """The outcome of a plan that is fitted in full, after all epochs; int8 is trained some
+        more, as it rounds.
+
+        Raises:
+            SurgeryError: its chains do not compute what they stand for.
+        """
+        assert fitted.staged is not None and fitted.accuracy is not None
+        job = self.job
+        path, taught = self.trained(fitted.staged, self.recipe.epochs)
+        rounded = self._rehearsed(path, taught) if fitted.precision == INT8 else None
+        verification, errors = self._verified(path)
+        accuracy = referee.judge(job.judged(job.deployed(path)))
+        if fitted.accuracy.budget is None:
+            accuracy = unjudged(accuracy)
+        chained = None if fitted.chained is None else referee.judge(job.judged(path))
+        return replace(
+            fitted,
+            accuracy=accuracy,
+            chained=chained,
+            verification=verification,
+            staged=path,
+            recovered=Recovered(taught, fitted.accuracy, errors, rounded=rounded),
+        )
+
+    def _rehearsed(self, path: Path, taught: Taught) -> Taught:
+        """Train the int8 model of one that was trained in float, and deploy it."""
+        job, epochs = self.job, -(-self.recipe.epochs // ROUNDING)
+        folder = self._folder(f"{path.parent.name}-{INT8}")
+        made, rounded = teach_int8(
+            job.model,
+            job.deployment.prepared(path),
+            job.inputs,
+            replace(self.recipe, epochs=epochs, features=0.0),
+            stays=taught.trained.epochs[taught.trained.best].held_out,
+            folder=folder,
+            resume=folder is not None,
+            progress=job.progress,
+        )
+        job.deployment.deploy(path, made.deployed())
+        return rounded
+
+    def _folder(self, name: str) -> Path | None:
+        """Where a training leaves what it goes on from; None where nothing is kept."""
+        if self.job.settings.work_dir is None:
+            return None
+        folder = self.job.settings.work_dir / "trained" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _verified(self, path: Path) -> tuple[VerificationRecord, dict[str, float]]:
+        """The surgery of a trained model, and by site how far its kernel is from the original's."""
+        job = self.job
+        found = checked_surgery(job.model, path, job.inputs, job.settings.target.unhurried)
+        assert found.relative_l2 is not None and found.tolerance is not None
+        samples = sum(len(next(iter(fed.values()))) for fed in job.inputs.checked)
+        errors = {site.name: site.kernel_error for site in found.sites}
+        return VerificationRecord(True, found.relative_l2, found.tolerance, samples), errors
+
+
+def school(job: Job) -> School | None:
+    """How the run's models are trained, where that was asked for.
+
+    Raises:
+        DataError: too few samples to train on.
+        OnnxcpError: a device or an operator that PyTorch does not have here.
+        UsageError: there is nothing to train on.
+    """
+    recipe = job.settings.training
+    if recipe is None:
+        return None
+    if job.settings.precision == INT8 and job.outputs.notes:
+        raise UsageError(
+            f"--finetune with --precision int8: {job.outputs.notes[0]}, which training in int8 "
+            "does not know; finetune the float32 model first, then make it int8"
+        )
+    refuse(job.model, job.inputs, recipe)
+    return School(job, recipe)

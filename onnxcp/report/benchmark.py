@@ -1,0 +1,173 @@
+"""What a benchmark measured, as text, as JSON, and run by run."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from onnxcp.api.baseline import VERSION, Change
+from onnxcp.api.benchmark import Run, Timed
+from onnxcp.escape import shown
+from onnxcp.measure.timing import Timing, disturbance, median_interval
+from onnxcp.runtime.cores import GIVEN, WORDS
+
+FIGURES = ("mean", "min", "p50", "p90", "p95", "p99", "std")
+COLUMN, NOISE = (
+    12,
+    (
+        "noisy: half of the runs spread over more than 20 % of the median; close other programs, "
+        "or raise --duration"
+    ),
+)
+
+
+def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
+    """Figures in milliseconds, throughput in samples a second; what --baseline reads."""
+    target = timed.target
+    return {
+        "benchmark_version": VERSION,
+        "models": list(timed.models),
+        "precision": timed.precision,
+        "precisions": list(timed.precisions),
+        "provider": target.name,
+        "provider_options": target.settings,
+        "threads": target.count,
+        "threads_from": target.why_count,
+        "cuda_graph": target.has_graph,
+        "runs": [_run(run) for run in timed.runs],
+        "change": [{"batch": c.batch, "slower": c.slower, "ci": [c.low, c.high]} for c in changes],
+        "environment": timed.environment,
+    }
+
+
+def to_json(timed: Timed, changes: Sequence[Change] = ()) -> str:
+    """The same as text."""
+    return json.dumps(to_document(timed, changes), indent=2) + "\n"
+
+
+def _run(run: Run) -> dict[str, Any]:
+    found = run.speedup
+    return {
+        "batch": run.batch,
+        "shapes": {name: list(shape) for name, shape in run.shapes.items()},
+        "turns": len(run.timings[0].seconds),
+        **_disturbed(run),
+        "models": [_model(run.batch, timing) for timing in run.timings],
+        "speedup": None if found is None else {"ratio": found.ratio, "ci": [found.low, found.high]},
+        "verdict": None if found is None else found.verdict(),
+    }
+
+
+def _disturbed(run: Run) -> dict[str, Any]:
+    """In how many turns other work ran, and whether processor time was compared for it."""
+    first, last = run.timings[0], run.timings[-1]
+    found = disturbance(first, last)
+    return {
+        "disturbed": found.disturbed,
+        "by_processor": len(run.timings) == 2 and found.by_processor,
+    }
+
+
+def _model(batch: int, timing: Timing) -> dict[str, Any]:
+    low, high = median_interval(timing)
+    return {
+        "milliseconds": timing.milliseconds(),
+        "p50_ci": [1e3 * low, 1e3 * high],
+        "throughput": batch / timing.median,
+        "noisy": timing.is_noisy,
+    }
+
+
+def to_text(timed: Timed, changes: Sequence[Change] = ()) -> str:
+    """A column of milliseconds for every model, and the ratio of two; of several batch sizes
+    a line each."""
+    timed = shown(timed)
+    letters = [chr(ord("A") + i) for i in range(len(timed.models))]
+    lines = [f"{letter}: {name}" for letter, name in zip(letters, timed.models, strict=True)]
+    lines += [_conditions(timed), ""]
+    lines += _one(timed.runs[0], letters) if len(timed.runs) == 1 else _sweep(timed.runs, letters)
+    if any(timing.is_noisy for run in timed.runs for timing in run.timings):
+        lines += ["", NOISE]
+    if changes:
+        lines += ["", *(_changed(change) for change in changes)]
+    return "\n".join(lines)
+
+
+def _conditions(timed: Timed) -> str:
+    target = timed.target
+    options = [f"{key}={value}" for key, value in sorted(target.settings.items())]
+    threads = f"{target.count} thread{'s' * (target.count != 1)}"
+    if target.why_count != GIVEN:
+        threads += f" ({WORDS[target.why_count]})"
+    where = timed.environment.get("gpu") or timed.environment["cpu"]
+    return ", ".join([f"on {where}", f"provider {target.name}", threads, *options])
+
+
+def _one(run: Run, letters: Sequence[str]) -> list[str]:
+    figures = [timing.milliseconds() for timing in run.timings]
+    rates = [run.batch / timing.median for timing in run.timings]
+    counted = min(len(timing.counted) for timing in run.timings)
+    lines = [f"{counted} runs each, batch {run.batch}, milliseconds"]
+    lines.append(_row("", [f"{letter:>{COLUMN}}" for letter in letters]))
+    lines += [_row(key, [f"{f[key]:>{COLUMN}.4f}" for f in figures]) for key in FIGURES]
+    lines.append(_row("samples/s", [f"{rate:>{COLUMN}.1f}" for rate in rates]))
+    said = _said(run)
+    return lines if said is None else [*lines, "", said]
+
+
+def _sweep(runs: Sequence[Run], letters: Sequence[str]) -> list[str]:
+    heads = [
+        f"{f'{letter} {what}':>{COLUMN}}" for letter in letters for what in ("p50 ms", "samples/s")
+    ]
+    lines = [_row("batch", heads)]
+    for run in runs:
+        cells = [
+            f"{1e3 * t.median:>{COLUMN}.4f}{run.batch / t.median:>{COLUMN}.1f}" for t in run.timings
+        ]
+        lines.append(_row(str(run.batch), cells))
+    found = [f"batch {run.batch}: {said}" for run in runs if (said := _said(run)) is not None]
+    return [*lines, "", *found] if found else lines
+
+
+def _row(head: str, cells: Sequence[str]) -> str:
+    return f"{head:<{COLUMN}}" + "".join(cells)
+
+
+def _said(run: Run) -> str | None:
+    ratio = run.speedup
+    if ratio is None:
+        return None
+    words = ratio.verdict() if not ratio.is_clear else f"B is {ratio.verdict()} than A"
+    other = disturbance(*run.timings).words()
+    figures = f"A/B {ratio.ratio:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f}"
+    return f"{words} ({figures}{other and '; ' + other})"
+
+
+def _changed(change: Change) -> str:
+    return f"batch {change.batch}: {change.words}"
+
+
+def times(timed: Timed, suffix: str) -> str:
+    """Every run's milliseconds, as JSON or as CSV."""
+    rows = [
+        {
+            "model": name,
+            "batch": run.batch,
+            "turn": turn,
+            "ms": 1e3 * seconds,
+            "disturbed": not timing.is_clean[turn],
+        }
+        for run in timed.runs
+        for name, timing in zip(timed.models, run.timings, strict=True)
+        for turn, seconds in enumerate(timing.seconds)
+    ]
+    if suffix == ".json":
+        return json.dumps(rows, indent=0) + "\n"
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, ["model", "batch", "turn", "ms", "disturbed"], lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

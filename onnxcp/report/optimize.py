@@ -1,0 +1,79 @@
+"""The report as plain text for a terminal of any width."""
+
+import textwrap
+from collections.abc import Sequence
+
+from onnxcp.escape import shown
+from onnxcp.graph import float_parts
+from onnxcp.report import format
+from onnxcp.results import KEPT, Report, SiteRecord
+from onnxcp.words import milliseconds
+
+NARROWEST = 60
+LABEL = 14
+
+
+def to_text(report: Report, width: int = 80) -> str:
+    """Warnings first, then the verdict, the figures, and a line for every layer."""
+    width, report = max(width, NARROWEST), shown(report)
+    warnings = [_wrapped(f"! {w}", width, "  ") for w in report.warnings]
+    facts = [_wrapped(f"{k:<{LABEL}}{v}", width, " " * LABEL) for k, v in format.facts(report)]
+    verdict = _wrapped(report.verdict, width, "")
+    parts = ["\n".join(warnings), verdict, "\n".join(facts), _table(report, width)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _wrapped(text: str, width: int, indent: str) -> str:
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _table(report: Report, width: int) -> str:
+    """Replaced layers with their figures, what of them is left in float, then the kept ones
+    with their reasons."""
+    fixed = 14 + 14 + 8 + 9 + 9
+    name = max(12, min(width - fixed, max((len(s.name) for s in report.sites), default=0) + 2))
+    lines = [f"{'layer':<{name}}{'weight':<14}{'chain':<14}{'error':>8}{'ms':>9}{'was':>9}"]
+    lines += [_replaced(s, name) for s in report.replaced]
+    kept = [s for s in report.sites if s.decision == KEPT]
+    table = "\n".join(lines) if report.replaced else ""
+    parts = (table, _in_float(report.replaced, width), _kept(kept, width))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _replaced(site: SiteRecord, name: int) -> str:
+    return (
+        f"{_cut(site.name, name - 2):<{name}}{format.shape(site):<14}{format.decision(site):<14}"
+        f"{site.error or 0:>8.3f}{milliseconds(site.ms_after):>9}"
+        f"{milliseconds(site.ms_before):>9}"
+    )
+
+
+def _in_float(sites: Sequence[SiteRecord], width: int) -> str:
+    """Chains of which an int8 model leaves something in float."""
+    lines = []
+    for kind in float_parts.KINDS:
+        names = [site.name for site in sites if site.floats == kind]
+        if names:
+            what = f"{kind}{'s' * (kind == float_parts.CHAIN)} in float: {_listed(names)}"
+            lines.append(_wrapped(what, width, "     "))
+    return "\n".join(lines)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _kept(sites: list[SiteRecord], width: int) -> str:
+    """Layers left alone, those with one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for site in sites:
+        reasons.setdefault(site.reason, []).append(site.name)
+    lines = []
+    for reason, names in reasons.items():
+        lines.append(_wrapped(f"kept {_listed(names)}: {reason}", width, "     "))
+    return "\n".join(lines)
+
+
+def _cut(text: str, width: int) -> str:
+    """The end of a name tells more than its start."""
+    return text if len(text) <= width else "…" + text[-(width - 1) :]

@@ -1,0 +1,69 @@
+"""What a timing depends on, for the record."""
+
+import ctypes
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from onnxcp.runtime.machine import cpu_flags, cpu_name, nvidia
+from onnxcp.runtime.ort import cuda_major, cuda_version, runtime
+from onnxcp.runtime.providers import Target
+
+TOLD = ("avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd")
+
+
+def environment(target: Target) -> dict[str, Any]:
+    """The machine and the runtime; where the target is a GPU, that too."""
+    found = {
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+        "onnxruntime": str(runtime().__version__),
+        "machine": platform.machine(),
+        "cpu": cpu_name(),
+        "cpu_flags": [flag for flag in TOLD if flag in cpu_flags()],
+        "channel_block": target.block,
+        "provider_options": target.settings,
+    }
+    return {**found, **_of_gpu(target)} if target.provider.device == "cuda" else found
+
+
+def _of_gpu(target: Target) -> dict[str, Any]:
+    told = nvidia()
+    number = int(target.settings.get("device_id", "0"))
+    gpu = told.gpus[number].name if number < len(told.gpus) else None
+    return {
+        "gpu": gpu,
+        "driver": told.driver,
+        "cuda": cuda_version(),
+        "cudnn": cudnn(),
+    }
+
+
+def cudnn() -> str | None:
+    """The version of the cuDNN that is loaded, as in "9.10.2"; None if it does not tell."""
+    number = _told(("libcudnn.so.9", "cudnn64_9.dll"), lambda library: library.cudnnGetVersion())
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}" if number else None
+
+
+def cudart() -> str | None:
+    """The version of the CUDA runtime that is loaded, as in "13.0"; None if it does not tell."""
+    major = cuda_major()
+    number = _told((f"libcudart.so.{major}", f"cudart64_{major}.dll"), _runtime_version)
+    return f"{number // 1000}.{number % 1000 // 10}" if number else None
+
+
+def _runtime_version(library: ctypes.CDLL) -> int:
+    number = ctypes.c_int()
+    library.cudaRuntimeGetVersion(ctypes.byref(number))
+    return number.value
+
+
+def _told(names: Sequence[str], ask: Callable[[ctypes.CDLL], int]) -> int | None:
+    """What the first of these libraries says; None if there is none."""
+    for name in names:
+        try:
+            return ask(ctypes.CDLL(name))
+        except (OSError, AttributeError):
+            continue
+    return None

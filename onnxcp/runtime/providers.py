@@ -1,0 +1,274 @@
+"""Execution providers: where models run, and with which options.
+
+`PROVIDERS` holds those that need something of their own: defaults, options known by type,
+what makes them exact. Any other that the installed ONNX Runtime offers is used by name.
+"""
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnxcp.errors import UsageError
+from onnxcp.runtime.cores import GIVEN, usable
+from onnxcp.runtime.machine import cpu_flags
+from onnxcp.runtime.ort import available
+
+SUFFIX = "ExecutionProvider"
+ELSEWHERE = ("azure",)  # runs models on other machines
+YES_OR_NO, WHOLE = ("0", "1"), "a whole number"
+Kind = tuple[str, ...] | str  # the values an option may take, or `WHOLE`
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row of `PROVIDERS`.
+
+    `tolerance` bounds the relative L2 difference of two models' outputs that compute the
+    same thing on this provider, by the dtype of the weights. `lacks` says why a precision
+    brings nothing there; of one that it does not name the runtime decides, node by node.
+    """
+
+    name: str
+    ort_name: str
+    tolerance: Mapping[str, float]
+    options: Mapping[str, str] = field(default_factory=dict)  # by default
+    exact: Mapping[str, str] = field(default_factory=dict)  # for outputs that are compared
+    known: Mapping[str, Kind] | None = None  # options; None: the runtime checks them
+    threads: str | None = None  # the option that the number of threads goes to
+    device: str = "cpu"  # whose memory holds inputs and outputs
+    install: str = ""  # what pip installs to have it; empty: no wheel is known
+    libraries: str = "its driver and libraries"  # what it loads, to be checked if it does not
+    lacks: Mapping[str, str] = field(default_factory=dict)  # why not, by precision
+
+
+# float32: rounding of 6e-8 a product, times the cancellation inside a chain, times the
+# depth of a network: at most 3.3e-6 on most real networks; 2.4e-4 was seen in a style
+# transfer network whose InstanceNormalization magnifies it.
+# float16: weights are rounded to 5e-4 on both sides of the comparison; 6e-4 was seen.
+ROUNDING = {"float16": 1e-2, "float32": 1e-3, "float64": 1e-3}
+# Others may multiply in TF32, bfloat16 or float16, which round to 5e-4 or 4e-3.
+REDUCED = {"float16": 2e-2, "float32": 2e-2, "float64": 2e-2}
+
+CUDA_OPTIONS: Mapping[str, Kind] = {
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+    "cudnn_conv1d_pad_to_nc1d": YES_OR_NO,
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "cudnn_conv_use_max_workspace": YES_OR_NO,
+    "device_id": WHOLE,
+    "do_copy_in_default_stream": YES_OR_NO,
+    "enable_cuda_graph": YES_OR_NO,
+    "enable_skip_layer_norm_strict_mode": YES_OR_NO,
+    "fuse_conv_bias": YES_OR_NO,
+    "gpu_mem_limit": WHOLE,
+    "prefer_nhwc": YES_OR_NO,
+    "sdpa_kernel": WHOLE,
+    "tunable_op_enable": YES_OR_NO,
+    "tunable_op_max_tuning_duration_ms": WHOLE,
+    "tunable_op_tuning_enable": YES_OR_NO,
+    "use_ep_level_unified_stream": YES_OR_NO,
+    "use_tf32": YES_OR_NO,
+}
+GRAPH = "enable_cuda_graph"
+
+PROVIDERS = {
+    row.name: row
+    for row in (
+        Provider(
+            "cpu",
+            "CPUExecutionProvider",
+            ROUNDING,
+            known={},
+            install="'onnxcp[cpu]'",
+            # ResNet-20, one thread, x86 with AVX-512: 0.999 times as fast (95 % 0.996 to 1.002)
+            lacks={
+                "float16": "it computes in float32 all the same, between casts: no faster; "
+                "--precision int8 is what it has kernels for"
+            },
+        ),
+        Provider(
+            "cuda",
+            "CUDAExecutionProvider",
+            ROUNDING,
+            # DEFAULT asks cuDNN's fallback heuristics, seen 50 times slower
+            # (github.com/microsoft/onnxruntime/issues/22705)
+            options={"cudnn_conv_algo_search": "EXHAUSTIVE"},
+            exact={"use_tf32": "0"},
+            known=CUDA_OPTIONS,
+            device="cuda",
+            install="'onnxcp[gpu]'",
+            libraries="CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            # github.com/microsoft/onnxruntime/issues/24807
+            lacks={
+                "int8": "it has no int8 convolutions and would compute them in float or leave "
+                "them to the CPU; try --precision float16"
+            },
+        ),
+        Provider(
+            "tensorrt",
+            "TensorrtExecutionProvider",
+            REDUCED,
+            device="cuda",
+            install="'onnxcp[gpu]'",
+            libraries="TensorRT: pip install tensorrt; and CUDA: pip install "
+            "'onnxruntime-gpu[cuda,cudnn]'",
+            lacks={
+                "int8": "it takes symmetric ranges alone, which are not made here; try "
+                "--precision float16"
+            },
+        ),
+        Provider(
+            "openvino",
+            "OpenVINOExecutionProvider",
+            REDUCED,
+            threads="num_of_threads",
+            install="onnxruntime-openvino",
+        ),
+        Provider("directml", "DmlExecutionProvider", REDUCED, install="onnxruntime-directml"),
+        Provider(
+            "coreml",
+            "CoreMLExecutionProvider",
+            REDUCED,
+            install="onnxruntime",
+            lacks={"int8": "it takes float models alone; try --precision float16"},
+        ),
+        Provider("xnnpack", "XnnpackExecutionProvider", REDUCED),
+        Provider("migraphx", "MIGraphXExecutionProvider", REDUCED, install="onnxruntime-migraphx"),
+        Provider("qnn", "QNNExecutionProvider", REDUCED, install="onnxruntime-qnn"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where models run: a provider, its options, and threads (0: the cores that this process
+    may use).
+
+    `others` may take nodes that the provider does not, in this order.
+    """
+
+    provider: Provider
+    threads: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[Provider, ...] = ()
+
+    @classmethod
+    def named(
+        cls, names: str, threads: int = 0, options: Mapping[str, str] | None = None
+    ) -> "Target":
+        """A provider by name, or several as in "xnnpack,cpu" where others may help out.
+
+        Raises:
+            UsageError: an unknown provider or option, or a negative thread count.
+            MissingPackage: a provider that only the runtime could know, and it is not there.
+        """
+        first, *others = [_row(name.strip().lower()) for name in names.split(",")]
+        if threads < 0:
+            raise UsageError(f"--threads {threads}: give 1 or more, or 0 for all usable cores")
+        if first.known is not None:
+            for key, value in (options or {}).items():
+                _check(first, key, value)
+        return cls(first, threads, options or {}, tuple(others))
+
+    @classmethod
+    def recorded(cls, names: str, threads: int, options: Mapping[str, str]) -> "Target":
+        """A target as a file names it, which the runtime here need not have."""
+        first, *others = [
+            PROVIDERS.get(name) or Provider(name, name + SUFFIX, REDUCED)
+            for name in names.split(",")
+        ]
+        return cls(first, threads, options, tuple(others))
+
+    @property
+    def name(self) -> str:
+        """As it is asked for on the command line."""
+        return ",".join(row.name for row in (self.provider, *self.others))
+
+    @property
+    def count(self) -> int:
+        """Threads that models run on."""
+        return self.threads or usable().count
+
+    @property
+    def why_count(self) -> str:
+        """What their number follows from: a key of `cores.WORDS`."""
+        return GIVEN if self.threads else usable().why
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All options that the provider is given."""
+        row = self.provider
+        threads = {row.threads: str(self.threads)} if row.threads and self.threads else {}
+        return {**row.options, **threads, **self.options}
+
+    @property
+    def is_one_thread(self) -> bool:
+        """Whether models compute on the thread that runs them, and nowhere else."""
+        return self.name == "cpu" and self.count == 1
+
+    @property
+    def unhurried(self) -> "Target":
+        """The same with all cores and no graph: for outputs whose time does not matter."""
+        return replace(self, threads=0).without(GRAPH)
+
+    @property
+    def exact(self) -> "Target":
+        """The same in full precision, unless options say otherwise: for outputs that are
+        compared."""
+        return replace(self, options={**self.provider.exact, **self.options})
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether timed runs replay a CUDA graph."""
+        return self.settings.get(GRAPH) == "1"
+
+    def without(self, option: str) -> "Target":
+        """The same without one of the options."""
+        return replace(self, options={k: v for k, v in self.options.items() if k != option})
+
+    @property
+    def block(self) -> int:
+        """Channels that cost as much as one: ranks should be multiples of it.
+
+        The CPU's convolutions work on blocks of 16 channels with AVX-512 and of 8 on other
+        x86 (MLAS, NCHWc); 16 suits both, and tensor cores, where that is not known.
+        """
+        if self.provider.name != "cpu" or "avx512f" in cpu_flags():
+            return 16
+        return 8 if platform.machine().lower() in ("x86_64", "amd64") else 16
+
+    def tolerance(self, dtype: np.dtype) -> float:
+        return self.provider.tolerance[np.dtype(dtype).name]
+
+
+def _row(name: str) -> Provider:
+    """A provider's row; one of its own for what only the installed runtime knows."""
+    if name in PROVIDERS:
+        return PROVIDERS[name]
+    offered = by_name(available())
+    if name not in offered:
+        known = dict.fromkeys((*PROVIDERS, *offered))
+        raise UsageError(f"--provider {name}: unknown; choose one of {', '.join(known)}")
+    return Provider(name, offered[name], REDUCED)
+
+
+def by_name(ort_names: Iterable[str]) -> dict[str, str]:
+    """The runtime's names of providers that run models here, by the names used here."""
+    ours = {row.ort_name: row.name for row in PROVIDERS.values()}
+    found = {ours.get(n, n.removesuffix(SUFFIX).lower()): n for n in ort_names}
+    return {name: n for name, n in found.items() if name not in ELSEWHERE}
+
+
+def _check(row: Provider, key: str, value: str) -> None:
+    """Raises UsageError for an option that the provider does not have, or a wrong value."""
+    known = row.known or {}
+    shown = f"--provider-option {key}={value}"
+    if key not in known:
+        choices = f"choose one of {', '.join(known)}" if known else "it takes none; leave it out"
+        raise UsageError(f"{shown}: provider {row.name} has no such option; {choices}")
+    kind = known[key]
+    if isinstance(kind, tuple) and value not in kind:
+        raise UsageError(f"{shown}: give one of {', '.join(kind)}")
+    if kind == WHOLE and not value.removeprefix("-").isdecimal():
+        raise UsageError(f"{shown}: give {WHOLE}")

@@ -1,0 +1,76 @@
+"""Whether a model in torch computes what ONNX Runtime does."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from onnxcp.errors import ParityError
+from onnxcp.graph.input_specs import Feeds
+from onnxcp.graph.operators import operator
+from onnxcp.graph.splice import with_outputs
+from onnxcp.runtime.sessions import Runner, open_runner
+from onnxcp.torchgraph.module import Network
+from onnxcp.verification.difference import Difference, Verdict, compare
+from onnxcp.verification.saturation import bounded
+
+LEAST = 1e-7  # of an absolute error: below 1.5e-8 ONNX Runtime's sigmoid goes no further
+
+
+def check_parity(network: Network, runner: Runner, feeds: Feeds, tolerance: float) -> float:
+    """The largest relative L2 error of an output on these feeds. One that is nowhere beyond
+    `LEAST` is equal, however small its values are.
+
+    Raises:
+        ParityError: an output's error exceeds `tolerance`; with the first node, in the
+            graph's order, whose results differ as much.
+    """
+    verdict = _compared(network, runner, feeds, tolerance, ())
+    for output in verdict.outputs:
+        if not _is_equal(output):
+            raise ParityError(
+                f"output {output.output!r} in torch is not what ONNX Runtime computes: "
+                f"{output.failure}; {_first(network, runner, feeds, tolerance)}; this is a bug "
+                "in onnxcp; please report it with the model"
+            )
+    return max((o.relative_l2 for o in verdict.outputs if o.ok), default=0.0)
+
+
+def _is_equal(output: Difference) -> bool:
+    return output.ok or output.max_abs <= LEAST
+
+
+def outputs(network: Network, feeds: Feeds, also: Sequence[str] = ()) -> list[np.ndarray]:
+    """What a network computes of arrays, where its weights are."""
+    with torch.no_grad():
+        fed = {n: torch.from_numpy(np.array(a)).to(network.device) for n, a in feeds.items()}
+        return [y.cpu().numpy() for y in network(fed, also)]
+
+
+def _compared(
+    network: Network, runner: Runner, feeds: Feeds, tolerance: float, also: Sequence[str]
+) -> Verdict:
+    """All outputs of a runner, which has those in `also` after its own."""
+    return compare(
+        runner,
+        lambda fed: outputs(network, fed, also),
+        runner.outputs,
+        [feeds],
+        most_l2=tolerance,
+        bounded=bounded(network.proto.graph),
+    )
+
+
+def _first(network: Network, runner: Runner, feeds: Feeds, tolerance: float) -> str:
+    """The first node whose outputs differ, in words. Made outputs, tensors are computed
+    without the runtime's fusions."""
+    nodes = network.proto.graph.node
+    makers = {name: n for n in nodes if operator(n) != "Constant" for name in n.output if name}
+    also = [name for name in makers if name not in runner.outputs]
+    made = with_outputs(network.proto, also).SerializeToString()
+    verdict = _compared(network, open_runner(made, runner.target), feeds, tolerance, also)
+    differing = {o.output for o in verdict.outputs if not _is_equal(o)}
+    for name, node in makers.items():
+        if name in differing:
+            return f"they differ from node {node.name or name!r} ({operator(node)}) on"
+    return "no node alone differs as much"

@@ -1,0 +1,1 @@
+"""Distillation of rewritten models, with int8 rounding where that is asked for."""

@@ -1,0 +1,74 @@
+"""Where the error of an int8 model comes from: its weights, or the rounding of what they are
+applied to.
+
+In the middle between a reference and an int8 model stands the latter without its rounding:
+its weights, chains among them, as their integers say, and its activations within their ranges.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxcp.graph.input_specs import Feeds
+from onnxcp.verification.difference import TOP_K, Difference, Outputs, Tolerance, Verdict, compare
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Every output, from the reference to the middle and from there to the int8 model."""
+
+    weights: tuple[Difference, ...]
+    rounding: tuple[Difference, ...]
+
+
+def compare_in_steps(
+    reference: Outputs,
+    middle: Outputs,
+    candidate: Outputs,
+    names: Sequence[str],
+    feeds: Iterable[Feeds],
+    *,
+    tolerance: Mapping[str, Tolerance],
+    top_k: int = TOP_K,
+    numbers: Sequence[int] | None = None,
+) -> tuple[Verdict, Steps]:
+    """Run all three once on the same feeds. The verdict, and every limit, is of the reference
+    and the candidate."""
+    once = _Once(reference, middle, candidate)
+    found = compare(
+        once.before,
+        once.after,
+        [f"{name}{step}" for step in ("", "\0weights", "\0rounding") for name in names],
+        feeds,
+        tolerance=tolerance,
+        top_k=top_k,
+        numbers=numbers,
+    )
+    count = len(names)
+    whole, weights, rounding = (
+        tuple(
+            replace(o, output=name)
+            for o, name in zip(found.outputs[start : start + count], names, strict=True)
+        )
+        for start in (0, count, 2 * count)
+    )
+    return Verdict(whole, found.samples), Steps(weights, rounding)
+
+
+class _Once:
+    """Both sides of all three comparisons, with one run of each model: `before` runs them and
+    `after`, called next on the same feeds, gives the rest."""
+
+    def __init__(self, reference: Outputs, middle: Outputs, candidate: Outputs) -> None:
+        self._models = reference, middle, candidate
+        self._after: list[np.ndarray] = []
+
+    def before(self, feeds: Feeds) -> list[np.ndarray]:
+        old, middle, new = (list(run(feeds)) for run in self._models)
+        self._after = [*new, *middle, *new]
+        return [*old, *old, *middle]
+
+    def after(self, feeds: Feeds) -> list[np.ndarray]:
+        del feeds
+        return self._after

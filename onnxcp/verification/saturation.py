@@ -1,0 +1,25 @@
+"""Outputs of functions that saturate: rounding alone decides what is left of them there."""
+
+import onnx
+
+from onnxcp.graph.operators import operator
+
+SATURATING = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf"}
+MOVING = {"Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"}
+
+
+def bounded(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of the graph's outputs that a function with values in [−1, 1] gives.
+
+    Runtimes compute these to about the rounding of 1: ONNX Runtime's Sigmoid on CPUs gives 0 or
+    6e-8 where the truth is 1e-8. An error relative to less than 1 says nothing about them.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    return frozenset(o.name for o in graph.output if _saturates(makers, o.name))
+
+
+def _saturates(makers: dict[str, onnx.NodeProto], name: str) -> bool:
+    node = makers.get(name)
+    while node is not None and operator(node) in MOVING:
+        node = makers.get(node.input[0])
+    return node is not None and operator(node) in SATURATING

@@ -1,0 +1,299 @@
+"""Is a rewritten model the original with each kernel replaced by what its chain stands for?
+
+Needs the two models alone: what it knows of forms is what the metadata say. In order: are the
+nodes that no chain replaced the original's; does each chain slide and connect as the node in
+whose place it stands; are its weights those that were written; and does it compute what the
+one convolution would that its stages make, put together again.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from onnxcp.chain import Chain, Kernel, Stage
+from onnxcp.data.roles import Inputs
+from onnxcp.graph import io, provenance
+from onnxcp.graph.shortcuts import as_in
+from onnxcp.graph.sites import Site, Skip, node_names
+from onnxcp.graph.splice import add_outputs, rewrite, with_outputs
+from onnxcp.graph.structure import Changes, changes, is_chain_node, named
+from onnxcp.measure.judged_outputs import find
+from onnxcp.progress import Progress, silent
+from onnxcp.quantization.precision import FLOAT16, INT8, precision_of
+from onnxcp.runtime.providers import Target
+from onnxcp.runtime.sessions import open_runner
+from onnxcp.runtime.survey import survey
+from onnxcp.storage import temporary
+from onnxcp.verification import layerwise, recompose, records
+from onnxcp.verification.difference import compare
+from onnxcp.verification.read_chains import Reader
+from onnxcp.verification.saturation import bounded
+
+NOT_OURS = "not checked: not written by onnxcp"
+NARROWED = (  # {} a precision
+    "not checked: weights are rounded to {} and nodes folded or added; verify the float32 model "
+    "that it was made of"
+)
+HEX = 12  # digits of a hash that are shown
+NAMED = 5  # tensors that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class SiteCheck:
+    """One chain: ‖K − K̂‖ / ‖K‖ of the kernel that it stands for, and how far what it computes
+    is from what that kernel computes, relative L2; None where that was not run."""
+
+    name: str
+    form: str | None
+    rank: int | None
+    kernel_error: float
+    relative_l2: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surgery:
+    """`skipped` says why nothing was checked, or is None. `relative_l2` is of the tensor that
+    differs most, None where nothing was run; `tolerance` is what it may be. `trained` names
+    tensors of the original that training changed by the metadata: nothing else can tell."""
+
+    skipped: str | None = None
+    sites: tuple[SiteCheck, ...] = ()
+    failures: tuple[str, ...] = ()
+    relative_l2: float | None = None
+    tolerance: float | None = None
+    trained: tuple[str, ...] = ()
+
+    @property
+    def unchecked(self) -> str | None:
+        """What could not be checked, or None."""
+        if self.trained:
+            count = f"{len(self.trained)} tensor{'s' * (len(self.trained) != 1)}"
+            return f"not checked: training changed {count} of the original: {_few(self.trained)}"
+        return self.skipped
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ReadBack:
+    """Chains by the name of the site they replace; `failures` of those that are none."""
+
+    sites: Mapping[str, Site]
+    chains: Mapping[str, Chain]
+    failures: tuple[str, ...]
+
+
+def check(
+    reference: io.Model,
+    candidate: io.Model,
+    inputs: Inputs,
+    target: Target,
+    reference_target: Target | None = None,
+    progress: Progress = silent,
+) -> Surgery:
+    """Check all that can be known without judging how good the approximation is.
+
+    Raises:
+        ModelError: the reference can not be run; or the candidate, with nothing wrong in it
+            that could be named.
+    """
+    made = provenance.read(candidate.proto)
+    if not made.is_ours:
+        return Surgery(NOT_OURS)
+    narrow, was = precision_of(candidate.proto), precision_of(reference.proto)
+    if narrow == INT8 or (narrow == FLOAT16 and was != narrow):
+        return Surgery(NARROWED.format(narrow), (), tuple(_lost(reference, candidate, made)))
+    progress("check the surgery", 0, 1)
+    trained = records.trained(reference.proto, candidate.proto, made)
+    asked, reference = reference, _as_written(reference, candidate, trained)
+    found = changes(reference.proto, candidate.proto, made.sites)
+    known = survey(reference, inputs.shapes, reference_target or target, inputs.timed)
+    back = _read_back(reference.proto, candidate.proto, found, known)
+    failures = [
+        *_origin(asked, candidate, made),
+        *found.failures,
+        *back.failures,
+        *_records(reference.proto, made, back),
+        *records.faults(asked.proto, candidate.proto, made, back.chains, back.sites),
+    ]
+    kernels, sites = dict[str, Kernel](), list[SiteCheck]()
+    for name, chain in back.chains.items():
+        kernel, site = recompose.kernel(chain), back.sites[name]
+        sites.append(_site_check(site, kernel, made))
+        kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
+    if found.failures or back.failures or not kernels:
+        return Surgery(None, tuple(sites), tuple(failures), trained=tuple(trained))
+    numbers = _Numbers(reference, candidate, back, kernels, target)
+    checked = Surgery(None, tuple(sites), tuple(failures), trained=tuple(trained))
+    return numbers.judged(checked, inputs)
+
+
+def _as_written(
+    reference: io.Model, candidate: io.Model, trained: Mapping[str, onnx.TensorProto]
+) -> io.Model:
+    """The reference with its shortcuts as they were written, and with what was trained of it."""
+    reference = replace(reference, proto=as_in(reference.proto, candidate.proto))
+    if not trained:
+        return reference
+    proto = rewrite(reference.proto, {}, (), metadata={}).proto
+    for tensor in proto.graph.initializer:
+        if tensor.name in trained:
+            tensor.CopyFrom(trained[tensor.name])
+    return replace(reference, proto=proto)
+
+
+def _lost(reference: io.Model, candidate: io.Model, made: provenance.Provenance) -> Iterable[str]:
+    """What shows in spite of rounding that a model was not made of the reference: its source,
+    which is the reference or the reference's, and chains that are not there."""
+    is_source = precision_of(reference.proto) != INT8
+    if is_source and provenance.read(reference.proto).sources != made.sources:
+        yield from _origin(reference, candidate, made)
+    yield from records.broken_seal(made)
+    for name in made.sites:
+        if not any(is_chain_node(node, [name]) for node in candidate.proto.graph.node):
+            yield _missing(name)
+
+
+def _missing(name: str) -> str:
+    return f"{name}: by the metadata it was replaced, but its chain is not there"
+
+
+def _origin(reference: io.Model, candidate: io.Model, made: provenance.Provenance) -> Iterable[str]:
+    if reference.sha256 not in (*made.sources, candidate.sha256):
+        of = ", ".join(sha256[:HEX] for sha256 in made.sources) or "an unknown one"
+        yield (
+            f"by its metadata the candidate was made of another model, with sha256 {of}…; "
+            f"{reference.path} has {reference.sha256[:HEX]}…"
+        )
+
+
+def _read_back(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    found: Changes,
+    known: tuple[tuple[Site, ...], tuple[Skip, ...]],
+) -> _ReadBack:
+    sites = {reference.graph.node[s.index].output[0]: s for s in known[0]}
+    reasons = {skip.layer.name: skip.reason for skip in known[1]}
+    pairs = zip(reference.graph.node, node_names(reference.graph), strict=True)
+    names = {output: name for node, name in pairs for output in node.output}
+    reader, chains, failed = Reader(candidate, found.fresh), dict[str, Chain](), dict[str, str]()
+    for node in found.replaced:
+        site, name = sites.get(node.output[0]), names[node.output[0]]
+        chain = (
+            f"replaced, though {reasons.get(name, 'no chain could be')}"
+            if site is None
+            else reader.chain(site, node)
+        )
+        if isinstance(chain, str):
+            failed[name] = chain
+        else:
+            chains[name] = chain
+    unused = [n for n in reader.unused if not is_chain_node(n, failed)]
+    failures = [f"{name}: {why}" for name, why in failed.items()]
+    failures += dict.fromkeys(f"node {named(node)} is part of no chain" for node in unused)
+    return _ReadBack({s.name: s for s in known[0]}, chains, tuple(failures))
+
+
+def _records(
+    reference: onnx.ModelProto, made: provenance.Provenance, back: _ReadBack
+) -> Iterable[str]:
+    """Whether every chain that was written is there."""
+    if made.chains is None:
+        yield f"the metadata {provenance.CHAINS} are missing or damaged: weights can not be checked"
+        return
+    read = {name for name in made.sites if name in back.chains}
+    for name in made.sites:
+        kept = any(is_chain_node(node, [name]) for node in reference.graph.node)
+        tried = any(failure.startswith(f"{name}: ") for failure in back.failures)
+        if name not in read and not kept and not tried:
+            yield _missing(name)
+
+
+def _site_check(site: Site, kernel: Kernel, made: provenance.Provenance) -> SiteCheck:
+    written = (made.chains or {}).get(site.name)
+    size = math.sqrt(float(np.square(site.kernel, dtype=np.float64).sum()))
+    error = float(np.linalg.norm(kernel - site.kernel))
+    ratio = error / size if size else (0.0 if error == 0 else float("inf"))
+    if written is None:
+        return SiteCheck(site.name, None, None, ratio)
+    return SiteCheck(site.name, written.form, written.rank, ratio)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Numbers:
+    """Both models run, with what every replaced node gave among their outputs. They are written
+    without external data, where they are small enough: ONNX Runtime 1.31 does not find the
+    condition of an If there."""
+
+    reference: io.Model
+    candidate: io.Model
+    back: _ReadBack
+    kernels: Mapping[str, Kernel]
+    target: Target
+
+    def judged(self, found: Surgery, inputs: Inputs) -> Surgery:
+        replaced = [self.back.sites[name] for name in self.back.chains]
+        nodes = self.reference.proto.graph.node
+        outputs = {s.name: nodes[s.index].output[0] for s in replaced}
+        tolerance = max(self.target.tolerance(s.kernel.dtype) for s in replaced)
+        judged = find(self.reference, self.target)
+        watched = [*judged.inside, *outputs.values()]
+        compared = tuple(dict.fromkeys((*judged.comparable, *watched)))
+        with temporary.folder() as folder:
+            dense = open_runner(self._dense(folder, watched), self.target, compared)
+            chained = open_runner(self._chained(folder, watched), self.target, compared)
+            verdict = compare(
+                dense,
+                chained,
+                dense.outputs,
+                inputs.checked,
+                most_l2=tolerance,
+                bounded=bounded(self.reference.proto.graph),
+            )
+            errors = {o.output: o.relative_l2 for o in verdict.outputs}
+            if not verdict.ok:  # rounding that adds up, or a chain that is wrong
+                sources = {outputs[s.name]: s.source for s in replaced}
+                paths = (folder / "dense.onnx", folder / "chained.onnx")
+                errors = layerwise.differences(*paths, sources, self.target, inputs.checked)
+        names = {tensor: name for name, tensor in outputs.items()}
+        failures = (
+            f"{names[tensor]}: tensor {tensor!r} is not what the chains stand for: relative L2 "
+            f"error {errors[tensor]:.2g} exceeds {tolerance:.2g}"
+            for tensor in ([] if verdict.ok else layerwise.beyond(errors, tolerance))
+        )
+        return replace(
+            found,
+            sites=tuple(replace(s, relative_l2=errors[outputs[s.name]]) for s in found.sites),
+            failures=(*found.failures, *failures),
+            relative_l2=max(errors.values()),
+            tolerance=tolerance,
+        )
+
+    def _dense(self, folder: Path, watched: list[str]) -> Path:
+        """The reference with the kernels that the chains stand for."""
+        model, back = self.reference, self.back
+        chains: dict[str, Chain] = {}
+        for name, chain in back.chains.items():
+            site = back.sites[name]
+            stage = Stage("dense", self.kernels[name], site.geometry, site.group, chain[-1].bias)
+            chains[name] = (stage,)
+        made = rewrite(model.proto, chains, back.sites.values(), metadata={})
+        add_outputs(made.proto, watched)
+        io.save(made.proto, folder / "dense.onnx")
+        return folder / "dense.onnx"
+
+    def _chained(self, folder: Path, watched: list[str]) -> Path:
+        path = folder / "chained.onnx"
+        io.save(with_outputs(self.candidate.proto, watched), path)
+        return path
