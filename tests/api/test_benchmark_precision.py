@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_static import NODES, TENSORS, int8, samples
+from int8_models import NODES, TENSORS, int8, samples
 from typer.testing import CliRunner
 from written import model, weight
 

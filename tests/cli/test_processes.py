@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from processes import INTERRUPTED, MISSING, WRONG_USE, wait_for
 
 import onnxcp
 from onnxcp.artifacts.reservation import Reads, reserve
 from onnxcp.storage import temporary
 
 MODEL = Path(__file__).parents[2] / "models/digits.onnx"
-INTERRUPTED, WRONG_USE, MISSING = 130, 2, 3
 HERE = {**os.environ, "PYTHONPATH": str(Path(onnxcp.__file__).parents[1]), "OMP_NUM_THREADS": "2"}
 WITHOUT_RUNTIME = (
     "import sys; sys.modules['onnxruntime'] = None; from onnxcp.cli import main; main()"
@@ -68,13 +68,6 @@ def started(folder, *arguments, environment=None):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def wait_for(process, phase):
-    for line in process.stderr:
-        if phase in line:
-            return
-    raise AssertionError(f"ended before {phase!r}")
 
 
 def session(leader):

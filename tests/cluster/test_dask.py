@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from test_candidates import site
-from test_optimize import DATA, MODEL
-from test_optimize import onnxcp as run
-from test_processes import INTERRUPTED, MISSING, WRONG_USE, wait_for
+from digits import DATA, MODEL
+from digits import onnxcp as run
+from example_sites import site
+from processes import INTERRUPTED, MISSING, WRONG_USE, wait_for
 
 import onnxcp
 from onnxcp.cluster import dask_client, pool

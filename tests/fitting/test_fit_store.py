@@ -4,21 +4,15 @@ import os
 
 import numpy as np
 import pytest
-from test_candidates import site
+from example_sites import site
+from kept_fits import entry
 
 from onnxcp.fitting import store
 from onnxcp.fitting.fits import Fits
 from onnxcp.fitting.rank_grid import knots
-from onnxcp.forms import DRAFT, Fit, Outcome
+from onnxcp.forms import DRAFT
 from onnxcp.plan import Choice
 from onnxcp.storage import cache, keys
-
-
-def entry(seed=0):
-    rng = np.random.default_rng(seed)
-    factors = tuple(rng.standard_normal((size, 3)) for size in (4, 5, 9))
-    fit = Fit("cp3", factors, 0.25, 8.0, 2.0, Outcome.SWEEPS_EXHAUSTED, 40)
-    return store.Entry((fit, fit), (1.5, 2.5), 0.75)
 
 
 def key(text="settings", value=1.0):

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import onnx
 import pytest
-from test_reasons import low_rank
-from written import model
+from written import low_rank, model
 
 import onnxcp
 from onnxcp.graph import io

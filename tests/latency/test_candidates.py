@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from tiny import chain_model
+from example_sites import context, site
 
 from onnxcp.chain import Geometry, cost
 from onnxcp.errors import UsageError
@@ -19,11 +19,9 @@ from onnxcp.latency.candidates import (
     all_choices,
     candidate_ranks,
     chain_of,
-    dense_stage,
     measure,
     steps,
 )
-from onnxcp.latency.context import Graph
 from onnxcp.measure.stopwatch import Stopwatch
 from onnxcp.measure.timing import Speedup
 from onnxcp.plan import Choice
@@ -31,12 +29,6 @@ from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
 
 CPU = Target.named("cpu", threads=1)
-
-
-def site(name="a", shape=(32, 32, 3, 3), image=(8, 8), bias=None):
-    kernel = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    layer = Layer(name, "Conv", shape)
-    return Site(layer, 0, kernel, bias, Geometry(pads=(1, 1, 1, 1)), image, 1, f"{name}.weight")
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -61,16 +53,6 @@ def test_a_refused_kernel_has_no_candidates():
 def test_an_unknown_image_size_says_what_to_pass():
     with pytest.raises(UsageError, match="--input-shape"):
         candidate_ranks(FORMS["cp3"], site(image=None), 16)
-
-
-def context(site):
-    """The context of a site alone in a model."""
-    channels = site.shape[1] * site.group
-    image, batch = site.image, site.batch
-    shape = (batch, channels, *image) if site.geometry.dimensions else (batch, *image, channels)
-    serialized = chain_model((dense_stage(site),), shape, site.kernel.dtype, site.layer.op)
-    inside = replace(site, index=0, source="x")
-    return Graph(onnx.load_from_string(serialized), {}).context(inside)
 
 
 def timed(choices, sites):

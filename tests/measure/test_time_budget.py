@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from test_reasons import low_rank
-from written import model
+from written import low_rank, model
 
 import onnxcp
 from onnxcp.data.roles import Sources

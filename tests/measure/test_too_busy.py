@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jsonschema
 import numpy as np
 import pytest
-from test_candidates import context, site
+from example_sites import context, site
 from tiny import chain_model
 from typer.testing import CliRunner
 

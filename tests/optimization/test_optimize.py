@@ -9,21 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from typer.testing import CliRunner
+from digits import DATA, MODEL, onnxcp
 
-from onnxcp.cli import app
 from onnxcp.report.json import schema
 
 pytestmark = pytest.mark.usefixtures("quiet")
-ROOT = pathlib.Path(__file__).parents[2]
-MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 QUICK = ["--threads", "1", "--jobs", "1", "--iterations", "20"]
 IMPOSSIBLE = ["--max-error", "1e-9", "--include", "block/conv1", "--form", "cp3"]
-
-
-def onnxcp(*arguments):
-    """Run a command; exit code, stdout and stderr apart."""
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from test_static import outputs, samples, tiny
+from int8_models import outputs, samples, tiny
 from written import weight
 
 from onnxcp.data.samples import Batching

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from test_static import int8, outputs, plainly, relative, samples, tiny
+from int8_models import int8, outputs, plainly, relative, samples, tiny
 
 from onnxcp.graph import io
 from onnxcp.quantization.dequantize import dequantised

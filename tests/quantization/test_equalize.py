@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from test_static import DIGITS, outputs, relative, samples
+from int8_models import DIGITS, outputs, relative, samples
 from written import model, weight, write
 
 from onnxcp.graph import io

@@ -14,13 +14,30 @@ import onnx
 import onnxruntime
 import pytest
 from int8_machine import exact
+from int8_models import (
+    FREE,
+    NODES,
+    TARGET,
+    TENSORS,
+    found,
+    in_float,
+    int8,
+    kinds,
+    outputs,
+    parameters,
+    plainly,
+    relative,
+    samples,
+    stored,
+    tiny,
+)
 from typer.testing import CliRunner
 from written import model, weight, write
 
 from onnxcp.cli import app
 from onnxcp.data import sources as data
 from onnxcp.data.roles import Sources, prepare
-from onnxcp.data.samples import Batching, Samples
+from onnxcp.data.samples import Batching
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.graph import io
 from onnxcp.measure.accuracy import Evaluation
@@ -29,83 +46,12 @@ from onnxcp.quantization import precision, qdq
 from onnxcp.quantization.scheme import METHODS, Scheme
 from onnxcp.quantization.static import FEWEST, quantized_for_time
 from onnxcp.quantization.static import prepare as prepare_int8
-from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
 from onnxcp.verification.saturation import bounded
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("ONNXCP_DATA", ROOT / "../shared/data")).resolve()
 DIGITS = ROOT / "models/digits.onnx"
-TARGET = Target.named("cpu", 1)
-FREE = Batching(8, fixed=False)
-UINT8, INT8 = onnx.TensorProto.UINT8, onnx.TensorProto.INT8
-
-NODES = """
-    [first] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
-    [norm] b = BatchNormalization (a, scale, bias, mean, var)
-    [relu] c = Relu (b)
-    [second] d = Conv <pads = [1, 1, 1, 1]> (c, w2, b2)
-    [join] y = Add (d, x)
-"""
-TENSORS = {
-    "w1": weight(6, 4, 3, 3),
-    "scale": np.full(6, 0.5),
-    "bias": np.arange(6) / 6,
-    "mean": np.zeros(6),
-    "var": np.ones(6),
-    "w2": weight(4, 6, 3, 3),
-    "b2": np.arange(4) / 4,
-}
-
-
-def samples(count=FEWEST, shape=(4, 9, 8), values=None):
-    rows = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
-    if values is not None:
-        rows[:] = values
-    return Samples(lambda numbers: {"x": rows[list(numbers)]}, range(count), None, "made.npz")
-
-
-def tiny(tmp_path, nodes=NODES, tensors=TENSORS, **more):
-    return io.load(model(tmp_path / "model.onnx", nodes, tensors, **more)).proto
-
-
-def int8(proto, scheme=None, given=None, batching=FREE, **more):
-    given = samples() if given is None else given
-    return prepare_int8(proto, given, batching, scheme or exact(), **more).quantized()
-
-
-def stored(proto):
-    return {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
-
-
-def kinds(proto):
-    return Counter(node.op_type for node in proto.graph.node)
-
-
-def found(proto, name):
-    return next(n for n in proto.graph.node if n.name == name)
-
-
-def parameters(proto, name):
-    """Scale and zero point of what a DequantizeLinear gives a tensor's name to."""
-    values = stored(proto)
-    node = next(n for n in proto.graph.node if name in n.output)
-    assert node.op_type == "DequantizeLinear"
-    return values[node.input[1]], values[node.input[2]]
-
-
-def in_float(proto):
-    """Names of convolutions whose weight is stored in float32."""
-    values = stored(proto)
-    return {n.name for n in proto.graph.node if n.op_type == "Conv" and n.input[1] in values}
-
-
-def relative(a, b):
-    return np.linalg.norm(a - b) / np.linalg.norm(a)
-
-
-def outputs(proto, feeds):
-    return open_runner(proto.SerializeToString(), TARGET)(feeds)[0]
 
 
 def test_the_int8_model_computes_nearly_the_same(tmp_path):
@@ -250,15 +196,6 @@ def test_the_runtime_keeps_in_float_what_relu_or_clip_follow(tmp_path, between):
     assert (ran["QLinearConv"], ran["Conv"] + ran["FusedConv"]) == (2, 1)
 
 
-def plainly(proto, feeds):
-    """The first output without any optimization of the runtime."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    provider = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=provider)
-    return session.run(None, feeds)[0]
-
-
 def kernels(folder):
     """What the runtime makes of a model: its nodes by type."""
     options = onnxruntime.SessionOptions()
@@ -334,7 +271,7 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path):
     code = (
         "import sys, hashlib; from pathlib import Path;"
         "sys.path[:0] = ['tests/support', 'tests/quantization'];"
-        "from onnxcp.graph import io; from test_static import int8;"
+        "from onnxcp.graph import io; from int8_models import int8;"
         "made = int8(io.load(Path(sys.argv[1])).proto);"
         "print(hashlib.sha256(made.SerializeToString()).hexdigest())"
     )

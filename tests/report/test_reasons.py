@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 import quiet
-from written import model
+from written import low_rank, model
 
 import onnxcp
 from onnxcp.data.roles import Sources
@@ -42,13 +42,6 @@ SAID_FASTER = {  # of layers whose chains are faster, and stay all the same
     Kind.NOTHING_LEFT,
     Kind.LEFT_FOR_INT8,
 }
-
-
-def low_rank(seed, rank=8, noise=0.004):
-    """A 64×64×1×1 weight that is nearly of some rank."""
-    rng = np.random.default_rng(seed)
-    made = rng.standard_normal((64, rank)) @ rng.standard_normal((rank, 64)) / math.sqrt(64 * rank)
-    return (made + noise * rng.standard_normal((64, 64)))[:, :, None, None]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from test_fit_store import entry
+from kept_fits import entry
 
 from onnxcp.cli.interruption import told
 from onnxcp.errors import WorkError

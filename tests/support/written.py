@@ -92,6 +92,13 @@ def weight(*shape: int) -> np.ndarray:
     return made
 
 
+def low_rank(seed, rank=8, noise=0.004):
+    """A 64×64×1×1 weight that is nearly of some rank."""
+    rng = np.random.default_rng(seed)
+    made = rng.standard_normal((64, rank)) @ rng.standard_normal((rank, 64)) / np.sqrt(64 * rank)
+    return (made + noise * rng.standard_normal((64, 64)))[:, :, None, None]
+
+
 def edited(path: Path, change) -> Path:
     """The file after `change(model)`, external data still beside it."""
     loaded = io.load(path)

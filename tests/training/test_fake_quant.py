@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from int8_machine import exact
-from test_static import DIGITS, FREE, NODES, TENSORS, kinds, samples, stored, tiny
+from int8_models import DIGITS, FREE, NODES, TENSORS, kinds, samples, stored, tiny
 from written import model, weight, write
 
 torch = pytest.importorskip("torch")

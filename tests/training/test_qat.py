@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from int8_machine import exact
-from test_static import DIGITS, FREE, NODES, TENSORS, outputs, samples, stored
+from int8_models import DIGITS, FREE, NODES, TENSORS, outputs, samples, stored
 from written import model as written_model
 from written import write
 

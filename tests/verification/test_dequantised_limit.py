@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from test_static import NODES, TENSORS, int8, kinds, relative, samples, tiny
+from int8_models import NODES, TENSORS, int8, kinds, relative, samples, tiny
 
 from onnxcp.quantization.dequantize import dequantised
 from onnxcp.quantization.scheme import Scheme

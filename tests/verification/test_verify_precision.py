@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_static import NODES, TENSORS, int8, outputs, relative
+from int8_models import NODES, TENSORS, int8, outputs, relative
 from typer.testing import CliRunner
 from written import change_values, edited, model, verify, weight, write
 

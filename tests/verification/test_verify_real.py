@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_odd import MODELS, Odd, optimized, path_of
+from odd_models import MODELS, Odd, optimized, path_of
 from written import change_values, edited, verify
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ named, with no option at all."""
 import numpy as np
 import onnx
 import pytest
-from test_surgery import CONVOLUTIONS, PRODUCTS
+from node_kinds import CONVOLUTIONS, PRODUCTS
 from written import change_values, edited, model, node, tensor, verify, write
 
 from onnxcp.forms import FORMS
