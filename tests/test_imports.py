@@ -20,8 +20,8 @@ LAYERS = [  # a package imports only from lines above its own, and from itself
     "torchgraph latency",
     "training",
     "optimization",
-    "api",
     "report",
+    "api",
     "cli",
 ]
 HOMES = {  # the only packages that may import a heavy or a side-effecting library

@@ -9,9 +9,9 @@ from onnxcp.cli import options
 from onnxcp.cli.console import errors_as_lines, progress_shown
 
 if TYPE_CHECKING:
-    from onnxcp.api.baseline import Change
-    from onnxcp.api.benchmark import Timed
     from onnxcp.artifacts.reservation import Reads
+    from onnxcp.measure.baseline import Change
+    from onnxcp.measure.benchmark import Timed
 
 
 def benchmark(
@@ -72,10 +72,10 @@ def benchmark(
     converted. To time a model file that is int8 or float16 already, leave --precision out.
     """
     with errors_as_lines(verbose):
-        from onnxcp.api import baseline as earlier
-        from onnxcp.api import benchmark as timing
         from onnxcp.artifacts.publishing import publish
         from onnxcp.artifacts.reservation import Reads
+        from onnxcp.measure import baseline as earlier
+        from onnxcp.measure import benchmark as timing
         from onnxcp.report import benchmark as timesheet
 
         wanted = options.precision(precision)
@@ -112,8 +112,8 @@ def benchmark(
 
 
 def _limit(text: str | None, *, is_compared: bool) -> float | None:
-    from onnxcp.api.baseline import parse_limit
     from onnxcp.errors import UsageError
+    from onnxcp.measure.baseline import parse_limit
 
     if text is not None and not is_compared:
         raise UsageError(f"--fail-if-slower {text}: than what? give OTHER, or --baseline FILE")
@@ -134,14 +134,14 @@ def _reserve(report: Path | None, times: Path | None, reads: "Reads", *, overwri
 
 
 def _changes(timed: "Timed", before: dict[str, Any] | None, where: Path | None) -> "list[Change]":
-    from onnxcp.api.baseline import since
+    from onnxcp.measure.baseline import since
 
     return [] if before is None else since(before, timed, str(where))
 
 
 def _judge(limit: float | None, timed: "Timed", changes: "list[Change]") -> None:
     """Exit with 1 where something is slower than it may be."""
-    from onnxcp.api.baseline import of_two
+    from onnxcp.measure.baseline import of_two
 
     if limit is None:
         return

@@ -29,8 +29,8 @@ def doctor(
     does not work; the text says why, and what to do.
     """
     with errors_as_lines(verbose):
-        from onnxcp.api.doctor import examine
         from onnxcp.report import doctor as diagnosis
+        from onnxcp.runtime.diagnosis import examine
 
         found = examine(provider, timeout)
         typer.echo(diagnosis.as_json(found) if json else diagnosis.as_text(found, width()))

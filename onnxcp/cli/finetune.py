@@ -186,11 +186,11 @@ def finetune(
     Needs PyTorch. Only weights change: the graph, its names and its speed stay.
     """
     with errors_as_lines(verbose) as ending:
-        from onnxcp.api import finetune as finetuning
         from onnxcp.cli import interruption
         from onnxcp.measure.evaluator import Limits
         from onnxcp.report import finetune as tuned
         from onnxcp.training import distill
+        from onnxcp.training import finetune as finetuning
 
         distill.refuse_without_torch()
         from onnxcp.training.recipe import from_file, names

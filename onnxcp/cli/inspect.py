@@ -40,10 +40,11 @@ def inspect(
         target = options.target(provider, provider_option, threads)
         sources = options.sources([], preprocess, batch, input_shape, calibration=calibration)
         if not ranks:
-            from onnxcp.api import inspect as listing
+            from onnxcp.latency import listing
+            from onnxcp.report import inspect as table
 
             found = listing.survey_layers(model, sources, target, profile=profile)
-            typer.echo(listing.as_json(found) if json else listing.as_text(found, width()))
+            typer.echo(table.as_json(found) if json else table.as_text(found, width()))
             return
         from onnxcp.fitting import rank_curves
 

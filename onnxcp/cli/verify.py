@@ -88,10 +88,9 @@ def verify(
     together.
     """
     with errors_as_lines(verbose):
-        from onnxcp.api import verify as comparison
         from onnxcp.quantization.precision import named
         from onnxcp.report import verify as findings
-        from onnxcp.verification import tolerances
+        from onnxcp.verification import comparison, tolerances
 
         sources = options.sources(data, preprocess, batch, input_shape, samples=samples, seed=seed)
         target = options.target(provider, provider_option, threads).exact

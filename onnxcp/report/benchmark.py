@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from onnxcp.api.baseline import VERSION, Change
-from onnxcp.api.benchmark import Run, Timed
 from onnxcp.escape import shown
+from onnxcp.measure.baseline import VERSION, Change
+from onnxcp.measure.benchmark import Run, Timed
 from onnxcp.measure.timing import Timing, disturbance, median_interval
 from onnxcp.runtime.cores import GIVEN, WORDS
 

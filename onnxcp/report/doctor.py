@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from onnxcp import __version__
-from onnxcp.api.doctor import Findings
+from onnxcp.runtime.diagnosis import Findings
 from onnxcp.runtime.machine import Gpu
 from onnxcp.runtime.packages import LIBRARIES
 from onnxcp.runtime.probe import Proof

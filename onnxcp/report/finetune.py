@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from onnxcp import __version__, escape
-from onnxcp.api.finetune import Finetuned, Proof
 from onnxcp.measure.timing import Speedup
 from onnxcp.report.format import accuracy
 from onnxcp.report.json import plain
 from onnxcp.runtime.environment import environment
+from onnxcp.training.finetune import Finetuned, Proof
 from onnxcp.words import ACCEPTED, plural
 
 

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from onnxcp import escape
-from onnxcp.api.verify import Comparison
 from onnxcp.report.format import accuracy
 from onnxcp.report.json import plain
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
 from onnxcp.verification.attribution import Steps
+from onnxcp.verification.comparison import Comparison
 from onnxcp.verification.difference import Difference
 from onnxcp.verification.surgery import SiteCheck, Surgery
 from onnxcp.words import ACCEPTED, plural

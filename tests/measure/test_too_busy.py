@@ -11,15 +11,15 @@ from example_sites import context, site
 from tiny import chain_model
 from typer.testing import CliRunner
 
-from onnxcp.api import benchmark, inspect
 from onnxcp.chain import Geometry, Stage
 from onnxcp.cli import app
 from onnxcp.data.roles import Sources, prepare
 from onnxcp.graph import io
 from onnxcp.latency import candidates, shortcut_timing, tabulate
+from onnxcp.latency import listing as inspect
 from onnxcp.latency.candidates import Latency, measure
 from onnxcp.latency.table import from_document, to_document
-from onnxcp.measure import adaptive_turns
+from onnxcp.measure import adaptive_turns, benchmark
 from onnxcp.measure.stopwatch import Run, Stopwatch
 from onnxcp.optimization import pipeline
 from onnxcp.optimization.decision import decide

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from onnxcp.api import doctor
-from onnxcp.api.doctor import Installed, examine
 from onnxcp.cli import app
 from onnxcp.report import doctor as diagnosis
+from onnxcp.runtime import diagnosis as doctor
 from onnxcp.runtime import probe
+from onnxcp.runtime.diagnosis import Installed, examine
 from onnxcp.runtime.machine import Gpu, Nvidia
 from onnxcp.runtime.packages import LIBRARIES, Library
 from onnxcp.runtime.probe import Proof, answer, prove

@@ -4,13 +4,13 @@ import math
 
 import onnx
 
-from onnxcp.api import benchmark, finetune
 from onnxcp.graph import shapes
 from onnxcp.latency import shortcut_timing, tabulate
-from onnxcp.measure import adaptive_turns
+from onnxcp.measure import adaptive_turns, benchmark
 from onnxcp.measure.timing import Timing
 from onnxcp.optimization import pipeline, precisions
 from onnxcp.runtime import sessions
+from onnxcp.training import finetune
 
 TIMED = (adaptive_turns, finetune, pipeline, tabulate, precisions, shortcut_timing, benchmark)
 NODE, ELEMENT = 1e-6, 0.1e-9  # seconds of any node, and of each number that it makes

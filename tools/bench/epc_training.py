@@ -31,7 +31,6 @@ from factors import alternating, forced_plan, kernel_error, uniform_job
 from networks import DATA
 from threadpoolctl import threadpool_limits
 
-from onnxcp.api.finetune import Finetuned, Round, finetune
 from onnxcp.chain import Chain
 from onnxcp.data.roles import Sources
 from onnxcp.forms import FORMS, Outcome
@@ -44,6 +43,7 @@ from onnxcp.optimization.job import Job
 from onnxcp.plan import Plan
 from onnxcp.runtime.providers import Target as Provider
 from onnxcp.seeds import digits
+from onnxcp.training.finetune import Finetuned, Round, finetune
 from onnxcp.training.recipe import OPTIMIZERS, Recipe
 
 FITS = ("als", "epc", "inputs")

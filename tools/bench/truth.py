@@ -31,10 +31,10 @@ import numpy as np
 import onnx
 from networks import DATA, MODELS
 
-from onnxcp.api import baseline, benchmark
 from onnxcp.data.roles import Sources, prepare
 from onnxcp.errors import TooBusy
 from onnxcp.graph import io
+from onnxcp.measure import baseline, benchmark
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.measure.timing import disturbance, take_turns
 from onnxcp.progress import silent

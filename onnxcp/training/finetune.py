@@ -1,4 +1,4 @@
-"""What `finetune` does: train a rewritten model to give what the original gives, and put the
+"""One run of `finetune`: train a rewritten model to give what the original gives, and put the
 weights back by name into the same graph.
 
 load both → torch module, equal to the runtime's outputs → train → weights back → surgery check

@@ -6,10 +6,10 @@ import copy
 import numpy as np
 import pytest
 
-from onnxcp.api import baseline
-from onnxcp.api.baseline import Change, parse_limit
-from onnxcp.api.benchmark import Run, Timed
 from onnxcp.errors import TableError, UsageError
+from onnxcp.measure import baseline
+from onnxcp.measure.baseline import Change, parse_limit
+from onnxcp.measure.benchmark import Run, Timed
 from onnxcp.measure.timing import Timing
 from onnxcp.report import benchmark
 from onnxcp.runtime.providers import Target

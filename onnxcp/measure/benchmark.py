@@ -1,4 +1,4 @@
-"""What `benchmark` does: time one model, or two in turns, at one batch size or several.
+"""Time one model, or two in turns, at one batch size or several.
 
 In another precision one model is timed in turns with itself as it is, and two models are both
 converted.

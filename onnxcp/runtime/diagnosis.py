@@ -1,7 +1,7 @@
 """What this installation can do, and what keeps it from doing more.
 
-Every fact is gathered where it belongs (`machine`, `runtime`, `libraries`, `proof`); here
-they are put together and judged, and `diagnosis` shows them.
+Every fact is gathered where it belongs (`machine`, `ort`, `packages`, `probe`); here they are
+put together and judged, and `report.doctor` shows them.
 """
 
 import os

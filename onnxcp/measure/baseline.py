@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxcp.api.benchmark import Run, Timed
 from onnxcp.errors import MALFORMED, TableError, UsageError
+from onnxcp.measure.benchmark import Run, Timed
 from onnxcp.measure.timing import NO_DIFFERENCE, Speedup, median_interval
 from onnxcp.quantization.precision import FLOAT32
 

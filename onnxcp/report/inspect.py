@@ -1,77 +1,12 @@
-"""What `inspect` shows: every layer with its cost, and whether a chain could replace it."""
+"""What `inspect` shows: a model's layers as a table, and as JSON for programs."""
 
 import json
 import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
-from onnxcp.data.roles import Sources, prepare
-from onnxcp.errors import TooBusy
 from onnxcp.escape import shown
-from onnxcp.graph import io
-from onnxcp.graph.input_specs import known_shapes
-from onnxcp.graph.layers import Layer
-from onnxcp.latency.candidates import measure
-from onnxcp.latency.tabulate import contexts
-from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.runtime.providers import Target
-from onnxcp.runtime.survey import inferred, survey
+from onnxcp.latency.listing import ELIGIBLE, Listing, Row, total_macs
 from onnxcp.words import count
-
-ELIGIBLE = "eligible"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One layer: `status` is "eligible" or the reason why not."""
-
-    layer: Layer
-    status: str
-    milliseconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A model's layers; `unknown` names inputs whose shape nothing fixed, `notes` say what
-    else a user must know."""
-
-    model: str
-    rows: tuple[Row, ...]
-    unknown: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def macs(self) -> int:
-        return total_macs([row.layer for row in self.rows])
-
-
-def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool) -> Listing:
-    """List a model's layers. Only `profile`, and shapes that ONNX can not infer, need a
-    runtime.
-
-    Raises:
-        OnnxcpError: an unreadable model, or a shape that does not fit it.
-    """
-    model = io.load(path)
-    given = known_shapes(model.inputs, batch=sources.batch, overrides=sources.input_shapes)
-    found, skips = inferred(model, given)
-    complete = len(given) == len(model.inputs)
-    if profile or (complete and any(site.image is None for site in found)):
-        inputs = prepare(model.inputs, sources)
-        found, skips = survey(model, inputs.shapes, target, inputs.timed)
-    times = {}
-    if profile:
-        timed = contexts(model, found, inputs)
-        table = measure({s.name: () for s in found}, timed, target, stopwatch(target))
-        busy = [row.busy for row in table.values() if row.busy is not None]
-        if busy:
-            raise TooBusy(busy[0])
-        times = {name: 1e3 * row.dense for name, row in table.items()}
-    rows = [Row(s.layer, ELIGIBLE, times.get(s.name)) for s in found]
-    rows += [Row(s.layer, s.reason) for s in skips]
-    unknown = tuple(s.name for s in model.inputs if s.name not in given)
-    return Listing(str(path), tuple(rows), unknown, model.notes)
 
 
 def as_json(listing: Listing) -> str:
@@ -137,8 +72,3 @@ def _line(row: Row, macs: int, name: int, timed: bool, reasons: list[str]) -> st
         f"{label:<{name}}{layer.op[:5]:<6}{shape:<14}{stride:<7}{layer.group:>6}"
         f"{count(layer.macs):>7}{share:>7}{ms:>{9 * timed}}  {status}"
     )
-
-
-def total_macs(layers: Sequence[Layer]) -> int:
-    """Multiply-adds of the layers that are known."""
-    return sum(layer.macs or 0 for layer in layers)

@@ -1,4 +1,4 @@
-"""What `verify` does: is the surgery right, and how far are two models' outputs apart.
+"""One run of `verify`: is the surgery right, and how far are two models' outputs apart.
 
 The first is a matter of right and wrong, the second of what it is held against: without a
 tolerance or a budget it is reported and not judged.
