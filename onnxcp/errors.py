@@ -21,9 +21,15 @@ Not errors but values: a Conv left alone (`sites.Skip`), a fit that did not conv
 (`forms.Outcome`), a budget that no plan meets (`search` returns the empty plan), two
 models that differ (`verify.Verdict`).
 
-A message says what failed, where (file or node), and what to try. `cli` prints it after
-"error: " and exits with `exit_code`; nothing else in the package exits or prints.
+A message says what failed, where (file or node), and what to try. An option in it stands as
+`<<max_drop>>`, or with its value as `<<max_drop=0.7>>`: `str(error)` shows it as the keyword that
+it is in Python; `cli` shows it as a flag, prints the message after "error: " and exits with
+`exit_code`. Nothing else in the package exits or prints.
 """
+
+import re
+
+OPTION = re.compile(r"<<(\w+)(?:=(.*?))?>>", re.DOTALL)  # an option in a text, and its value
 
 # What reading a document that somebody else may have changed can raise: fields that are missing,
 # too few, of another type or too large, and lists in lists without end.
@@ -37,8 +43,21 @@ MALFORMED = (
 )
 
 
+def as_keywords(text: str) -> str:
+    """A text whose options stand as keywords of Python: `max_drop`, or `max_drop=0.7`."""
+    return OPTION.sub(lambda match: "=".join(filter(None, match.groups())), text)
+
+
 class OnnxcpError(Exception):
     exit_code = 2
+
+    @property
+    def text(self) -> str:
+        """The message as it was written, for another text to take in."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return as_keywords(self.text)
 
 
 class ModelError(OnnxcpError): ...

@@ -11,6 +11,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "onnxcp"
 LAYERS = [  # a package imports only from lines above its own, and from itself
     "errors escape progress arrays seeds",
     "storage runtime.ort results",
+    "options",
     "plan chain words",
     "graph search forms",
     "data runtime",

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from onnxcp.cli.flags import as_flags
 from onnxcp.errors import MissingPackage, OnnxcpError
+from onnxcp.options.option import Option
 from onnxcp.progress import NOTE
 
 if TYPE_CHECKING:
@@ -24,6 +26,18 @@ BUG, INTERRUPTED = 70, 130
 WIDEST = 120
 WHOLE = "this command needs all of: pip install 'onnxcp[cpu]', or 'onnxcp[gpu]'"
 ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleOptions:
+    """How much is said beside the result."""
+
+    PANEL: ClassVar[str | None] = None
+
+    quiet: Annotated[bool, Option("No progress; print the verdict only.", short="q")] = False
+    verbose: Annotated[
+        int, Option("Log phases; -vv adds tracebacks.", short="v", is_counted=True)
+    ] = 0
 
 
 @dataclass(slots=True)
@@ -43,7 +57,7 @@ def errors_as_lines(verbose: int) -> Iterator[Ending]:
     except BrokenPipeError:
         raise  # a reader that had enough, as `head`: typer ends without a word
     except OnnxcpError as error:
-        _fail(str(error), error.exit_code, verbose)
+        _fail(as_flags(error.text), error.exit_code, verbose)
     except KeyboardInterrupt:
         _fail(ending.interrupted(), INTERRUPTED, verbose)
     except (typer.Exit, SystemExit):
@@ -95,9 +109,12 @@ def progress_shown(quiet: bool, verbose: int) -> "Iterator[Progress]":
     """Bars with an estimate on a terminal; with -v one line a phase anywhere."""
     if not quiet and sys.stderr.isatty():
         with _bars() as show:
-            yield show
+            yield lambda phase, done, total: show(as_flags(phase), done, total)
+    elif verbose:
+        show = _lines()
+        yield lambda phase, done, total: show(as_flags(phase), done, total)
     else:
-        yield _lines() if verbose else _nothing
+        yield _nothing
 
 
 def _nothing(phase: str, done: int, total: int) -> None:

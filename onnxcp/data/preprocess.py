@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxcp.data.preset_table import PRESETS
 from onnxcp.errors import DataError
 from onnxcp.graph.input_specs import TensorSpec
 
@@ -38,14 +39,10 @@ class Preprocess:
     stretch: bool = False
 
 
-PRESETS = {
-    "none": Preprocess(),
-    "unit": Preprocess(scale=1 / 255),
-    "cifar10": Preprocess(scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-    "imagenet": Preprocess(
-        resize=256, crop=224, scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD
-    ),
-}
+NONE = Preprocess()
+UNIT = Preprocess(scale=1 / 255)
+CIFAR10 = Preprocess(scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+IMAGENET = Preprocess(resize=256, crop=224, scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 def named(name: str) -> Preprocess:

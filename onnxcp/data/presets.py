@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 from onnxcp.data import preprocess
 from onnxcp.data import sources as data
-from onnxcp.data.preprocess import PRESETS, Preprocess
+from onnxcp.data.preprocess import Preprocess
+from onnxcp.data.preset_table import PRESETS
 from onnxcp.data.roles import Sources
 from onnxcp.data.samples import Samples
 from onnxcp.errors import OnnxcpError

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxcp.data.labels import class_numbers
-from onnxcp.data.preprocess import PRESETS, Preprocess, to_input
+from onnxcp.data.preprocess import Preprocess, to_input
+from onnxcp.data.preset_table import PRESETS
 from onnxcp.data.samples import Samples
 from onnxcp.errors import DataError
 from onnxcp.graph.input_specs import Feeds, TensorSpec

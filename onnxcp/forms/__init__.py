@@ -3,24 +3,28 @@
 To add one: a module with its refusals, fit, stages and reconstruction, and a row here. The
 law tests run over every row.
 
-What solves imports scipy and TensorLy where it calls them: a machine that only times chains
-has neither.
+A row is imported when it is first used, so that its name can be read without numpy. What solves
+imports scipy and TensorLy where it calls them: a machine that only times chains has neither.
 """
 
-from onnxcp.forms.cp import CP3, CP4
-from onnxcp.forms.form import Fit, Form, Outcome, Shape
-from onnxcp.forms.solvers.effort import DRAFT, Effort
-from onnxcp.forms.svd import SVD
-from onnxcp.forms.tkd import TKD
-from onnxcp.forms.tucker import TUCKER2
+import importlib
+from typing import TYPE_CHECKING
 
-FORMS: dict[str, Form] = {
-    "cp3": CP3,
-    "cp4": CP4,
-    "tkd": TKD,
-    "tucker2": TUCKER2,
-    "svd": SVD,
-}
+from onnxcp.options.table import Table
+
+if TYPE_CHECKING:
+    from onnxcp.forms.form import Fit, Form, Outcome, Shape
+    from onnxcp.forms.solvers.effort import DRAFT, Effort
+
+FORMS: "Table[Form]" = Table(
+    {
+        "cp3": "onnxcp.forms.cp:CP3",
+        "cp4": "onnxcp.forms.cp:CP4",
+        "tkd": "onnxcp.forms.tkd:TKD",
+        "tucker2": "onnxcp.forms.tucker:TUCKER2",
+        "svd": "onnxcp.forms.svd:SVD",
+    }
+)
 
 AUTO = ("cp3", "cp4", "svd")
 """Those tried where none is asked for: `svd` is the one that takes what has no window, and on
@@ -28,3 +32,12 @@ the kernels measured `tucker2` and `tkd` lose 1.6 to 4 times what `cp3` loses of
 equal multiply-adds."""
 
 __all__ = ["AUTO", "DRAFT", "FORMS", "Effort", "Fit", "Form", "Outcome", "Shape"]
+
+_HOMES = {"DRAFT": "solvers.effort", "Effort": "solvers.effort"}  # the others: form
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOMES.get(name, "form")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -14,7 +14,8 @@ from onnxcp.measure.accuracy import Z95, Batches, Evaluation, changed
 from onnxcp.measure.by_sample import Outputs, lay_out
 from onnxcp.measure.evidence import is_coarse
 from onnxcp.measure.judged_outputs import Judged
-from onnxcp.measure.metrics import CLEAR_DROP, METRICS, Metric
+from onnxcp.measure.metric_table import METRICS
+from onnxcp.measure.metrics import CLEAR_DROP, Metric
 from onnxcp.plan import Budget, Score
 from onnxcp.progress import Progress, silent
 from onnxcp.results import AccuracyRecord, OutputRecord

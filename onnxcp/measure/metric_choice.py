@@ -7,7 +7,8 @@ import numpy as np
 
 from onnxcp.errors import UsageError
 from onnxcp.graph.input_specs import Shape
-from onnxcp.measure.metrics import METRICS, Labels, Metric, are_classes, class_scores
+from onnxcp.measure.metric_table import METRICS
+from onnxcp.measure.metrics import Labels, Metric, are_classes, class_scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Metrics: what a budget is stated in.
 
-A metric of `METRICS` gives one number per fed sample and output. Arrays are as `by_sample`
+A metric of `metric_table` gives one number per fed sample and output. Arrays are as `by_sample`
 makes them: [samples, classes or channels, positions…], at least two axes. Where a metric judges
 several outputs, the worst of them is the sample's score. A metric that is a function of the whole
 evaluation set gives one number for all outputs and samples.
@@ -174,23 +174,18 @@ def _psnr(output: np.ndarray, reference: np.ndarray, labels: Labels) -> Scores:
     return np.asarray(-10 * np.log10(np.maximum(np.nan_to_num(square, nan=np.inf), 1e-12)))
 
 
-METRICS = {
-    m.name: m
-    for m in (
-        Metric("top1", _top(1), needs_labels=True, is_share=True, blind=_blind_top(1), is_hit=True),
-        Metric("top5", _top(5), needs_labels=True, is_share=True, blind=_blind_top(5), is_hit=True),
-        Metric("agreement", _agreement, is_share=True, blind=_blind_agreement, is_hit=True),
-        Metric("cosine", _cosine, is_share=True, blind=_blind_cosine),
-        Metric("psnr", _psnr, needs_labels=True),
-        Metric("snr", _snr),
-        Metric(
-            "relative-error",
-            _relative_error,
-            higher_is_better=False,
-            is_share=True,
-            default_limit="0.05",
-        ),
-        Metric("max-error", _absolute(np.max), higher_is_better=False),
-        Metric("mae", _absolute(np.mean), higher_is_better=False),
-    )
-}
+TOP1 = Metric("top1", _top(1), needs_labels=True, is_share=True, blind=_blind_top(1), is_hit=True)
+TOP5 = Metric("top5", _top(5), needs_labels=True, is_share=True, blind=_blind_top(5), is_hit=True)
+AGREEMENT = Metric("agreement", _agreement, is_share=True, blind=_blind_agreement, is_hit=True)
+COSINE = Metric("cosine", _cosine, is_share=True, blind=_blind_cosine)
+PSNR = Metric("psnr", _psnr, needs_labels=True)
+SNR = Metric("snr", _snr)
+RELATIVE_ERROR = Metric(
+    "relative-error",
+    _relative_error,
+    higher_is_better=False,
+    is_share=True,
+    default_limit="0.05",
+)
+MAX_ERROR = Metric("max-error", _absolute(np.max), higher_is_better=False)
+MAE = Metric("mae", _absolute(np.mean), higher_is_better=False)

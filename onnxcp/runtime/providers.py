@@ -7,13 +7,15 @@ what makes them exact. Any other that the installed ONNX Runtime offers is used 
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from onnxcp.errors import UsageError
 from onnxcp.runtime.cores import GIVEN, usable
 from onnxcp.runtime.machine import cpu_flags
 from onnxcp.runtime.ort import available
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIX = "ExecutionProvider"
 ELSEWHERE = ("azure",)  # runs models on other machines
@@ -238,8 +240,8 @@ class Target:
             return 16
         return 8 if platform.machine().lower() in ("x86_64", "amd64") else 16
 
-    def tolerance(self, dtype: np.dtype) -> float:
-        return self.provider.tolerance[np.dtype(dtype).name]
+    def tolerance(self, dtype: "np.dtype") -> float:
+        return self.provider.tolerance[dtype.name]
 
 
 def _row(name: str) -> Provider:

@@ -1,7 +1,8 @@
 """Strategies: which candidate for which site, judged against a budget.
 
 A strategy sees a menu of numbers and a judge, never a runtime or a model. To add one:
-a module with a function `(Menu, Budget, Judge) -> Plan`, and a row here.
+a module with a function `(Menu, Budget, Judge) -> Plan`, and a row here, which is imported when
+it is first used.
 
 | strategy | choose it when | judgements |
 |---|---|---|
@@ -17,23 +18,20 @@ For a budget of time all but bisect and genetic need no judgement.
 
 from collections.abc import Callable
 
+from onnxcp.options.table import Table
 from onnxcp.plan import Budget, Judge, Menu, Plan
-from onnxcp.search.bisect import bisect
-from onnxcp.search.estimate import estimate
-from onnxcp.search.genetic import genetic
-from onnxcp.search.knapsack import knapsack
-from onnxcp.search.uniform import uniform
-from onnxcp.search.vbmf import vbmf
 
 Strategy = Callable[[Menu, Budget, Judge], Plan]
 
-STRATEGIES: dict[str, Strategy] = {
-    "knapsack": knapsack,
-    "bisect": bisect,
-    "estimate": estimate,
-    "vbmf": vbmf,
-    "genetic": genetic,
-    "uniform": uniform,
-}
+STRATEGIES: Table[Strategy] = Table(
+    {
+        "knapsack": "onnxcp.search.knapsack:knapsack",
+        "bisect": "onnxcp.search.bisect:bisect",
+        "estimate": "onnxcp.search.estimate:estimate",
+        "vbmf": "onnxcp.search.vbmf:vbmf",
+        "genetic": "onnxcp.search.genetic:genetic",
+        "uniform": "onnxcp.search.uniform:uniform",
+    }
+)
 
 __all__ = ["STRATEGIES", "Strategy"]

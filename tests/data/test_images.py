@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from onnxcp.data import images, preprocess, sources
-from onnxcp.data.preprocess import PRESETS
+from onnxcp.data.preset_table import PRESETS
 from onnxcp.errors import DataError
 from onnxcp.graph.input_specs import TensorSpec
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from onnxcp.artifacts.reservation import Reads
 from onnxcp.data import archives, sources
-from onnxcp.data.preprocess import PRESETS, named
+from onnxcp.data.preprocess import named
+from onnxcp.data.preset_table import PRESETS
 from onnxcp.data.specs import share_samples
 from onnxcp.errors import DataError, UsageError
 from onnxcp.graph.input_specs import TensorSpec

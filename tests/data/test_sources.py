@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from onnxcp.data import preprocess, sources
-from onnxcp.data.preprocess import PRESETS, to_input
+from onnxcp.data.preprocess import to_input
+from onnxcp.data.preset_table import PRESETS
 from onnxcp.data.specs import share_samples
 from onnxcp.errors import DataError
 from onnxcp.graph.input_specs import TensorSpec

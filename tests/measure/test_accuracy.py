@@ -7,7 +7,8 @@ from onnxcp.data.samples import Batching, Samples
 from onnxcp.errors import DataError, UsageError
 from onnxcp.measure.accuracy import Evaluation, drop_interval
 from onnxcp.measure.metric_choice import choose
-from onnxcp.measure.metrics import MAX_SNR, METRICS, Metric
+from onnxcp.measure.metric_table import METRICS
+from onnxcp.measure.metrics import MAX_SNR, Metric
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]])
 

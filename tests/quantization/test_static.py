@@ -41,7 +41,7 @@ from onnxcp.data.samples import Batching
 from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.graph import io
 from onnxcp.measure.accuracy import Evaluation
-from onnxcp.measure.metrics import METRICS
+from onnxcp.measure.metric_table import METRICS
 from onnxcp.quantization import precision, qdq
 from onnxcp.quantization.scheme import METHODS, Scheme
 from onnxcp.quantization.static import FEWEST, quantized_for_time

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from onnxcp.measure.evidence import doubt, weigh
-from onnxcp.measure.metrics import METRICS
+from onnxcp.measure.metric_table import METRICS
 from onnxcp.report import WRITERS
 from onnxcp.report.json import schema, to_json
 from onnxcp.report.optimize import to_text

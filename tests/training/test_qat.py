@@ -22,7 +22,7 @@ from onnxcp.data.samples import Batching
 from onnxcp.errors import DataError, ParityError, UsageError, WorkError
 from onnxcp.graph import io
 from onnxcp.measure.accuracy import Evaluation
-from onnxcp.measure.metrics import METRICS
+from onnxcp.measure.metric_table import METRICS
 from onnxcp.quantization import static
 from onnxcp.quantization.scheme import Scheme
 from onnxcp.runtime.providers import Target

@@ -198,7 +198,7 @@ def one_seed(seed: int, options: argparse.Namespace) -> Row:
 def gains(job: Job, als: Path, epc: Path) -> Row:
     """Top-1 of one trained model less the other's, with the paired 95 % interval."""
     assert job.inputs.samples is not None
-    samples, top1 = job.inputs.samples, metrics.METRICS["top1"]
+    samples, top1 = job.inputs.samples, metrics.TOP1
     judge = Evaluation(job.judged_runner(als), samples, top1, job.inputs.batching)
     found = judge.measure(job.judged_runner(epc))
     low, high = found.drop_ci

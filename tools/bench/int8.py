@@ -105,7 +105,7 @@ def rows(found: Sequence[Variant], inputs: Inputs, seconds: float) -> Iterator[d
     """Accuracy and speed of every model; the first is the one to compare with."""
     runners = [open_runner(one.path, TARGET) for one in found]
     assert inputs.samples is not None
-    judge = Evaluation(runners[0], inputs.samples, metrics.METRICS["top1"], inputs.batching)
+    judge = Evaluation(runners[0], inputs.samples, metrics.TOP1, inputs.batching)
     original, *runs = [runner.bound(inputs.timed) for runner in (runners[0], *runners)]
     for one, runner, ran in zip(found, runners, runs, strict=True):
         pair = (original, ran)

@@ -102,7 +102,7 @@ def main() -> None:
     original = options.data / MODELS[NAME]
     inputs = prepare(io.load(original).inputs, asked)
     assert inputs.samples is not None
-    metric = metrics.METRICS["top1"]
+    metric = metrics.TOP1
     judge = Evaluation(open_runner(original, TARGET), inputs.samples, metric, inputs.batching)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

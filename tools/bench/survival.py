@@ -57,7 +57,7 @@ class Bench:
         self.sites = {s.name: s for s in job.sites if s.name in self.plan.choices}
         original = job.judged_runner(job.model.path)
         assert job.inputs.samples is not None
-        top1 = metrics.METRICS["top1"]
+        top1 = metrics.TOP1
         self.judge = Evaluation(original, job.inputs.samples, top1, job.inputs.batching)
 
     def top1(self, source: Path) -> float:

@@ -1,0 +1,92 @@
+"""How kernels are fitted, where, and what is kept of it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from onnxcp.errors import UsageError
+from onnxcp.options.option import Option
+from onnxcp.storage.cache import default_folder
+
+DEVICES = ("cpu", "cuda", "torch")  # the last: torch on the CPU, for tests and comparison
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """Fits and what they are calibrated by.
+
+    Raises:
+        UsageError: an unknown device, fewer than one job, or options that exclude each other.
+    """
+
+    PANEL: ClassVar[str | None] = "Fits"
+
+    bias_correction: Annotated[
+        bool, Option("Let biases make up for the mean of what chains change.")
+    ] = True
+    sequential: Annotated[
+        bool,
+        Option(
+            "Refit the plan's layers in order, each to the inputs that the chains before it give: "
+            "more accurate, and two runs over the calibration data for every layer."
+        ),
+    ] = False
+    calibration_memory: Annotated[
+        float, Option("Most that covariances may take.", metavar="GB", min=0)
+    ] = 2.0
+    jobs: Annotated[
+        int | None, Option("Fits at once; default: usable cores.", metavar="N", min=1)
+    ] = None
+    cluster: Annotated[
+        str | None,
+        Option(
+            "Fit and evaluate on the workers of a Dask scheduler, tcp://host:8786; as many fits "
+            "at once as they have threads, so without <<jobs>>. Time is measured here.",
+            metavar="ADDRESS",
+        ),
+    ] = None
+    fit_device: Annotated[
+        str,
+        Option("Where fits run: cpu or cuda (torch).", metavar="NAME", choices=DEVICES[:2]),
+    ] = "cpu"
+    cache: Annotated[
+        Path | None,
+        Option(
+            "Where fits are kept between runs; default: $ONNXCP_CACHE or ~/.cache/onnxcp.",
+            metavar="DIR",
+        ),
+    ] = None
+    no_cache: Annotated[bool, Option("Compute every fit anew.")] = False
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"<<jobs={self.jobs}>>: give 1 or more")
+        if self.no_cache and self.cache is not None:
+            raise UsageError(
+                f"<<cache={self.cache}>> and <<no_cache>> exclude each other: give one"
+            )
+        if self.cluster is not None and self.jobs is not None:
+            raise UsageError(
+                f"<<jobs={self.jobs}>> and <<cluster={self.cluster}>> exclude each other: a "
+                "cluster does as many fits at once as its workers have threads"
+            )
+        if self.fit_device not in DEVICES:
+            raise UsageError(
+                f"<<fit_device={self.fit_device}>>: unknown; choose one of {', '.join(DEVICES)}"
+            )
+        if self.cluster is not None and self.fit_device != "cpu":
+            raise UsageError(
+                f"<<fit_device={self.fit_device}>> and <<cluster>> exclude each other: the "
+                "workers of a cluster fit on their processors"
+            )
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """The folder of kept fits; None without one."""
+        return None if self.no_cache else self.cache or default_folder(os.environ)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that covariances may take."""
+        return int(self.calibration_memory * 2**30)
