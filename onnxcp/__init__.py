@@ -11,6 +11,9 @@ import importlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from onnxcp.api.decompose import Decomposition, decompose
+    from onnxcp.api.replace import replace
+    from onnxcp.chain import Geometry, Stage
     from onnxcp.data.roles import Sources
     from onnxcp.errors import OnnxcpError
     from onnxcp.measure.evaluator import Limits
@@ -22,16 +25,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Decomposition": "api.decompose",
+    "Geometry": "chain",
     "Limits": "measure.evaluator",
     "OnnxcpError": "errors",
     "Report": "results",
     "Settings": "optimization.settings",
     "Sources": "data.roles",
+    "Stage": "chain",
     "Target": "runtime.providers",
+    "decompose": "api.decompose",
     "optimize": "optimization.pipeline",
+    "replace": "api.replace",
 }
 
-__all__ = ["Limits", "OnnxcpError", "Report", "Settings", "Sources", "Target", "optimize"]
+__all__ = [
+    "Decomposition",
+    "Geometry",
+    "Limits",
+    "OnnxcpError",
+    "Report",
+    "Settings",
+    "Sources",
+    "Stage",
+    "Target",
+    "decompose",
+    "optimize",
+    "replace",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -21,6 +21,18 @@ def stacked(
     Raises:
         DataError: feeds of different names or shapes, or only some with labels.
     """
+    arrays, labels = arrays_of(items, specs, source)
+    return array_samples(arrays, labels, specs, recipe, source)
+
+
+def arrays_of(
+    items: Sequence[Item], specs: Sequence[TensorSpec], source: str
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The arrays of all inputs, and the labels, None without.
+
+    Raises:
+        DataError: feeds of different names or shapes, or only some with labels.
+    """
     names = [s.name for s in specs]
     for feeds, _ in items:
         missing = [name for name in names if name not in feeds]
@@ -31,7 +43,7 @@ def stacked(
             )
     counts = [_count(feeds, specs) for feeds, _ in items]
     arrays = {name: _stack(name, items, counts, source) for name in names}
-    return array_samples(arrays, _labels(items, counts, source), specs, recipe, source)
+    return arrays, _labels(items, counts, source)
 
 
 def _count(feeds: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]) -> int:

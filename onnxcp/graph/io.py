@@ -84,6 +84,15 @@ def load(path: Path) -> Model:
     return Model(path, proto, _sha256([path, *files]), names, repairs=repairs)
 
 
+def inputs_of(path: Path) -> tuple[TensorSpec, ...]:
+    """What the caller of a model feeds, by its file alone: nothing else of it is checked.
+
+    Raises:
+        ModelError: no file, not ONNX, or an input that is no tensor.
+    """
+    return Model(path, _parse(path), "").inputs
+
+
 def existing(path: Path) -> Path:
     """Raises ModelError if there is no file to read a model from."""
     if not path.is_file():

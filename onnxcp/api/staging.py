@@ -1,0 +1,96 @@
+"""What one call of a verb works with: its temporary folder, and the words its caller knows.
+
+Models and samples in memory lie in the folder as files for as long as the call lasts. In what is
+returned or raised they are called as the caller calls them: `model`, `data`; and an option is
+named as a keyword, not as the flag of the command line.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from onnxcp.api.models import ModelLike, model_file
+from onnxcp.api.samples import DataLike, sample_specs
+from onnxcp.errors import OnnxcpError
+from onnxcp.escape import with_texts
+from onnxcp.storage import temporary
+
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
+LEADING = re.compile(r"""\A--([a-z][a-z0-9-]*) ('[^']*'|"[^"]*"|\S+): """)
+NAMED = re.compile(r"<<(\w+)(=[^>]*)?>>")  # an option in a message, with its value
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The files of one call. `names` are the words for those that the caller did not name."""
+
+    folder: Path
+    names: dict[str, str] = field(default_factory=dict)
+
+    def model(self, given: ModelLike, keyword: str = "model") -> Path:
+        """The file of a model. Raises as `model_file` does."""
+        return self._noted(model_file(given, keyword, self.folder), keyword)
+
+    def samples(
+        self, given: DataLike | None, keyword: str, model: Path, most: int | None = None
+    ) -> tuple[str, ...]:
+        """The SPECs of samples. Raises as `sample_specs` does."""
+        specs = sample_specs(given, keyword, model, self.folder, most)
+        for spec in specs:
+            self._noted(Path(spec), keyword)
+        return specs
+
+    def output(self, given: str | os.PathLike[str] | None, name: str) -> Path:
+        """Where a model is to be written: the path that is given, or one in the folder."""
+        if given is not None:
+            return Path(given)
+        path = self.folder / "output" / name
+        path.parent.mkdir(exist_ok=True)
+        self.names[str(path)] = "the result"
+        return path
+
+    def _noted(self, path: Path, keyword: str) -> Path:
+        if path.parent == self.folder:
+            self.names[str(path)] = keyword
+        return path
+
+    def as_given(self, value: Value) -> Value:
+        """A value with every text in it in the caller's words."""
+        return with_texts(value, self.words)
+
+    def words(self, text: str) -> str:
+        """A text in the caller's words."""
+        for path, name in self.names.items():
+            text = text.replace(path, name)
+        return as_keywords(text)
+
+
+@contextmanager
+def staging() -> Iterator[Staging]:
+    """The files of a call, which are gone when the block ends; an error that leaves it says what
+    it says in the caller's words."""
+    with temporary.folder() as folder:
+        staged = Staging(folder)
+        try:
+            yield staged
+        except OnnxcpError as error:
+            error.args = (staged.words(str(error)),)
+            raise
+
+
+def as_keywords(text: str) -> str:
+    """A text with options as keywords: `max_drop=0.7` at the start of what is wrong with it,
+    `max_drop` elsewhere."""
+    text = NAMED.sub(lambda found: found[1] + (found[2] or ""), text)
+    text = LEADING.sub(lambda found: f"{_keyword(found[1])}={found[2]}: ", text, count=1)
+    return FLAG.sub(lambda found: _keyword(found[1]), text)
+
+
+def _keyword(flag: str) -> str:
+    return flag.replace("-", "_")
