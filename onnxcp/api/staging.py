@@ -15,13 +15,12 @@ from typing import TypeVar
 
 from onnxcp.api.models import ModelLike, model_file
 from onnxcp.api.samples import DataLike, sample_specs
-from onnxcp.errors import OnnxcpError
+from onnxcp.errors import OnnxcpError, as_keywords
 from onnxcp.escape import with_texts
 from onnxcp.storage import temporary
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 LEADING = re.compile(r"""\A--([a-z][a-z0-9-]*) ('[^']*'|"[^"]*"|\S+): """)
-NAMED = re.compile(r"<<(\w+)(=[^>]*)?>>")  # an option in a message, with its value
 
 Value = TypeVar("Value")
 
@@ -68,7 +67,7 @@ class Staging:
         """A text in the caller's words."""
         for path, name in self.names.items():
             text = text.replace(path, name)
-        return as_keywords(text)
+        return _as_keywords(text)
 
 
 @contextmanager
@@ -80,14 +79,14 @@ def staging() -> Iterator[Staging]:
         try:
             yield staged
         except OnnxcpError as error:
-            error.args = (staged.words(str(error)),)
+            error.args = (staged.words(error.text),)
             raise
 
 
-def as_keywords(text: str) -> str:
+def _as_keywords(text: str) -> str:
     """A text with options as keywords: `max_drop=0.7` at the start of what is wrong with it,
     `max_drop` elsewhere."""
-    text = NAMED.sub(lambda found: found[1] + (found[2] or ""), text)
+    text = as_keywords(text)
     text = LEADING.sub(lambda found: f"{_keyword(found[1])}={found[2]}: ", text, count=1)
     return FLAG.sub(lambda found: _keyword(found[1]), text)
 
