@@ -17,6 +17,7 @@ from onnxcp import __version__
 from onnxcp.cli.benchmark import benchmark
 from onnxcp.cli.doctor import doctor
 from onnxcp.cli.finetune import finetune
+from onnxcp.cli.help import help
 from onnxcp.cli.inspect import inspect
 from onnxcp.cli.optimize import optimize
 from onnxcp.cli.profile import profile
@@ -48,7 +49,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (optimize, inspect, verify, benchmark, profile, finetune, doctor):
+for command in (optimize, inspect, verify, benchmark, profile, finetune, doctor, help):
     app.command()(command)
 
 
