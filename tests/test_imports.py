@@ -33,6 +33,7 @@ HOMES = {  # the only packages that may import a heavy or a side-effecting libra
     "tensorly": "forms",
     "scipy": "measure fitting forms optimization",
     "loky": "cluster",
+    "msgspec": "storage",
     "threadpoolctl": "fitting cluster",
     "distributed": "cluster",
     "PIL": "data",

@@ -92,7 +92,7 @@ class Task:
         settings = {
             "group": aim.group,
             "covariances": aim.sha256,
-            "choice": self.choice,
+            "choice": self.choice.plain,
             "seed": self.seed,
             "effort": self.effort,
             "device": self.device,

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from functools import lru_cache
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
+
+import msgspec
 
 
 def from_plain(kind: Any, value: Any) -> Any:
@@ -16,68 +15,26 @@ def from_plain(kind: Any, value: Any) -> Any:
     Raises:
         TypeError: the value, or one within, is of another type; a field is missing or unknown.
         ValueError: a number is not finite.
-        OverflowError: a whole number beyond any float.
     """
-    origin = get_origin(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        return _one_of(get_args(kind), value)
-    if is_dataclass(kind):
-        return _record(kind, value)
-    if origin is tuple:
-        return _items(get_args(kind), value)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _mapping(get_args(kind), value)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is no {kind}")
-    if kind is float and not math.isfinite(value):
+    try:
+        made = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise TypeError(str(error)) from error
+    _refuse_unknown(value, msgspec.to_builtins(made))
+    return made
+
+
+def _refuse_unknown(value: Any, taken: Any) -> None:
+    """Raises where the value holds what the record made of it does not, which msgspec passes
+    over in dataclasses, or numbers that are not finite."""
+    if isinstance(value, Mapping):
+        unknown = sorted(map(str, value.keys() - taken.keys()))
+        if unknown:
+            raise TypeError(f"unknown fields: {', '.join(unknown)}")
+        for name, part in value.items():
+            _refuse_unknown(part, taken[name])
+    elif isinstance(value, list | tuple):
+        for part, kept in zip(value, taken, strict=True):
+            _refuse_unknown(part, kept)
+    elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value!r} is not finite")
-    return value
-
-
-def _one_of(kinds: tuple[Any, ...], value: Any) -> Any:
-    """Of a type or None."""
-    if value is None and type(None) in kinds:
-        return None
-    (kind,) = (k for k in kinds if k is not type(None))
-    return from_plain(kind, value)
-
-
-def _record(kind: Any, value: Any) -> Any:
-    kinds = _types(kind)
-    stated = {f.name: f for f in fields(kind) if f.init}
-    found = _mapping((str, Any), value)
-    unknown = found.keys() - stated.keys()
-    missing = [n for n, f in stated.items() if n not in found and not _has_default(f)]
-    if unknown or missing:
-        raise TypeError(f"{kind.__name__}: unknown {sorted(unknown)}, missing {missing}")
-    return kind(**{name: from_plain(kinds[name], part) for name, part in found.items()})
-
-
-def _has_default(field: Any) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
-
-
-def _items(kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise TypeError(f"{value!r} is no list")
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(from_plain(kinds[0], part) for part in value)
-    if len(kinds) != len(value):
-        raise TypeError(f"{value!r} is no list of {len(kinds)}")
-    return tuple(from_plain(k, part) for k, part in zip(kinds, value, strict=True))
-
-
-def _mapping(kinds: tuple[Any, ...], value: Any) -> dict[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{value!r} is no mapping")
-    name, part = kinds
-    return {from_plain(name, key): from_plain(part, held) for key, held in value.items()}
-
-
-@lru_cache
-def _types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
