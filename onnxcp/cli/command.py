@@ -12,7 +12,6 @@ import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +19,14 @@ import typer
 
 from onnxcp.cli.console import Ending, errors_as_lines
 from onnxcp.cli.flags import as_flags, flag
-from onnxcp.options.option import Described, Option, build, described, options_of
+from onnxcp.options.option import (
+    Described,
+    Option,
+    build,
+    choices_of,
+    described,
+    options_of,
+)
 
 
 @dataclass(frozen=True)
@@ -140,15 +146,6 @@ def _help(option: Option, choices: tuple[str, ...]) -> str:
     listed = f"{', '.join(most)} or {last}" if most and not option.is_open else ", ".join(choices)
     text: str = as_flags(option.help.replace("{choices}", listed))
     return text.replace("[", "\\[")  # which rich would take for markup
-
-
-def choices_of(option: Option) -> tuple[str, ...]:
-    """The names that an option may take; empty where nothing lists them."""
-    names: list[str] = []
-    for choice in option.choices:
-        module, _, table = choice.partition(":")
-        names += [choice] if not table else list(getattr(import_module(module), table))
-    return tuple(names)
 
 
 def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:

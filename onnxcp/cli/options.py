@@ -227,11 +227,9 @@ def metric(name: str | None) -> "str | MetricRow | None":
     Raises:
         UsageError: there is no such function.
     """
-    if name is None or ":" not in name:
-        return name
-    from onnxcp.cli.functions import metric_function
+    from onnxcp.measure.named_metric import metric_of
 
-    return metric_function(name)
+    return metric_of(name)
 
 
 def forms(name: str) -> tuple[str, ...]:

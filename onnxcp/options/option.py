@@ -6,6 +6,7 @@ a value `<<max_drop=0.7>>`. The command line prints them as flags, the library a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 GIVEN = "given"  # the field of a group that keeps which options were named
@@ -69,6 +70,15 @@ def options_of(group: type[Group]) -> Iterator[Described]:
         if option is not None:
             panel = option.panel or group.PANEL
             yield Described(field.name, kind, field.default, option, panel)
+
+
+def choices_of(option: Option) -> tuple[str, ...]:
+    """The names that an option may take; empty where nothing lists them."""
+    names: list[str] = []
+    for choice in option.choices:
+        module, _, table = choice.partition(":")
+        names += [choice] if not table else list(getattr(import_module(module), table))
+    return tuple(names)
 
 
 def build(group: type[Some], given: Mapping[str, Any]) -> Some:

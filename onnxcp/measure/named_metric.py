@@ -1,10 +1,26 @@
-"""Metrics that the command line names as module:function."""
+"""Metrics of a user: a function, or its name as module:function."""
+
+from collections.abc import Callable
+from typing import Any
 
 from onnxcp.data.named_function import named_function
 from onnxcp.errors import UsageError
 from onnxcp.measure.metrics import Metric
 
 DIRECTIONS = {"higher": True, "lower": False}
+
+
+def metric_of(given: str | Callable[..., Any] | None) -> str | Metric | None:
+    """The metric that an option asks for: the name of a row of `METRICS`, or the user's own.
+
+    Raises:
+        UsageError: a module:function that is not there.
+    """
+    if callable(given):
+        is_higher = bool(getattr(given, "higher_is_better", True))
+        name = getattr(given, "__name__", type(given).__name__)
+        return Metric(name, higher_is_better=is_higher, function=given)
+    return given if given is None or ":" not in given else metric_function(given)
 
 
 def metric_function(text: str) -> Metric:
