@@ -6,7 +6,7 @@ large tensors beside it where one message cannot hold them.
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import Any, Protocol, TypeAlias
 
 import onnx
 from google.protobuf.message import EncodeError
@@ -14,10 +14,17 @@ from google.protobuf.message import EncodeError
 from onnxcp.errors import ModelError, UsageError
 from onnxcp.graph import io
 
-if TYPE_CHECKING:
-    import onnx_graphsurgeon
 
-ModelLike: TypeAlias = Union[str, "os.PathLike[str]", onnx.ModelProto, "onnx_graphsurgeon.Graph"]
+class Graph(Protocol):
+    """An onnx_graphsurgeon.Graph, as far as it says what it is."""
+
+    nodes: Any
+    inputs: Any
+    outputs: Any
+    import_domains: Any
+
+
+ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | Graph
 SURGEON = "onnx_graphsurgeon"
 
 
@@ -54,7 +61,7 @@ def _as_proto(model: Any, keyword: str) -> onnx.ModelProto:
             exported: onnx.ModelProto = onnx_graphsurgeon.export_onnx(model)
             return exported
     raise UsageError(
-        f"{keyword}: a {type(model).__name__} is no model; give the path of an .onnx file, an "
+        f"{keyword}: {type(model).__name__} is no model; give the path of an .onnx file, an "
         "onnx.ModelProto, or an onnx_graphsurgeon.Graph"
     )
 

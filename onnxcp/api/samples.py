@@ -41,7 +41,7 @@ class Reader(Protocol):
 Spec: TypeAlias = str | os.PathLike[str]
 DataLike: TypeAlias = Spec | Sequence[Spec] | Mapping[str, Any] | Iterable[Any] | Reader
 KINDS = (
-    "give a SPEC as --data takes it, {name: array}, an iterable of (inputs, labels), or a "
+    "give what the command takes as a path, {name: array}, an iterable of (inputs, labels), or a "
     "CalibrationDataReader"
 )
 
@@ -71,7 +71,7 @@ def sample_specs(
     elif hasattr(data, "get_next") or hasattr(data, "__iter__"):
         arrays = _arrays(data, keyword, io.inputs_of(model), EVERYTHING if most is None else most)
     else:
-        raise UsageError(f"{keyword}: a {type(data).__name__} holds no samples; {KINDS}")
+        raise UsageError(f"{keyword}: {type(data).__name__} holds no samples; {KINDS}")
     path = folder / f"{keyword}.npz"
     _write(path, arrays)
     return (str(path),)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from onnxcp.api.models import ModelLike, model_file
 from onnxcp.api.samples import DataLike, sample_specs
@@ -21,6 +21,8 @@ from onnxcp.storage import temporary
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 LEADING = re.compile(r"""\A--([a-z][a-z0-9-]*) ('[^']*'|"[^"]*"|\S+): """)
+
+IN_MEMORY = "in memory"  # the output of a call that writes none
 
 Value = TypeVar("Value")
 
@@ -51,8 +53,17 @@ class Staging:
             return Path(given)
         path = self.folder / "output" / name
         path.parent.mkdir(exist_ok=True)
-        self.names[str(path)] = "the result"
+        self.names[str(path)] = IN_MEMORY
         return path
+
+    def document(self, given: Any, keyword: str) -> Any:
+        """A file as it is given, or that of a result which has a `document` to be read again."""
+        text = getattr(given, "document", None)
+        if text is None:
+            return given
+        path = self.folder / f"{keyword}.json"
+        path.write_text(text, encoding="utf-8")
+        return self._noted(path, keyword)
 
     def _noted(self, path: Path, keyword: str) -> Path:
         if path.parent == self.folder:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.metadata
 import io
+import sys
 from types import ModuleType
 
 from onnxcp.errors import MissingPackage
@@ -19,7 +20,9 @@ SILENT = 4  # of the runtime's log severities: what it says in passing is no res
 
 
 def runtime() -> ModuleType:
-    """The module. Raises MissingPackage with the command that installs it."""
+    """The module. Raises MissingPackage with the command that installs it. Who has loaded it
+    before has set its log, too; else it logs nothing."""
+    is_new = "onnxruntime" not in sys.modules
     try:
         import onnxruntime
     except ImportError as error:
@@ -27,7 +30,8 @@ def runtime() -> ModuleType:
         raise MissingPackage(_broken(str(error)) if there else INSTALL) from error
     if not hasattr(onnxruntime, "InferenceSession"):  # a folder is all that is left of it
         raise MissingPackage(_broken("its files are gone") if builds() else INSTALL)
-    onnxruntime.set_default_logger_severity(SILENT)
+    if is_new:
+        onnxruntime.set_default_logger_severity(SILENT)
     module: ModuleType = onnxruntime
     return module
 

@@ -213,5 +213,5 @@ def test_a_model_whose_values_lie_in_an_unknown_folder_is_refused(made, tmp_path
 
 
 def test_what_is_no_model_is_refused(made):
-    with pytest.raises(UsageError, match="model: a bytes is no model"):
+    with pytest.raises(UsageError, match="model: bytes is no model"):
         onnxcp.replace(b"model", {SITE: made})

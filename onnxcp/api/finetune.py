@@ -1,0 +1,153 @@
+"""`onnxcp.finetune`: train a rewritten model's weights to give what the original gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+import onnx
+
+from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.models import ModelLike
+from onnxcp.api.saving import Saved, read_back
+from onnxcp.api.settings import limits_of, sources_of, target_of
+from onnxcp.api.staging import Staging, staging
+from onnxcp.api.types import Finetune, PathLike
+from onnxcp.errors import UsageError
+from onnxcp.options.budget import BudgetOptions
+from onnxcp.options.run import RunOptions
+from onnxcp.options.target import TargetOptions
+from onnxcp.options.training import TrainingOptions
+from onnxcp.progress import Progress, silent
+from onnxcp.report.finetune import to_json, to_text
+from onnxcp.results import AccuracyRecord
+from onnxcp.training import finetune as training
+from onnxcp.training.distill import refuse_without_torch
+from onnxcp.training.finetune import Finetuned
+
+RENAMED = {  # options, as a recipe's fields
+    "batch_size": "batch",
+    "label_weight": "labels",
+    "feature_weight": "features",
+    "weights": "train",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinetuneResult(Finetuned):
+    """What training was worth: `ok` says whether the budget is met, if one was given."""
+
+    saved: Saved | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> onnx.ModelProto | None:
+        """The trained model; None where it is over the budget."""
+        return None if self.saved is None else self.saved.model
+
+    @property
+    def accuracy_before(self) -> AccuracyRecord:
+        """What the candidate lost against the reference, as it came."""
+        return self.proof.before
+
+    @property
+    def accuracy(self) -> AccuracyRecord:
+        """What it loses now."""
+        return self.proof.after
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster it is than the reference; None where the machine was too busy."""
+        found = self.proof.over_reference
+        return None if found is None else found.ratio
+
+    @property
+    def speedup_ci(self) -> tuple[float, float] | None:
+        """Its 95 % interval."""
+        found = self.proof.over_reference
+        return None if found is None else (found.low, found.high)
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write the model.
+
+        Raises:
+            OutputError: a file is there and `overwrite` is off, or cannot be written.
+            UsageError: the model is over the budget, so there is none.
+        """
+        if self.saved is None:
+            raise UsageError("there is no model to save: it is over the budget")
+        return self.saved.write(Path(path), overwrite=overwrite)
+
+    def to_text(self) -> str:
+        """What the command prints."""
+        return to_text(self)
+
+    def to_json(self) -> str:
+        """What the command prints with --json."""
+        return to_json(self)
+
+
+@verb()
+def finetune(
+    reference: ModelLike,
+    candidate: ModelLike,
+    *,
+    progress: Progress = silent,
+    **options: Unpack[Finetune],
+) -> FinetuneResult:
+    """Train a rewritten model to give what the original gives; labels are not needed.
+
+    Needs PyTorch. Only weights change: the graph, its names and its speed stay.
+
+    Args:
+        reference: the original, as it was given to `onnxcp.optimize`.
+        candidate: what `optimize` made of it.
+        data, train: samples that judge, and others that train, as `onnxcp.optimize` takes them.
+        output: where to write the model; by default nothing is written, and `result.save` does.
+
+    Raises:
+        TypeError: an unknown keyword, with the nearest that there is.
+        MissingPackage: PyTorch is not installed.
+        OnnxcpError: unusable models, samples or keywords, which the message names.
+    """
+    refuse_without_torch()
+    from onnxcp.training.recipe import from_file
+
+    with staging() as staged:
+        given: dict[str, Any] = {**options}
+        old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")
+        run, how = grouped(RunOptions, given), grouped(TrainingOptions, given)
+        recipe = from_file(how.recipe, _said(given, how, run.seed))
+        sources = sources_of(given, staged, old, seed=run.seed)
+        asked = training.Round(
+            old,
+            new,
+            staged.output(given.get("output"), "finetuned.onnx"),
+            sources,
+            sources.train,
+            limits_of(given),
+            target_of(grouped(TargetOptions, given)),
+            run.work_dir,
+            run.resume,
+            grouped(BudgetOptions, given).accept_baseline,
+            run.overwrite,
+            also_read=(how.recipe, how.loss),
+        )
+        found = training.finetune(asked, recipe, progress)
+        saved = read_back(asked.output) if found.ok else None
+        values = {f.name: getattr(found, f.name) for f in fields(found)}
+        values["asked"] = _as_given(asked, staged)
+        return staged.as_given(FinetuneResult(**values, saved=saved))
+
+
+def _as_given(asked: training.Round, staged: Staging) -> training.Round:
+    """A run with its files as its caller names them."""
+    paths = (asked.reference, asked.candidate, asked.output)
+    old, new, output = (Path(staged.words(str(path))) for path in paths)
+    return replace(asked, reference=old, candidate=new, output=output)
+
+
+def _said(given: Mapping[str, Any], how: TrainingOptions, seed: int) -> dict[str, Any]:
+    """What counts instead of what a recipe's file says, by the names that it has there."""
+    said = {n: getattr(how, n) for n in sorted(how.given or ()) if n != "recipe"}
+    named = {RENAMED.get(name, name): value for name, value in said.items()}
+    return named if how.recipe and given.get("seed") is None else {**named, "seed": seed}

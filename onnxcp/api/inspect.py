@@ -1,0 +1,84 @@
+"""`onnxcp.inspect`: every layer of a model, and whether a chain could replace it."""
+
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.models import ModelLike
+from onnxcp.api.settings import forms_of, jobs_of, sources_of, target_of
+from onnxcp.api.staging import staging
+from onnxcp.api.types import Inspect
+from onnxcp.fitting import rank_curves
+from onnxcp.fitting.rank_curves import RankCurve
+from onnxcp.graph.layers import Layer
+from onnxcp.latency.listing import ELIGIBLE, Listing, survey_layers
+from onnxcp.options.fit import FitOptions
+from onnxcp.options.plan import PlanOptions
+from onnxcp.options.target import TargetOptions
+from onnxcp.progress import Progress, silent
+from onnxcp.report.inspect import as_json, as_text
+
+
+@dataclass(frozen=True, slots=True)
+class InspectResult(Listing):
+    """The layers of a model as `rows`, with multiply-adds of one sample; `curves` hold error and
+    sensitivity against rank where they were asked for."""
+
+    curves: tuple[RankCurve, ...] = ()
+
+    @property
+    def eligible(self) -> tuple[Layer, ...]:
+        """The layers that a chain could replace."""
+        return tuple(row.layer for row in self.rows if row.status == ELIGIBLE)
+
+    def to_text(self, width: int = 120) -> str:
+        """What the command prints."""
+        return rank_curves.as_text(self.curves) if self.curves else as_text(self, width)
+
+    def to_json(self) -> str:
+        """What the command prints with --json."""
+        return rank_curves.as_json(self.curves) if self.curves else as_json(self)
+
+
+@verb()
+def inspect(
+    model: ModelLike, *, progress: Progress = silent, **options: Unpack[Inspect]
+) -> InspectResult:
+    """List every Conv and matrix product: shape, cost, and whether a chain can replace it.
+
+    Args:
+        model: a path, an onnx.ModelProto or an onnx_graphsurgeon.Graph.
+        profile: whether to measure the time of every layer that can be replaced.
+        ranks: whether to fit, and give error and sensitivity against rank, too.
+        form: of `ranks`: auto, or one form.
+        calibration: samples that `ranks` weighs errors by, as `onnxcp.optimize` takes them.
+        cache: a folder for fits that outlive the call; without it none are kept.
+
+    Raises:
+        TypeError: an unknown keyword, with the nearest that there is.
+        TooBusy: other work on the machine left nothing to be told of times.
+        OnnxcpError: an unusable model, samples or keyword, which the message names.
+    """
+    with staging() as staged:
+        given: dict[str, Any] = {**options}
+        target = target_of(grouped(TargetOptions, given))
+        path = staged.model(model)
+        sources = sources_of(given, staged, path)
+        listing = survey_layers(path, sources, target, profile=bool(given.get("profile")))
+        curves = list[RankCurve]()
+        if given.get("ranks"):
+            fits = grouped(FitOptions, given)
+            forms = forms_of(grouped(PlanOptions, given).form)
+            curves = rank_curves.rank_curves(
+                path,
+                sources,
+                target,
+                forms,
+                jobs=jobs_of(fits),
+                cache=fits.cache,
+                progress=progress,
+            )
+        found = InspectResult(
+            listing.model, listing.rows, listing.unknown, listing.notes, tuple(curves)
+        )
+        return staged.as_given(found)

@@ -1,0 +1,99 @@
+"""`onnxcp.verify`: are two models' outputs equal, and if not where and by how much."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Unpack
+
+from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.models import ModelLike
+from onnxcp.api.settings import limits_of, sources_of, target_of
+from onnxcp.api.staging import staging
+from onnxcp.api.types import Verify
+from onnxcp.options.budget import BudgetOptions
+from onnxcp.options.run import RunOptions
+from onnxcp.options.target import TargetOptions
+from onnxcp.options.tolerance import ToleranceOptions
+from onnxcp.progress import Progress, silent
+from onnxcp.report.verify import as_json, as_text
+from onnxcp.runtime.providers import Target
+from onnxcp.verification.comparison import Bounds, Comparison, run
+from onnxcp.verification.difference import Difference
+from onnxcp.verification.tolerances import parse
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult(Comparison):
+    """Both questions answered: `surgery`, is the candidate the original but for its chains; and
+    `verdict` and `accuracy`, how far apart are their outputs. `ok` says whether it passes,
+    `failures` why not."""
+
+    @property
+    def outputs(self) -> tuple[Difference, ...]:
+        """How far apart every output is; none where the candidate does not run."""
+        return () if self.verdict is None else tuple(self.verdict.outputs)
+
+    def to_text(self, width: int = 80) -> str:
+        """What the command prints."""
+        return as_text(self, width)
+
+    def to_json(self) -> str:
+        """What the command prints with --json."""
+        return as_json(self)
+
+
+@verb()
+def verify(
+    reference: ModelLike,
+    candidate: ModelLike,
+    *,
+    progress: Progress = silent,
+    **options: Unpack[Verify],
+) -> VerifyResult:
+    """Check the surgery, and compare outputs on data, or on synthetic inputs without.
+
+    Args:
+        reference: the original: a path, an onnx.ModelProto or an onnx_graphsurgeon.Graph.
+        candidate: what to check.
+        data: samples, as `onnxcp.optimize` takes them.
+        rtol, atol: a tolerance for all outputs, or {output: tolerance}.
+        check_error_stat: what they bound: elemwise, max, mean or median, for all or by output.
+        reference_provider: where the reference runs; by default on `provider`, too.
+        precision: what the candidate has to be: float32, float16 or int8.
+
+    Returns:
+        The comparison; one that fails is a value, too: see `ok`.
+
+    Raises:
+        TypeError: an unknown keyword, with the nearest that there is.
+        OnnxcpError: unusable models, samples or keywords, which the message names.
+    """
+    with staging() as staged:
+        given: dict[str, Any] = {**options}
+        where = grouped(TargetOptions, given)
+        bounds, budget = grouped(ToleranceOptions, given), grouped(BudgetOptions, given)
+        limits, seed = limits_of(given), grouped(RunOptions, given).seed
+        target = target_of(where).exact
+        elsewhere = given.get("reference_provider")
+        other = target
+        if elsewhere not in (None, where.provider):
+            other = Target.named(elsewhere, where.threads).exact
+        old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")
+        found = run(
+            old,
+            new,
+            sources_of(given, staged, old, seed=seed),
+            target,
+            other,
+            bounds=Bounds(
+                parse(bounds.rtol, bounds.atol, bounds.check_error_stat),
+                limits.metric,
+                limits.max_drop,
+                limits.outputs,
+                bounds.top_k,
+            ),
+            precision=where.precision,
+            require_surgery=bounds.require_surgery,
+            accept_baseline=budget.accept_baseline,
+            progress=progress,
+        )
+        made = VerifyResult(**{f.name: getattr(found, f.name) for f in fields(found)})
+        return staged.as_given(made)
