@@ -22,9 +22,9 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from onnxcp.data.feed_functions import MOST_BYTES
+from onnxcp.data.feed_functions import MAX_FEED_BYTES
 from onnxcp.data.labels import NAMES
-from onnxcp.data.specs import EVERYTHING
+from onnxcp.data.specs import NO_LIMIT
 from onnxcp.data.stacked_feeds import Item, arrays_of
 from onnxcp.errors import DataError, OnnxcpError, UsageError
 from onnxcp.graph import io
@@ -69,7 +69,7 @@ def sample_specs(
     if isinstance(data, Mapping):
         arrays = _named(data, keyword)
     elif hasattr(data, "get_next") or hasattr(data, "__iter__"):
-        arrays = _arrays(data, keyword, io.inputs_of(model), EVERYTHING if most is None else most)
+        arrays = _arrays(data, keyword, io.inputs_of(model), NO_LIMIT if most is None else most)
     else:
         raise UsageError(f"{keyword}: {type(data).__name__} holds no samples; {KINDS}")
     path = folder / f"{keyword}.npz"
@@ -101,15 +101,16 @@ def _items(data: Any, keyword: str, inputs: Sequence[TensorSpec], most: int) -> 
             items.append((feeds, labels))
             count += max((len(a) for a in feeds.values() if a.ndim), default=1)
             size += sum(array.nbytes for array in feeds.values())
-            if count >= most or size > MOST_BYTES:
+            if count >= most or size > MAX_FEED_BYTES:
                 break
     except OnnxcpError:
         raise
     except Exception as error:  # a caller's code raises what it likes
         raise DataError(f"{keyword}: failed: {type(error).__name__}: {error}") from error
-    if size > MOST_BYTES:
+    if size > MAX_FEED_BYTES:
         raise DataError(
-            f"{keyword}: gives over {MOST_BYTES / 1e9:.0f} GB; give samples=N, or the path of files"
+            f"{keyword}: yields over {MAX_FEED_BYTES / 1e9:.0f} GB; give samples=N, or the path "
+            "of files"
         )
     if not items:
         raise DataError(f"{keyword}: gives no samples; an iterator that was used up gives none")

@@ -18,7 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnxcp.artifacts.publishing import recover
-from onnxcp.data.specs import home, place
+from onnxcp.data.specs import parse_spec, samples_path
 from onnxcp.errors import OutputError
 from onnxcp.graph.data_file_names import data_file
 from onnxcp.graph.external_data import locations
@@ -167,9 +167,9 @@ def _data_of(model: Path) -> Iterator[Path]:
 
 def _files_of(source: str) -> Iterator[Path]:
     """The files that an option names: one, all of a folder, or the module of a function."""
-    path = place(source)[0]
-    if home(path).is_dir():
-        yield from _all_in(home(path), set())
+    path = parse_spec(source)[0]
+    if samples_path(path).is_dir():
+        yield from _all_in(samples_path(path), set())
     elif path.exists():
         yield path
     elif (found := CODE.fullmatch(source)) is not None:

@@ -1,1 +1,1 @@
-"""Samples: where they come from, how they are preprocessed, and what each of them is used for."""
+"""Samples: their sources, their preprocessing, and what each of them is used for."""

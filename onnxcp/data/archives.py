@@ -1,8 +1,8 @@
-"""Arrays in .npz and .npy files, of which only the rows that are asked for are read.
+"""Arrays in .npz and .npy files; only the rows that are needed are read.
 
-Small archives are read whole, which checks them for damage. In large ones arrays that are stored
-as they are (`numpy.savez`) are mapped, and of compressed ones only the first rows are unpacked
-where no more are needed.
+Archives up to `MAX_WHOLE_BYTES` are read whole, which checks them for damage. In larger ones,
+uncompressed arrays (`numpy.savez`) are memory-mapped, and only the first rows of compressed
+arrays are unpacked.
 """
 
 import math
@@ -20,23 +20,23 @@ from numpy.lib import format as npy
 
 from onnxcp.errors import DataError
 
-LARGE = 2**28  # bytes of all arrays: less is read whole
-LOCAL_HEADER, NAME_LENGTH = 30, 26  # bytes before a member's name, and where its length stands
+MAX_WHOLE_BYTES = 2**28  # of all arrays, unpacked: smaller archives are read whole
+LOCAL_HEADER, NAME_LENGTH = 30, 26  # bytes before a member's name; offset of the name's length
 DAMAGED = (EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
-def read_npz(path: Path, most: int) -> Mapping[str, np.ndarray]:
-    """The arrays of an archive, of those in large ones at least their first `most` rows.
+def read_npz(path: Path, limit: int) -> Mapping[str, np.ndarray]:
+    """The arrays of an archive by name; large archives give at least the first `limit` rows.
 
     Raises:
-        DataError: not such an archive, damaged, or larger than the memory.
+        DataError: the file is not an .npz, is damaged, or does not fit into memory.
     """
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no archive, or a truncated one")
+            raise ValueError("it is not a zip archive, or it is truncated")
         with zipfile.ZipFile(path) as archive:
-            if sum(m.file_size for m in archive.infolist()) > LARGE:
-                return _large(path, archive, most)
+            if sum(m.file_size for m in archive.infolist()) > MAX_WHOLE_BYTES:
+                return _large(path, archive, limit)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: np.asanyarray(arrays[name]) for name in arrays.files}
     except (ValueError, OSError, *DAMAGED) as error:
@@ -46,10 +46,10 @@ def read_npz(path: Path, most: int) -> Mapping[str, np.ndarray]:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array in a file, mapped.
+    """The array in a file, memory-mapped.
 
     Raises:
-        DataError: not such a file.
+        DataError: the file is not a readable .npy.
     """
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -60,21 +60,21 @@ def read_npy(path: Path) -> np.ndarray:
     return array
 
 
-def _large(path: Path, archive: zipfile.ZipFile, most: int) -> dict[str, np.ndarray]:
-    """Of arrays with as many rows as the largest the first ones, of others all."""
-    found = {m.filename: _Member.of(archive, m) for m in archive.infolist()}
-    largest = max(found.values(), key=lambda member: member.info.file_size)
+def _large(path: Path, archive: zipfile.ZipFile, limit: int) -> dict[str, np.ndarray]:
+    """All arrays; those with as many rows as the largest are cut to the first `limit` rows."""
+    members = {m.filename: _Member.of(archive, m) for m in archive.infolist()}
+    largest = max(members.values(), key=lambda member: member.info.file_size)
     return {
         name.removesuffix(".npy"): member.rows(
-            path, archive, most if member.shape[:1] == largest.shape[:1] else None
+            path, archive, limit if member.shape[:1] == largest.shape[:1] else None
         )
-        for name, member in found.items()
+        for name, member in members.items()
     }
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """An array in an archive, by its header; its values begin at `start` of its bytes."""
+    """An array in an archive, as its header states it; `start` is the offset of its values."""
 
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
@@ -87,25 +87,27 @@ class _Member:
         with archive.open(info) as stream:
             shape, is_fortran, dtype = _header(stream)
             if dtype.hasobject:
-                raise ValueError(f"{info.filename} holds objects, which allow_pickle would run")
+                raise ValueError(
+                    f"{info.filename} holds Python objects, which only allow_pickle could read"
+                )
             return cls(info, shape, is_fortran, dtype, stream.tell())
 
-    def rows(self, path: Path, archive: zipfile.ZipFile, most: int | None) -> np.ndarray:
-        """The first rows: mapped where they are stored as they are, else unpacked."""
+    def rows(self, path: Path, archive: zipfile.ZipFile, limit: int | None) -> np.ndarray:
+        """The first `limit` rows, all for None: memory-mapped if uncompressed, else unpacked."""
         if self.info.compress_type == zipfile.ZIP_STORED and 0 not in self.shape:
-            return self._mapped(path)[:most] if self.shape else self._mapped(path)
+            return self._mapped(path)[:limit] if self.shape else self._mapped(path)
         shape = self.shape
-        if shape and most is not None and not self.is_fortran:
-            shape = (min(most, shape[0]), *shape[1:])
+        if shape and limit is not None and not self.is_fortran:
+            shape = (min(limit, shape[0]), *shape[1:])
         size = math.prod(shape) * self.dtype.itemsize
-        _refuse_vast(self.info, size)
+        _refuse_large(self.info, size)
         with archive.open(self.info) as stream:
             stream.read(self.start)
-            held = stream.read(size)
-        if len(held) < size:
+            content = stream.read(size)
+        if len(content) < size:
             raise EOFError(f"{self.info.filename} is cut short")
-        values = np.frombuffer(held, self.dtype).reshape(shape, order=self._order)
-        return values[:most] if shape else values
+        values = np.frombuffer(content, self.dtype).reshape(shape, order=self._order)
+        return values[:limit] if shape else values
 
     def _mapped(self, path: Path) -> np.ndarray:
         offset = _offset(path, self.info) + self.start
@@ -119,13 +121,16 @@ class _Member:
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    found: tuple[tuple[int, ...], bool, np.dtype] = read(stream)
-    return found
+    header: tuple[tuple[int, ...], bool, np.dtype] = read(stream)
+    return header
 
 
 def _offset(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its header, whose name and extra field may be longer
-    than those in the archive's directory."""
+    """Offset of a member's bytes in the file.
+
+    Read from the local header: its name and extra field can be longer than those in the
+    archive's directory.
+    """
     with path.open("rb") as file:
         file.seek(member.header_offset + NAME_LENGTH)
         lengths = file.read(4)
@@ -133,10 +138,11 @@ def _offset(path: Path, member: zipfile.ZipInfo) -> int:
     return member.header_offset + LOCAL_HEADER + name + extra
 
 
-def _refuse_vast(member: zipfile.ZipInfo, size: int) -> None:
+def _refuse_large(member: zipfile.ZipInfo, size: int) -> None:
+    """Raises ValueError if unpacking would take more than half of the memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory // 2:
         raise ValueError(
-            f"{member.filename} unpacks to {size / 1e9:.1f} GB, this machine has "
-            f"{memory / 1e9:.1f}; give --samples N, or store it without compression"
+            f"{member.filename} unpacks to {size / 1e9:.1f} GB, and this machine has "
+            f"{memory / 1e9:.1f} GB; give --samples N, or store it without compression"
         )

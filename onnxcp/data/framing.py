@@ -1,4 +1,7 @@
-"""How an image fills a model's input: resized, cropped, or squashed where that is allowed."""
+"""How an image is fitted to a model's input: resized, cropped, or stretched if that is allowed.
+
+Sizes are (width, height) for images, as Pillow has them, and (height, width) for `Frame.size`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +14,12 @@ from onnxcp.data.preprocess import Preprocess
 from onnxcp.errors import DataError
 from onnxcp.graph.input_specs import TensorSpec
 
-MOST_SQUASHED = 0.1  # by which one side may change more than the other without being asked for
+MAX_ASPECT_CHANGE = 0.1  # of the aspect ratio, without `stretch` in the recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The model's own size (height, width), where fixed, and what it takes of an image."""
+    """What a model's image input fixes: `size` (height, width) and channels; None if free."""
 
     size: tuple[int, int] | None
     channels: int | None
@@ -24,7 +27,11 @@ class Frame:
 
     @classmethod
     def of(cls, spec: TensorSpec, recipe: Preprocess) -> "Frame":
-        """The frame of an input. Raises DataError for one that takes no images."""
+        """The frame of an input.
+
+        Raises:
+            DataError: the input does not have four dimensions.
+        """
         if spec.dims is None or len(spec.dims) != 4:
             raise DataError(f"images do not fit the input {spec.text()}; give an .npz file")
         is_last = recipe.layout == "NHWC"
@@ -34,11 +41,11 @@ class Frame:
         return cls(size, channels if isinstance(channels, int) else None, recipe)
 
     def fitted(self, folder: Path, files: Sequence[Path]) -> list[str]:
-        """What becomes of the images, in words, by their sizes.
+        """Check that all images fit the input; returns a note for the user if any is resized.
 
         Raises:
-            DataError: an image that cannot be opened; sizes that differ and stay so; or an
-                aspect that would change by much without being asked for.
+            DataError: an image cannot be opened, sizes still differ after preprocessing, or an
+                aspect ratio would change by more than `MAX_ASPECT_CHANGE` without `stretch`.
         """
         sizes = [size_of(file) for file in files]
         ends = [self._resized(size) if self.recipe.crop is None else None for size in sizes]
@@ -46,18 +53,18 @@ class Frame:
             raise DataError(
                 f"{folder}: images of different sizes; --preprocess with a crop makes them equal"
             )
-        if not self._is_squashed:
+        if not self._stretches:
             return []
-        moved = [(f, s) for f, s, end in zip(files, sizes, ends, strict=True) if s != end]
-        for file, size in moved:
-            self._refuse_squashing(file, size)
-        return [self._resizing(folder, moved, len(files))] if moved else []
+        resized = [(f, s) for f, s, end in zip(files, sizes, ends, strict=True) if s != end]
+        for file, size in resized:
+            self._refuse_stretching(file, size)
+        return [self._note(folder, resized, len(files))] if resized else []
 
     def read(self, file: Path) -> np.ndarray:
         """An image [H, W, C] of uint8, resized and cropped.
 
         Raises:
-            DataError: not an image that can be read.
+            DataError: the file is not a readable image.
         """
         image = decoded(file, self.channels)
         image = resized(image, self._resized(image.size))
@@ -66,7 +73,7 @@ class Frame:
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     @property
-    def _is_squashed(self) -> bool:
+    def _stretches(self) -> bool:
         return self.size is not None and self.recipe.resize is None and self.recipe.crop is None
 
     def _resized(self, image: tuple[int, int]) -> tuple[int, int]:
@@ -75,33 +82,33 @@ class Frame:
         if recipe.resize is None and recipe.crop is None:
             return image if self.size is None else self.size[::-1]
         shorter = min(image)
-        wanted = max(recipe.crop or 1, min(shorter, recipe.resize or shorter))
-        return round(image[0] * wanted / shorter), round(image[1] * wanted / shorter)
+        target = max(recipe.crop or 1, min(shorter, recipe.resize or shorter))
+        return round(image[0] * target / shorter), round(image[1] * target / shorter)
 
-    def _squashed(self, image: tuple[int, int]) -> float:
-        """By how much one side is scaled more than the other."""
+    def _aspect_change(self, image: tuple[int, int]) -> float:
+        """How much more one side is scaled than the other: 0.1 is 10 %."""
         assert self.size is not None
         ratio = (image[0] / image[1]) / (self.size[1] / self.size[0])
         return max(ratio, 1 / ratio) - 1
 
-    def _refuse_squashing(self, file: Path, image: tuple[int, int]) -> None:
+    def _refuse_stretching(self, file: Path, image: tuple[int, int]) -> None:
         assert self.size is not None
-        if self._squashed(image) > MOST_SQUASHED and not self.recipe.stretch:
+        if self._aspect_change(image) > MAX_ASPECT_CHANGE and not self.recipe.stretch:
             raise DataError(
-                f"{file}: {_text(image)} would be squashed to the model's "
+                f"{file}: {_text(image)} would be stretched to the model's "
                 f"{_text(self.size[::-1])}; give --preprocess with a crop, or a recipe with "
                 '"stretch": true'
             )
 
-    def _resizing(
-        self, folder: Path, moved: Sequence[tuple[Path, tuple[int, int]]], count: int
+    def _note(
+        self, folder: Path, resized: Sequence[tuple[Path, tuple[int, int]]], count: int
     ) -> str:
         assert self.size is not None
-        most = max(self._squashed(size) for _, size in moved)
-        squashed = f", one side by up to {most:.0%} more than the other" if most > 0.005 else ""
+        change = max(self._aspect_change(size) for _, size in resized)
+        detail = f", one side by up to {change:.0%} more than the other" if change > 0.005 else ""
         return (
-            f"{folder}: {len(moved)} of {count} images are resized to the model's "
-            f"{_text(self.size[::-1])}, the first from {_text(moved[0][1])}{squashed}"
+            f"{folder}: {len(resized)} of {count} images are resized to the model's "
+            f"{_text(self.size[::-1])}, the first from {_text(resized[0][1])}{detail}"
         )
 
 
@@ -110,6 +117,6 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def _centered(image: tuple[int, int], side: int) -> tuple[int, int, int, int]:
-    """Where a square at the center begins and ends: left, top, right, bottom."""
+    """The center square of an image: left, top, right, bottom."""
     left, top = (image[0] - side) // 2, (image[1] - side) // 2
     return left, top, left + side, top + side

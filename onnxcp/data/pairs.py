@@ -1,4 +1,4 @@
-"""What two models must share to be compared, and what to feed both."""
+"""The inputs of two models that are compared, and the feeds that both take."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,16 +11,18 @@ from onnxcp.graph.input_specs import Dim, TensorSpec
 from onnxcp.graph.io import Model
 from onnxcp.graph.provenance import read
 
-ALIKE = "compare models of the same interface"
+ADVICE = "compare models with the same inputs and outputs"
 
 
 def inputs_of_both(reference: Model, candidate: Model, sources: Sources) -> Inputs:
-    """Feeds that both models take; samples have the roles that they had when the candidate was
-    made of the reference.
+    """Feeds that both models take.
+
+    Samples keep the roles that they had when the candidate was made from the reference.
 
     Raises:
-        UsageError: inputs of other names, dtypes or fixed sizes; or other names of outputs.
-        OnnxcpError: feeds that do not fit, with the model that refuses them if one does not.
+        UsageError: the models differ in names, dtypes or fixed sizes of inputs, or in the names
+            of outputs.
+        OnnxcpError: the samples do not fit; names the model if they fit the other one.
     """
     old, new = ({s.name: s for s in model.inputs} for model in (reference, candidate))
     _refuse_other_names("take different inputs", list(old), list(new))
@@ -33,41 +35,41 @@ def inputs_of_both(reference: Model, candidate: Model, sources: Sources) -> Inpu
     except (DataError, UsageError) as error:
         refusing = [m for m in (reference, candidate) if _refuses(m, sources)]
         if len(refusing) == 1:
-            raise type(error)(f"{refusing[0].path}, of the two models alone: {error}") from error
+            raise type(error)(f"{refusing[0].path}, only this of the two: {error}") from error
         raise
 
 
 def outputs(model: Model) -> list[str]:
-    """Names of a model's outputs."""
+    """Names of a model's outputs, in the order of the graph."""
     return [output.name for output in model.proto.graph.output]
 
 
 def every_sample(inputs: Inputs) -> Samples | None:
-    """All samples of the data, those kept to calibrate included; None without data."""
+    """All samples of `--data`, calibration samples included; None without data."""
     return inputs.data
 
 
 def _refuse_other_names(what: str, old: Sequence[str], new: Sequence[str]) -> None:
     if sorted(old) != sorted(new):
         names = f"{', '.join(sorted(old))} and {', '.join(sorted(new))}"
-        raise UsageError(f"the models {what}, {names}; {ALIKE}")
+        raise UsageError(f"the models {what}, {names}; {ADVICE}")
 
 
 def _both(reference: Model, candidate: Model, one: TensorSpec, two: TensorSpec) -> TensorSpec:
-    """An input with every size that either model fixes."""
-    apart = (
+    """The input with every size that either model fixes."""
+    difference = (
         f"input {one.name!r}: {reference.path} takes {one.dtype} {one.text()}, "
-        f"{candidate.path} {two.dtype} {two.text()}; {ALIKE}"
+        f"{candidate.path} {two.dtype} {two.text()}; {ADVICE}"
     )
     if one.dtype != two.dtype:
-        raise UsageError(apart)
+        raise UsageError(difference)
     if one.dims is None or two.dims is None:
         return one if two.dims is None else two
     if len(one.dims) != len(two.dims):
-        raise UsageError(apart)
+        raise UsageError(difference)
     pairs = list(zip(one.dims, two.dims, strict=True))
     if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
-        raise UsageError(apart)
+        raise UsageError(difference)
     return replace(one, dims=tuple(_fixed(a, b) for a, b in pairs))
 
 

@@ -1,7 +1,7 @@
-"""From stored samples to what a model was trained on: size, layout, scale, mean, std.
+"""Preprocessing of stored samples into what a model was trained on.
 
-A recipe is one of `PRESETS` or a JSON file with the same fields. Images are uint8 arrays
-of height × width × channels, channels in RGB order, until the recipe says otherwise.
+A recipe is one of `PRESETS` or a JSON file with the fields of `Preprocess`. Stored images are
+uint8 arrays [height, width, channels] in RGB order.
 """
 
 import json
@@ -17,16 +17,16 @@ from onnxcp.graph.input_specs import TensorSpec
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHANNELS = (1, 3, 4)
-MOST_PIXELS = 1 << 14  # of a side: more is a typing error
+MAX_SIDE = 1 << 14  # pixels; a larger number is a typing error
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
     """(value · scale − mean) / std, per channel, after resizing and cropping images.
 
-    `resize` is the length the shorter side is brought down to (images already smaller are
-    only enlarged if `crop` would not fit); `crop` the side of the centre crop. `stretch` allows
-    images of another aspect to be squashed to the model's size.
+    `resize` is the target length of the shorter side; smaller images are enlarged only if `crop`
+    would not fit. `crop` is the side of the center crop. `stretch` allows any change of the
+    aspect ratio when images are resized to the model's size.
     """
 
     resize: int | None = None
@@ -49,7 +49,7 @@ def named(name: str) -> Preprocess:
     """A preset, or the recipe in a JSON file.
 
     Raises:
-        DataError: neither, or a field that is unknown or of the wrong kind.
+        DataError: it is neither, or a field is unknown or has an invalid value.
     """
     if name in PRESETS:
         return PRESETS[name]
@@ -69,41 +69,41 @@ def named(name: str) -> Preprocess:
 
 
 def _from_json(document: Any) -> Preprocess:
-    known = {f.name for f in fields(Preprocess)}
-    if not isinstance(document, dict) or set(document) - known:
-        raise ValueError(f"expects an object with some of {', '.join(sorted(known))}")
-    recipe: dict[str, Any] = {
+    allowed = {f.name for f in fields(Preprocess)}
+    if not isinstance(document, dict) or set(document) - allowed:
+        raise ValueError(f"expected an object with some of {', '.join(sorted(allowed))}")
+    values: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
     }
-    made = Preprocess(**recipe)
-    if made.layout not in ("NCHW", "NHWC") or made.channel_order not in ("RGB", "BGR"):
-        raise ValueError("layout is NCHW or NHWC, channel_order RGB or BGR")
+    recipe = Preprocess(**values)
+    if recipe.layout not in ("NCHW", "NHWC") or recipe.channel_order not in ("RGB", "BGR"):
+        raise ValueError("layout must be NCHW or NHWC, and channel_order RGB or BGR")
     for name in ("resize", "crop"):
-        size = getattr(made, name)
-        if size is not None and not (_is_number(size) and size in range(1, MOST_PIXELS + 1)):
-            raise ValueError(f"{name} is a whole number of pixels from 1 to {MOST_PIXELS}")
+        size = getattr(recipe, name)
+        if size is not None and not (_is_number(size) and size in range(1, MAX_SIDE + 1)):
+            raise ValueError(f"{name} must be a whole number of pixels from 1 to {MAX_SIDE}")
     for name in ("mean", "std"):
-        values = getattr(made, name)
-        if not isinstance(values, tuple) or not values or not all(map(_is_number, values)):
-            raise ValueError(f"{name} is a list of numbers, one or one a channel")
-    if not isinstance(made.stretch, bool):
-        raise ValueError("stretch is true or false")
-    if not _is_number(made.scale):
-        raise ValueError("scale is a number")
-    if 0 in made.std:
-        raise ValueError("std holds a zero")
-    return made
+        numbers = getattr(recipe, name)
+        if not isinstance(numbers, tuple) or not numbers or not all(map(_is_number, numbers)):
+            raise ValueError(f"{name} must be a list of numbers: one, or one per channel")
+    if not isinstance(recipe.stretch, bool):
+        raise ValueError("stretch must be true or false")
+    if not _is_number(recipe.scale):
+        raise ValueError("scale must be a number")
+    if 0 in recipe.std:
+        raise ValueError("std must not contain zero")
+    return recipe
 
 
 def _is_number(value: object) -> bool:
-    """JSON allows true, NaN and numbers beyond any float."""
+    """Whether a JSON value fits into a float32; JSON allows true, NaN and larger numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= float(np.finfo(np.float32).max)
 
 
 def to_input(samples: np.ndarray, recipe: Preprocess, spec: TensorSpec) -> np.ndarray:
-    """Samples as the model's input: layout, channel order, scale, mean, std, dtype.
+    """Samples [samples, ...] as the model's input: layout, channel order, scale, mean, std, dtype.
 
     Raises:
         DataError: neither the samples nor their transpose fit the input.
@@ -119,7 +119,7 @@ def to_input(samples: np.ndarray, recipe: Preprocess, spec: TensorSpec) -> np.nd
 
 
 def _channels_last(samples: np.ndarray, spec: TensorSpec, recipe: Preprocess) -> bool:
-    """Whether the stored samples are NHWC: by what fits the model, else by what is small."""
+    """Whether stored samples are NHWC: by what fits the model, else by which axis is small."""
     fits_as_is = _fits(samples.shape, spec)
     moved = np.moveaxis(samples, 3, 1) if recipe.layout == "NCHW" else np.moveaxis(samples, 1, 3)
     fits_moved = _fits(moved.shape, spec)
@@ -136,8 +136,8 @@ def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
 
 
 def _scaled(samples: np.ndarray, recipe: Preprocess, axis: int) -> np.ndarray:
-    plain = recipe.scale == 1 and not any(recipe.mean) and set(recipe.std) == {1.0}
-    if plain:
+    is_identity = recipe.scale == 1 and not any(recipe.mean) and set(recipe.std) == {1.0}
+    if is_identity:
         return samples
     channels = samples.shape[axis] if samples.ndim == 4 else 1
     shape = [1] * samples.ndim
@@ -145,7 +145,7 @@ def _scaled(samples: np.ndarray, recipe: Preprocess, axis: int) -> np.ndarray:
         if len(values) not in (1, channels):
             raise DataError(
                 f"--preprocess: {len(values)} values of {name}, but the samples have {channels} "
-                f"channel{'s' * (channels != 1)}; choose a recipe that fits, or none"
+                f"channel{'s' * (channels != 1)}; choose another recipe, or none"
             )
     if samples.ndim == 4:
         shape[axis] = -1

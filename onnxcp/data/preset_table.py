@@ -1,6 +1,7 @@
-"""The presets of preprocessing by name.
+"""Preprocessing presets by name.
 
-To add one: a `Preprocess` in a module, and a row here, which is imported when it is first used.
+To add one, define a `Preprocess` in a module and add a row here; the module is imported when the
+preset is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""Which samples judged a model when it was made: noted in it, and in the plan beside it.
+"""The sample roles of the run that wrote a model, recorded in the model and its plan file.
 
-Who judges it again takes the same samples, so that both say the same.
+A command that evaluates the model again uses the same evaluation set, so that results agree.
 """
 
 import json
@@ -17,16 +17,18 @@ SAMPLES = "onnxcp.sample_roles"  # metadata key
 
 
 def entry(roles: SampleRoles | None) -> dict[str, str]:
-    """The metadata of a model that says which samples judged it; none without samples."""
+    """The metadata entry that records the roles in a model; empty without samples."""
     return {} if roles is None else {SAMPLES: json.dumps(roles.record())}
 
 
 def roles_of(candidate: Model, source_sha256: str) -> SampleRoles | None:
-    """The roles that samples had when a model was made of a source; None where that is not
-    noted, or of another source."""
-    noted = next((p.value for p in candidate.proto.metadata_props if p.key == SAMPLES), None)
-    if noted is not None and source_sha256 in provenance.read(candidate.proto).sources:
-        return _read(_parsed(noted))
+    """The roles that samples had when `candidate` was made from a source.
+
+    None if they are not recorded, or if the candidate was made from another source.
+    """
+    recorded = next((p.value for p in candidate.proto.metadata_props if p.key == SAMPLES), None)
+    if recorded is not None and source_sha256 in provenance.read(candidate.proto).sources:
+        return _read(_parsed(recorded))
     plan = plan_file(candidate.path)
     if not plan.is_file():
         return None
@@ -43,8 +45,8 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _read(noted: Any) -> SampleRoles | None:
+def _read(recorded: Any) -> SampleRoles | None:
     try:
-        return from_record(noted) if isinstance(noted, Mapping) else None
+        return from_record(recorded) if isinstance(recorded, Mapping) else None
     except PlanError:
         return None

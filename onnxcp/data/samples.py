@@ -1,4 +1,4 @@
-"""Samples to run a model on: some of a source, read in batches."""
+"""Samples to run a model on, read in batches from a source when they are needed."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +11,12 @@ from onnxcp.graph.input_specs import Feeds, Shape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Some samples of a source: `pick` gives preprocessed feeds of those it is given the
-    numbers of, `numbers` are the ones meant here. `notes` say what was made of the source that a
-    user may not expect."""
+    """Some samples of a source.
+
+    `pick` reads and preprocesses samples of the source by number; `numbers` are those in this
+    set. `labels` [samples, ...] are None if there are none. `notes` tell the user how the source
+    was read.
+    """
 
     pick: Callable[[Sequence[int]], Feeds]
     numbers: Sequence[int]
@@ -38,23 +41,27 @@ class Samples:
         return self.at(range(min(count, len(self))))
 
     def after(self, count: int) -> "Samples":
-        """All but the first `count` samples."""
+        """All samples except the first `count`."""
         return self.at(range(count, len(self)))
 
     def split(self, step: int) -> tuple["Samples", "Samples"]:
-        """Every `step`-th sample, from the first on, and the others: sources are often sorted
-        by class."""
-        taken = range(0, len(self), step)
-        return self.at(taken), self.at([n for n in range(len(self)) if n % step])
+        """Every `step`-th sample from the first on, and the rest.
 
-    def spaced(self, most: int) -> "Samples":
-        """At most so many samples, equally far apart."""
-        return self.split(max(1, -(-len(self) // most)))[0]
+        Equal distances, because sources are often sorted by class.
+        """
+        chosen = range(0, len(self), step)
+        return self.at(chosen), self.at([n for n in range(len(self)) if n % step])
 
-    def at(self, places: Sequence[int]) -> "Samples":
-        """The samples at some places."""
-        labels = None if self.labels is None else self.labels[list(places)]
-        return replace(self, numbers=[self.numbers[place] for place in places], labels=labels)
+    def spaced(self, limit: int) -> "Samples":
+        """At most `limit` samples at equal distances."""
+        return self.split(max(1, -(-len(self) // limit)))[0]
+
+    def at(self, positions: Sequence[int]) -> "Samples":
+        """The samples at these positions, counted from 0."""
+        labels = None if self.labels is None else self.labels[list(positions)]
+        return replace(
+            self, numbers=[self.numbers[position] for position in positions], labels=labels
+        )
 
     def shapes(self) -> dict[str, Shape]:
         """Shape of one sample of every input, without the batch."""
@@ -62,23 +69,24 @@ class Samples:
 
 
 def digest(samples: Samples, size: int) -> str:
-    """The hash of samples and labels, read `size` at a time."""
-    made = hashlib.sha256()
+    """The SHA-256 of samples and labels, read `size` at a time; it depends on `size`."""
+    hasher = hashlib.sha256()
     for feeds in samples.batches(size):
         for name in sorted(feeds):
-            made.update(f"|{name}{feeds[name].dtype}{feeds[name].shape}|".encode())
-            made.update(np.ascontiguousarray(feeds[name]).tobytes())
+            hasher.update(f"|{name}{feeds[name].dtype}{feeds[name].shape}|".encode())
+            hasher.update(np.ascontiguousarray(feeds[name]).tobytes())
     if samples.labels is not None:
-        made.update(np.ascontiguousarray(samples.labels).tobytes())
-    return made.hexdigest()
+        hasher.update(np.ascontiguousarray(samples.labels).tobytes())
+    return hasher.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How many samples go in at once; a `fixed` batch is filled up and cut again.
+    """How many samples one run of the model takes.
 
-    `alone` says that every sample has a run of its own, because outputs do not have the samples
-    as their first axis: what the run gives is that sample's, and nothing is cut.
+    A `fixed` batch is always full: missing samples are padded, and cut from the outputs.
+    `alone` says that every sample has its own run, because the outputs do not have samples as
+    their first axis; such outputs are not cut.
     """
 
     size: int
@@ -87,7 +95,7 @@ class Batching:
 
     @property
     def step(self) -> int:
-        """How many different samples one run takes."""
+        """How many distinct samples one run takes."""
         return 1 if self.alone else self.size
 
     def run(
@@ -105,6 +113,6 @@ class Batching:
         return [self._cut(output, count) for output in runner(feeds)]
 
     def _cut(self, output: np.ndarray, count: int) -> np.ndarray:
-        """Without what is of samples that filled the batch up, where it has a row for each."""
+        """The output without the rows of padding, if it has one row per sample."""
         is_batch = isinstance(output, np.ndarray) and output.ndim and len(output) == self.size
         return output[:count] if is_batch else output

@@ -1,4 +1,4 @@
-"""Which samples a SPEC names: a path, or a part of what lies there as `PATH[a:b]`."""
+"""SPECs of samples: a path, or some of the samples there as `PATH[a:b]`."""
 
 import os
 import re
@@ -7,32 +7,35 @@ from pathlib import Path
 from onnxcp.errors import DataError
 
 SLICE = re.compile(r"(.+)\[([0-9]{0,12}):([0-9]{0,12})\]")
-EVERYTHING = 2**62
-LISTINGS = ("labels.csv", "val_map.txt")  # that name the images of the folder they lie in
+NO_LIMIT = 2**62  # samples: more than any source has
+LISTINGS = ("labels.csv", "val_map.txt")  # lists of the images in their folder
 
 
-def place(source: str) -> tuple[Path, range]:
-    """The path of a source and which of its samples are meant.
+def parse_spec(source: str) -> tuple[Path, range]:
+    """The path of a source, and the numbers of the samples that it names.
+
+    A file whose name looks like `PATH[a:b]` is that file.
 
     Raises:
-        DataError: the source holds a character that no path has.
+        DataError: the source contains a NUL character.
     """
     if "\0" in source:
-        raise DataError(f"{source!r}: a path cannot hold a NUL character")
-    found = None if Path(source).exists() else SLICE.fullmatch(source)
-    if found is None:
-        return Path(source), range(EVERYTHING)
-    start, stop = (int(found[k]) if found[k] else plain for k, plain in ((2, 0), (3, EVERYTHING)))
-    return Path(found[1]), range(start, stop)
+        raise DataError(f"{source!r}: a path cannot contain a NUL character")
+    match = None if Path(source).exists() else SLICE.fullmatch(source)
+    if match is None:
+        return Path(source), range(NO_LIMIT)
+    start, stop = (int(match[k]) if match[k] else default for k, default in ((2, 0), (3, NO_LIMIT)))
+    return Path(match[1]), range(start, stop)
 
 
-def home(path: Path) -> Path:
-    """Where samples lie: of a list of images its folder."""
+def samples_path(path: Path) -> Path:
+    """The file or folder that holds the samples: for a list of images, its folder."""
     return path.parent if path.name in LISTINGS else path
 
 
 def share_samples(one: str, two: str) -> bool:
-    """Whether two sources have samples in common."""
-    (first, mine), (second, yours) = place(one), place(two)
-    apart = max(mine.start, yours.start) >= min(mine.stop, yours.stop)
-    return os.path.realpath(home(first)) == os.path.realpath(home(second)) and not apart
+    """Whether two SPECs can have samples in common: the same path, and ranges that overlap."""
+    (first, numbers), (second, other_numbers) = parse_spec(one), parse_spec(two)
+    overlaps = max(numbers.start, other_numbers.start) < min(numbers.stop, other_numbers.stop)
+    paths = [os.path.realpath(samples_path(path)) for path in (first, second)]
+    return paths[0] == paths[1] and overlaps

@@ -1,4 +1,4 @@
-"""Feeds that come one after the other as samples."""
+"""Feeds from an iterable, stacked into arrays of samples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,10 +16,10 @@ Item = tuple[Mapping[str, np.ndarray], np.ndarray | None]
 def stacked(
     items: Sequence[Item], specs: Sequence[TensorSpec], recipe: Preprocess, source: str
 ) -> Samples:
-    """Samples of feeds with their labels, None without: every feed is a batch of one or more.
+    """Samples from feeds with their labels (None if there are none); a feed is a batch.
 
     Raises:
-        DataError: feeds of different names or shapes, or only some with labels.
+        DataError: feeds differ in names or shapes, or only some have labels.
     """
     arrays, labels = arrays_of(items, specs, source)
     return array_samples(arrays, labels, specs, recipe, source)
@@ -28,17 +28,17 @@ def stacked(
 def arrays_of(
     items: Sequence[Item], specs: Sequence[TensorSpec], source: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """The arrays of all inputs, and the labels, None without.
+    """The arrays [samples, ...] of all inputs, and the labels, None if there are none.
 
     Raises:
-        DataError: feeds of different names or shapes, or only some with labels.
+        DataError: feeds differ in names or shapes, or only some have labels.
     """
     names = [s.name for s in specs]
     for feeds, _ in items:
         missing = [name for name in names if name not in feeds]
         if missing:
             raise DataError(
-                f"{source}: feeds without the input {', '.join(missing)}, only "
+                f"{source}: feeds lack the input {', '.join(missing)}, they have "
                 f"{', '.join(feeds)}; name them as the model's inputs"
             )
     counts = [_count(feeds, specs) for feeds, _ in items]
@@ -47,8 +47,11 @@ def arrays_of(
 
 
 def _count(feeds: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]) -> int:
-    """How many samples a feed has: as the inputs say whose batch the model leaves free, else
-    one for a model that takes whole inputs, or the rows of the first."""
+    """How many samples a feed has.
+
+    The rows of an input whose batch size is free; else the rows if all inputs have as many, and
+    one if they differ.
+    """
     free = [len(feeds[s.name]) for s in specs if s.has_free_batch and feeds[s.name].ndim]
     if free:
         return free[0]
@@ -57,33 +60,35 @@ def _count(feeds: Mapping[str, np.ndarray], specs: Sequence[TensorSpec]) -> int:
 
 
 def _stack(name: str, items: Sequence[Item], counts: Sequence[int], source: str) -> np.ndarray:
-    """All rows of an input; whole inputs where they are no rows."""
+    """All rows of an input; whole inputs stacked if they have no row per sample."""
     parts = [feeds[name] for feeds, _ in items]
     are_rows = all(p.ndim and len(p) == n for p, n in zip(parts, counts, strict=True))
     shapes = {part.shape[1:] if are_rows else part.shape for part in parts}
     if len(shapes) > 1:
         shown = " and ".join(map(str, sorted(shapes)))
         raise DataError(
-            f"{source}: {name!r} comes in different shapes, {shown}; give samples of one shape"
+            f"{source}: {name!r} has different shapes, {shown}; give samples of one shape"
         )
     if are_rows:
         return np.concatenate(parts)
     if any(count != 1 for count in counts):
         raise DataError(
-            f"{source}: {name!r} has no row for every sample; give feeds of one sample each"
+            f"{source}: {name!r} does not have one row per sample; give feeds of one sample each"
         )
     return np.stack(parts)
 
 
 def _labels(items: Sequence[Item], counts: Sequence[int], source: str) -> np.ndarray | None:
-    given = [labels for _, labels in items if labels is not None]
-    if not given:
+    arrays = [labels for _, labels in items if labels is not None]
+    if not arrays:
         return None
-    if len(given) < len(items):
-        raise DataError(f"{source}: some feeds have labels and some have none; give one kind")
-    if any(len(labels) != n for labels, n in zip(given, counts, strict=True)):
-        raise DataError(f"{source}: labels and samples of a feed differ in number; give one each")
+    if len(arrays) < len(items):
+        raise DataError(f"{source}: only some feeds have labels; give labels for all or none")
+    if any(len(labels) != n for labels, n in zip(arrays, counts, strict=True)):
+        raise DataError(
+            f"{source}: a feed has another number of labels than samples; give one per sample"
+        )
     try:
-        return np.concatenate(given)
+        return np.concatenate(arrays)
     except ValueError as error:
-        raise DataError(f"{source}: labels of different shapes: {error}") from error
+        raise DataError(f"{source}: labels differ in shape: {error}") from error

@@ -50,7 +50,11 @@ def calibrate(
         DataError: activations that are NaN or infinite.
         UsageError: a memory limit that can not be kept.
     """
-    samples, batching, watched = inputs.calibration, inputs.calibrating, folder / "watched.onnx"
+    samples, batching, watched = (
+        inputs.calibration,
+        inputs.calibration_batching,
+        folder / "watched.onnx",
+    )
     if samples is None:
         return {}, None
     unlabelled = replace(samples, labels=None)

@@ -67,7 +67,7 @@ def rank_curves(
     """
     model = io.load(path)
     inputs = prepare(model.inputs, sources)
-    sites, _ = survey(model, inputs.shapes, target, inputs.timed)
+    sites, _ = survey(model, inputs.shapes, target, inputs.timed_feeds)
     with temporary.folder() as folder, processes(jobs) as workers:
         fits = Fits({s.name: s for s in sites}, sources.seed, workers, cache)
         fits.learn(*calibrate(model, sites, inputs, target, folder, progress=progress))

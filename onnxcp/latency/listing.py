@@ -55,7 +55,7 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
     complete = len(given) == len(model.inputs)
     if profile or (complete and any(site.image is None for site in found)):
         inputs = prepare(model.inputs, sources)
-        found, skips = survey(model, inputs.shapes, target, inputs.timed)
+        found, skips = survey(model, inputs.shapes, target, inputs.timed_feeds)
     times = {}
     if profile:
         timed = contexts(model, found, inputs)

@@ -81,8 +81,8 @@ def bound(
     source: Path | bytes = path
     if precision != FLOAT32:
         serialized = io.load(path).proto.SerializeToString()
-        source = for_time(serialized, precision, inputs.timed, str(path), floats)
-    return open_runner(source, target).bound(inputs.timed)
+        source = for_time(serialized, precision, inputs.timed_feeds, str(path), floats)
+    return open_runner(source, target).bound(inputs.timed_feeds)
 
 
 def _widths(model: io.Model, inputs: Inputs) -> dict[str, int]:

@@ -73,7 +73,7 @@ def profile(
     inputs = prepare(model.inputs, sources)
     open_runner(path, target)
     model = straightened(model, inputs, target, precision, progress=progress)
-    sites, _ = survey(model, inputs.shapes, target, inputs.timed)
+    sites, _ = survey(model, inputs.shapes, target, inputs.timed_feeds)
     found = contexts(model, sites, inputs)
     how = (target, forms, precision, sources.seed)
     return tabulate(model, sites, found, inputs, *how, progress)

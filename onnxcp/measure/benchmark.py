@@ -15,7 +15,7 @@ import numpy as np
 from onnxcp.data.pairs import every_sample
 from onnxcp.data.roles import Inputs, Sources, prepare
 from onnxcp.data.samples import Batching, Samples
-from onnxcp.data.split import MOST_CALIBRATION
+from onnxcp.data.split import MAX_CALIBRATION_SAMPLES
 from onnxcp.errors import UsageError
 from onnxcp.graph import io
 from onnxcp.graph.input_specs import Shape
@@ -130,7 +130,7 @@ def run(
                 precision,
                 raise_opset,
                 _calibrating(given[0], sources),
-                given[0].calibrating,
+                given[0].calibration_batching,
                 target,
                 folder,
                 progress,
@@ -141,7 +141,7 @@ def run(
         runs = []
         for inputs in given:
             batch = next((shape[0] for shape in inputs.shapes.values() if shape), 1)
-            bound = [r.bound(inputs.timed) for r in runners]
+            bound = [r.bound(inputs.timed_feeds) for r in runners]
             timings = _time(bound, stopwatch(target), length, progress, batch)
             runs.append(Run(batch, dict(inputs.shapes), timings))
     return Timed(
@@ -159,7 +159,7 @@ def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
     if sources.calibration:
         return inputs.calibration
     found = every_sample(inputs)
-    return None if found is None else found.spaced(MOST_CALIBRATION)
+    return None if found is None else found.spaced(MAX_CALIBRATION_SAMPLES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,16 +196,17 @@ def _inputs(models: Sequence[io.Model], sources: Sources) -> Inputs:
     if names[0] != names[-1]:
         raise UsageError(
             f"{models[0].path} and {models[-1].path} take different inputs "
-            f"({', '.join(names[0])} and {', '.join(names[-1])}); compare models of the same "
-            "interface"
+            f"({', '.join(names[0])} and {', '.join(names[-1])}); compare models with the "
+            "same inputs and outputs"
         )
     found = [prepare(model.inputs, sources) for model in models]
     for name in names[0]:
-        kinds = [_shown(inputs.timed[name]) for inputs in found]
+        kinds = [_shown(inputs.timed_feeds[name]) for inputs in found]
         if kinds[0] != kinds[-1]:
             raise UsageError(
                 f"input {name} is {kinds[0]} in {models[0].path} and {kinds[-1]} in "
-                f"{models[-1].path}; compare models of the same interface, or pass --input-shape"
+                f"{models[-1].path}; compare models with the same inputs and outputs, or pass "
+                "--input-shape"
             )
     return found[0]
 

@@ -129,7 +129,7 @@ class Referee:
             self._final = self._evaluation(inputs.samples, progress)
             self._search = self._final
             if inputs.is_held_out:
-                self._search = self._evaluation(inputs.searched, progress)
+                self._search = self._evaluation(inputs.search_samples, progress)
             self._budget = limits.drop(self._final.metric, self._final.before)
         else:
             self._reference = list(self._layout.batches(original, self._samples))
@@ -237,7 +237,7 @@ class Referee:
 
     @property
     def _searched(self) -> Samples:
-        return self._inputs.searched or self._inputs.synthetic
+        return self._inputs.search_samples or self._inputs.synthetic
 
     @property
     def _samples(self) -> Samples:

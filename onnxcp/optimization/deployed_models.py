@@ -74,4 +74,4 @@ class Deployment:
         """What ranges of activations are taken from."""
         calibrating = self.inputs.calibration
         few = None if calibrating is None else calibrating.spaced(RANGED)
-        return few, self.inputs.calibrating
+        return few, self.inputs.calibration_batching

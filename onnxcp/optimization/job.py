@@ -461,11 +461,11 @@ def _opened(
     runner = open_runner(settings.model, settings.target)  # what it refuses is said now
     if settings.precision == INT8:
         refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
-        enough(inputs.calibration, inputs.calibrating)
+        enough(inputs.calibration, inputs.calibration_batching)
     known = original_of(model, runner, inputs, settings.sources, settings.target, settings.limits)
     baseline = check_original(known, accept=settings.accept_baseline, progress=progress)
     model = _straightened(model, inputs, settings, table, progress)
-    sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed)
+    sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed_feeds)
     is_run = bool(sites) or settings.precision != FLOAT32
     outputs = _judged(model, inputs, settings) if is_run else Judged((), ())
     for pattern in (*settings.include, *settings.exclude):
@@ -502,7 +502,7 @@ def _opened(
 
 
 def _judged(model: io.Model, inputs: Inputs, settings: Settings) -> Judged:
-    found = judged.find(model, settings.target.unhurried, inputs.different)
+    found = judged.find(model, settings.target.unhurried, inputs.distinct_feeds)
     return replace(found, is_whole=settings.limits.is_whole)
 
 

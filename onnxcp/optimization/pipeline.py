@@ -206,7 +206,7 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
     measured `alone`, the layers to beat are in int8, too."""
     begun = now()
     referee = _referee(job)
-    sample = (now() - begun) / job.inputs.judging  # seconds, in the original
+    sample = (now() - begun) / job.inputs.evaluation_count  # seconds, in the original
     end = job.time.judging_end
     last = LAST * sample * len(job.inputs.samples or job.inputs.synthetic)
     court = Court(job, referee, end - last, sample=sample)
@@ -348,7 +348,7 @@ def _timed(job: Job, outcome: Outcome) -> Outcome:
 
 def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
     """Original and rewritten model in turns, as the user will run them."""
-    target, feeds = job.settings.target, job.inputs.timed
+    target, feeds = job.settings.target, job.inputs.timed_feeds
     runs = [open_runner(path, target).bound(feeds) for path in (job.model.path, staged)]
     turns = job.settings.turns
     before, after = take_turns(

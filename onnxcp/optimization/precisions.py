@@ -71,7 +71,7 @@ def _turns(job: Job, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
     for outcome in outcomes:
         assert outcome.staged is not None
         path = job.in_precision(outcome.precision).deployed(outcome.staged)
-        runs.append(open_runner(path, job.settings.target).bound(job.inputs.timed))
+        runs.append(open_runner(path, job.settings.target).bound(job.inputs.timed_feeds))
     turns = job.settings.turns
     watch, seconds = stopwatch(job.settings.target), job.time.at_most(SECONDS, LEAST)
     return take_turns(runs, watch, turns=turns, warmup=5, seconds=seconds)

@@ -143,7 +143,7 @@ class Court:
         """What every judgement depends on."""
         if self._identity is None:
             inputs = self.job.inputs
-            samples = inputs.searched or inputs.synthetic
+            samples = inputs.search_samples or inputs.synthetic
             target = self.job.settings.target
             here = environment(target)
             self._identity = {

@@ -29,7 +29,7 @@ def checked(job: Job, plan: Plan) -> VerificationRecord:
     sources = {graph.node[s.index].output[0]: s.source for s in replaced}
     names = tuple(dict.fromkeys((*job.outputs.comparable, *sources)))
     dense, chained = (open_runner(path, target, names) for path in paths)
-    feeds = job.inputs.checked
+    feeds = job.inputs.surgery_feeds
     saturating = bounded(graph)
     verdict = compare(dense, chained, dense.outputs, feeds, most_l2=tolerance, bounded=saturating)
     if verdict.ok:
@@ -48,7 +48,7 @@ def checked(job: Job, plan: Plan) -> VerificationRecord:
 def _refuse_not_finite(job: Job, target: Target) -> None:
     names = job.outputs.comparable
     original = job.outputs.opened(job.model.path, target, names)
-    for feeds in job.inputs.checked:
+    for feeds in job.inputs.surgery_feeds:
         for name, values in zip(names, original(feeds), strict=True):
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise ModelError(

@@ -81,7 +81,7 @@ def _seen(
     done = Plan({s.name: plan.choices[s.name] for s in before})
     original = _runner(job, Plan(), site, "original.onnx")
     rewritten = _runner(job, done, site, "sequence.onnx")
-    batching = job.inputs.calibrating
+    batching = job.inputs.calibration_batching
     for feeds in job.inputs.calibration.batches(batching.size):
         if site.source in feeds:
             yield feeds[site.source], feeds[site.source]

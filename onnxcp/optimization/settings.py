@@ -65,7 +65,7 @@ class Settings:
             raise UsageError(f"--strategy {self.strategy}: unknown; choose {', '.join(STRATEGIES)}")
         self._refuse_precision()
         if self.jobs < 1:
-            raise UsageError(f"--jobs {self.jobs}: give 1 or more")
+            raise UsageError(f"--jobs {self.jobs}: must be at least 1")
         if self.target_speedup is not None and not 1 < self.target_speedup < 1000:
             raise UsageError(f"--target-speedup {self.target_speedup:g}: give more than 1, as 2.0")
         if self.time_budget is not None and self.time_budget <= 0:

@@ -325,7 +325,7 @@ def _accuracy(outcome: Outcome) -> AccuracyRecord | None:
 
 def _coarse(job: Job, outcome: Outcome) -> Iterator[str]:
     """Whether the search was held to the change of outputs, too."""
-    found, searched = outcome.accuracy, job.inputs.searched
+    found, searched = outcome.accuracy, job.inputs.search_samples
     if found is None or found.budget is None or searched is None or outcome.trail is None:
         return
     if is_coarse(found.metric, len(searched), found.budget):
@@ -353,7 +353,7 @@ def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
         return None
     counts = {
         "calibration": _calibrating(job),
-        "search": len(inputs.searched or inputs.synthetic),
+        "search": len(inputs.search_samples or inputs.synthetic),
         "final": len(inputs.samples or inputs.synthetic),
     }
     return SearchRecord(

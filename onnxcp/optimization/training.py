@@ -102,7 +102,7 @@ class School:
         job = self.job
         found = checked_surgery(job.model, path, job.inputs, job.settings.target.unhurried)
         assert found.relative_l2 is not None and found.tolerance is not None
-        samples = sum(len(next(iter(fed.values()))) for fed in job.inputs.checked)
+        samples = sum(len(next(iter(fed.values()))) for fed in job.inputs.surgery_feeds)
         errors = {site.name: site.kernel_error for site in found.sites}
         return VerificationRecord(True, found.relative_l2, found.tolerance, samples), errors
 

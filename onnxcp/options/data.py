@@ -59,4 +59,4 @@ class DataOptions:
         for option in ("samples", "batch"):
             number = getattr(self, option)
             if number is not None and number < 1:
-                raise UsageError(f"<<{option}={number}>>: give 1 or more")
+                raise UsageError(f"<<{option}={number}>>: must be at least 1")

@@ -61,7 +61,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
-            raise UsageError(f"<<jobs={self.jobs}>>: give 1 or more")
+            raise UsageError(f"<<jobs={self.jobs}>>: must be at least 1")
         if self.no_cache and self.cache is not None:
             raise UsageError(
                 f"<<cache={self.cache}>> and <<no_cache>> exclude each other: give one"

@@ -76,7 +76,7 @@ def teach(
 
     training, held = enough(inputs, recipe)
     watched = replaced_outputs(model.proto, other.proto) if recipe.features else ()
-    names = find(model, ON_CPU, inputs.different).names
+    names = find(model, ON_CPU, inputs.distinct_feeds).names
     model, other = judged_part(model, names), judged_part(other, names)
     made = {name for node in other.proto.graph.node for name in node.output}
     network, parity = _student(other, inputs, recipe)
@@ -142,7 +142,7 @@ def refuse(model: io.Model, inputs: Inputs, recipe: "Recipe") -> None:
     refuse_without_device(recipe.device)
     enough(inputs, recipe)
     user_loss(recipe.loss)
-    Network(judged_part(model, find(model, ON_CPU, inputs.different).names).proto, ())
+    Network(judged_part(model, find(model, ON_CPU, inputs.distinct_feeds).names).proto, ())
 
 
 def judged_part(model: io.Model, names: Sequence[str]) -> io.Model:
@@ -160,7 +160,7 @@ def enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
         UsageError: none, or none with labels where the loss needs them; or a model that takes
             too few at once to measure statistics on.
     """
-    training, held = inputs.training, inputs.held
+    training, held = inputs.training, inputs.validation
     if training is None or held is None:
         raise UsageError(
             "there are no samples to train on: give --train, or --calibration, or more --data"
@@ -199,7 +199,7 @@ def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Networ
         path = where / other.path.name
         io.save(other.proto, path, other.external)
         runner = open_runner(path, ON_CPU)
-    parity = check_parity(network, runner, inputs.checked[0], tolerance)
+    parity = check_parity(network, runner, inputs.surgery_feeds[0], tolerance)
     return network.to(recipe.device), parity
 
 

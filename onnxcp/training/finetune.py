@@ -185,7 +185,9 @@ def _inputs(model: io.Model, asked: Round) -> Inputs:
         return inputs
     judged, others = _whole(inputs).split(JUDGED_STEP)
     training, held = hold_out(others)
-    return replace(inputs, samples=judged, searched=judged, training=training, held=held)
+    return replace(
+        inputs, samples=judged, search_samples=judged, training=training, validation=held
+    )
 
 
 def _whole(inputs: Inputs) -> Samples:
@@ -207,14 +209,14 @@ def _proof(
     found = checked_surgery(model, staged, inputs, asked.target, progress)
     paths = (asked.reference, asked.candidate, staged)
     target = asked.target.unhurried
-    judged = replace(find(model, target, inputs.different), is_whole=asked.limits.is_whole)
+    judged = replace(find(model, target, inputs.distinct_feeds), is_whole=asked.limits.is_whole)
     runners = [judged.opened(path, target) for path in paths]
     referee = Referee(runners[0], inputs, asked.limits, progress, judged)
     before, after = (referee.judge(runner) for runner in runners[1:])
     if not asked.limits.is_given:
         before, after = unjudged(before), unjudged(after)
     progress("benchmark", 0, 1)
-    runs = [open_runner(path, asked.target).bound(inputs.timed) for path in paths]
+    runs = [open_runner(path, asked.target).bound(inputs.timed_feeds) for path in paths]
     try:
         watch = stopwatch(asked.target)
         old, chained, new = take_turns(runs, watch, turns=TURNS, warmup=5, seconds=SECONDS)

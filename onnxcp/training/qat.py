@@ -68,7 +68,7 @@ def teach_int8(
 
     training, held = enough(inputs, recipe)
     prepared = prepared.corrected()
-    simulation, feeds = simulated(prepared), inputs.checked[0]
+    simulation, feeds = simulated(prepared), inputs.surgery_feeds[0]
     network = Network(simulation.graph, _trained(prepared, simulation, recipe.train))
     parity = check_steps(simulation, feeds)
     lesson = Lesson(

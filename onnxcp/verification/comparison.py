@@ -110,7 +110,7 @@ def run(
     kind = _as_stated(other, precision)
     inputs = inputs_of_both(model, other, sources)
     names, given = outputs(model), outputs(other)
-    judged = find(model, (reference_target or target).unhurried, inputs.different)
+    judged = find(model, (reference_target or target).unhurried, inputs.distinct_feeds)
     judged = replace(judged.in_both(other.proto.graph), is_whole=limits.is_whole)
     compared = judged.comparable
     wanted = tuple(dict.fromkeys((*compared, *judged.given)))

@@ -117,7 +117,7 @@ def check(
     trained = records.trained(reference.proto, candidate.proto, made)
     asked, reference = reference, _as_written(reference, candidate, trained)
     found = changes(reference.proto, candidate.proto, made.sites)
-    known = survey(reference, inputs.shapes, reference_target or target, inputs.timed)
+    known = survey(reference, inputs.shapes, reference_target or target, inputs.timed_feeds)
     back = _read_back(reference.proto, candidate.proto, found, known)
     failures = [
         *_origin(asked, candidate, made),
@@ -257,7 +257,7 @@ class _Numbers:
                 dense,
                 chained,
                 dense.outputs,
-                inputs.checked,
+                inputs.surgery_feeds,
                 most_l2=tolerance,
                 bounded=bounded(self.reference.proto.graph),
             )
@@ -265,7 +265,7 @@ class _Numbers:
             if not verdict.ok:  # rounding that adds up, or a chain that is wrong
                 sources = {outputs[s.name]: s.source for s in replaced}
                 paths = (folder / "dense.onnx", folder / "chained.onnx")
-                errors = layerwise.differences(*paths, sources, self.target, inputs.checked)
+                errors = layerwise.differences(*paths, sources, self.target, inputs.surgery_feeds)
         names = {tensor: name for name, tensor in outputs.items()}
         failures = (
             f"{names[tensor]}: tensor {tensor!r} is not what the chains stand for: relative L2 "

@@ -375,14 +375,14 @@ ARRAYS = {
     "another rank": (lambda: npz(x=IMAGES[0]), "do not fit", BATCH, "check --data"),
     "complex numbers": (lambda: npz(x=IMAGES + 0j), "'x' of complex64", "numbers"),
     "texts": (lambda: npz(x=np.array(["a", "b"])), "'x' of <U1", "numbers"),
-    "other counts": (lambda: npz(x=IMAGES, label=LABELS[:4]), "x 6, label 4", "row a sample"),
+    "other counts": (lambda: npz(x=IMAGES, label=LABELS[:4]), "x 6, label 4", "row per sample"),
     "no samples": (lambda: npz(x=IMAGES[:0], label=LABELS[:0]), "no samples", "at least one"),
     "no arrays": (lambda: npz(), "input x", "name the arrays"),
     "a single number": (lambda: npz(x=np.float32(1)), "'x' of float32", "batch"),
     "objects": (lambda: npz(x=np.array([{}, 1], dtype=object)), "allow_pickle", SAVE),
     "a cut file": (write_half, "not a readable .npz", SAVE),
     "damage in the middle": (write_damaged, "not a readable .npz", SAVE),
-    "an .npy file by another name": (write_array, "no archive", SAVE),
+    "an .npy file by another name": (write_array, "not a zip archive", SAVE),
     "an archive of texts": (lambda: write_archive("hello", "x"), "'x' of |S5", "numbers"),
     "labels out of range": (
         lambda: npz(x=IMAGES, label=LABELS + 50),
@@ -424,7 +424,7 @@ def test_sources_with_and_without_labels_do_not_mix():
     npz(x=IMAGES, label=LABELS)
     np.savez("e.npz", x=IMAGES)
     line = refused("optimize", "m.onnx", "--data", "d.npz", "--data", "e.npz")
-    check(line, ["d.npz, e.npz", "give one kind"])
+    check(line, ["d.npz, e.npz", "sources of one kind"])
 
 
 def test_data_that_calibrates_may_not_judge():
@@ -456,9 +456,9 @@ FOLDERS = {
         "f: holds no images that labels.csv names",
         ".png",
     ),
-    "an image that is none": (lambda: spoil(b"hello"), "f/b.png: not a readable", "take it out"),
-    "an empty image": (lambda: spoil(b""), "f/b.png: not a readable image", "take it out"),
-    "an image of absurd size": (write_bomb, "f/b.png: not a readable image", "take it out"),
+    "an image that is none": (lambda: spoil(b"hello"), "f/b.png: not a readable", "remove it"),
+    "an empty image": (lambda: spoil(b""), "f/b.png: not a readable image", "remove it"),
+    "an image of absurd size": (write_bomb, "f/b.png: not a readable image", "remove it"),
     "a line without a label": (lambda: write_images(labels="a.png\n"), "'a.png'", LINE),
     "a label in words": (lambda: write_images(labels="a.png,1\nb.png,cat\n"), "b.png,cat", LINE),
     "a first label in words": (lambda: write_images(labels="a.png,cat\nb.png,1\n"), "cat", LINE),
@@ -501,18 +501,18 @@ def test_images_of_different_sizes_need_a_crop():
 RECIPES = {
     "broken JSON": ("{", "not a recipe"),
     "no object": ("[]", "mean"),
-    "an unknown field": ('{"colour": 1}', "expects", "channel_order"),
+    "an unknown field": ('{"colour": 1}', "expected an object", "channel_order"),
     "a mean for two channels": ('{"mean": [0, 1]}', "2 values of mean", "3 channels", "choose"),
-    "a mean that is no list": ('{"mean": 3}', "mean is a list"),
-    "no mean": ('{"mean": []}', "mean is a list"),
-    "an infinite mean": ('{"mean": [1e999]}', "mean is a list"),
-    "a vast mean": (f'{{"mean": [1{"0" * 400}]}}', "mean is a list"),
-    "a std of zero": ('{"std": [0]}', "std holds a zero"),
-    "a std of NaN": ('{"std": [NaN]}', "std is a list"),
-    "a scale in words": ('{"scale": "x"}', "scale is a number"),
-    "a negative crop": ('{"crop": -1}', "crop is", "from 1 to"),
-    "a vast crop": ('{"crop": 1000000}', "crop is", "from 1 to"),
-    "a crop of true": ('{"crop": true}', "crop is", "from 1 to"),
+    "a mean that is no list": ('{"mean": 3}', "mean must be a list"),
+    "no mean": ('{"mean": []}', "mean must be a list"),
+    "an infinite mean": ('{"mean": [1e999]}', "mean must be a list"),
+    "a vast mean": (f'{{"mean": [1{"0" * 400}]}}', "mean must be a list"),
+    "a std of zero": ('{"std": [0]}', "std must not contain zero"),
+    "a std of NaN": ('{"std": [NaN]}', "std must be a list"),
+    "a scale in words": ('{"scale": "x"}', "scale must be a number"),
+    "a negative crop": ('{"crop": -1}', "crop must be", "from 1 to"),
+    "a vast crop": ('{"crop": 1000000}', "crop must be", "from 1 to"),
+    "a crop of true": ('{"crop": true}', "crop must be", "from 1 to"),
     "a layout of its own": ('{"layout": "CHW"}', "NCHW or NHWC"),
     "an order of its own": ('{"channel_order": 3}', "RGB or BGR"),
     "a crop of another size": ('{"crop": 4}', "4x4", BATCH, "check"),
@@ -575,7 +575,7 @@ def test_a_place_to_write_is_refused_that_is(row):
 
 # --- options --------------------------------------------------------------------------------
 
-LEAST = "give 1 or more"
+LEAST = "must be at least 1"
 NO_RANK = "is no rank; give 32 or 1.5c"
 DROP = "0.01, a relative one as 1%"
 OPTIONS = {
@@ -770,7 +770,10 @@ def test_verify_refuses(row):
 def test_models_of_different_inputs_are_not_compared(command):
     write_model("a.onnx")
     edit(lambda m: m.graph.input.append(onnx.helper.make_tensor_value_info("z", 1, [1])))
-    check(refused(command, "a.onnx", "m.onnx"), ["different inputs", "x, z", "interface"])
+    check(
+        refused(command, "a.onnx", "m.onnx"),
+        ["different inputs", "x, z", "same inputs and outputs"],
+    )
 
 
 def test_every_output_is_judged_where_one_has_a_statistic_of_its_own():

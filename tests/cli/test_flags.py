@@ -25,8 +25,11 @@ def test_an_option_is_a_keyword_in_python(text, flags, keywords):
 
 
 def test_an_error_says_keywords_and_keeps_its_text():
-    error = UsageError("<<jobs=0>>: give 1 or more")
-    assert (str(error), error.text) == ("jobs=0: give 1 or more", "<<jobs=0>>: give 1 or more")
+    error = UsageError("<<jobs=0>>: must be at least 1")
+    assert (str(error), error.text) == (
+        "jobs=0: must be at least 1",
+        "<<jobs=0>>: must be at least 1",
+    )
 
 
 def test_texts_of_a_record_are_changed_at_any_depth():

@@ -70,7 +70,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
 
 def test_floats_have_no_known_range(tmp_path):
     Image.fromarray(PIXELS[..., 0].astype(np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(DataError, match="no range that is known"):
+    with pytest.raises(DataError, match="the value range of float32 pixels is unknown"):
         read(tmp_path)
 
 
@@ -122,9 +122,9 @@ def test_damaged_files_are_read_or_refused(tmp_path, seed):
 
 def test_too_many_pixels_are_refused_before_decoding(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(images, "MOST_PIXELS", 71)
+    monkeypatch.setattr(images, "MAX_PIXELS", 71)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(DataError, match="8×9 are over 71 pixels"):
+    with pytest.raises(DataError, match="8×9 is over 71 pixels"):
         images.decoded(tmp_path / "a.png", 3)
 
 
@@ -143,16 +143,16 @@ def test_a_resize_is_said(tmp_path):
     assert "1 of 1 images are resized to the model's 8×8, the first from 16×16" in note
 
 
-def test_a_little_squashing_is_said(tmp_path):
+def test_a_little_stretching_is_reported(tmp_path):
     Image.fromarray(PIXELS).resize((42, 40)).save(tmp_path / "a.png")
     (note,) = sources.load(str(tmp_path), [COLOR], NONE).notes
     assert "one side by up to 5% more than the other" in note
 
 
-def test_images_of_another_aspect_are_not_squashed_unless_asked_for(tmp_path):
+def test_images_of_another_aspect_are_not_stretched_unless_asked_for(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     Image.fromarray(PIXELS).resize((16, 8)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"b\.png: 16×8 would be squashed to the model's 8×8"):
+    with pytest.raises(DataError, match=r"b\.png: 16×8 would be stretched to the model's 8×8"):
         sources.load(str(tmp_path), [COLOR], NONE)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"stretch": True}))

@@ -115,7 +115,7 @@ def test_images_are_preprocessed_and_side_inputs_are_not(tmp_path):
 
 @pytest.fixture
 def all_are_large(monkeypatch):
-    monkeypatch.setattr(archives, "LARGE", 0)
+    monkeypatch.setattr(archives, "MAX_WHOLE_BYTES", 0)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -246,7 +246,7 @@ def test_files_that_a_list_names_in_vain_are_counted(tmp_path):
     (tmp_path / "labels.csv").write_text("a.png,1\nb.png,2\nc.png,3\n")
     samples = load(tmp_path, IMAGE)
     assert samples.labels.tolist() == [1]
-    assert "2 of 3 files are not there and were left out, the first 'b.png'" in samples.notes[0]
+    assert "2 of 3 files are missing and were left out, the first is 'b.png'" in samples.notes[0]
 
 
 def test_images_that_a_list_leaves_out_are_counted(tmp_path):
@@ -256,7 +256,7 @@ def test_images_that_a_list_leaves_out_are_counted(tmp_path):
     samples = load(tmp_path, IMAGE)
     assert len(samples) == 1
     assert (
-        "2 images of the folder are not in it and were left out, the first 'a.png'"
+        "2 images of the folder are not listed and were left out, the first is 'a.png'"
         in (samples.notes[0])
     )
 
@@ -379,9 +379,9 @@ def test_no_more_feeds_are_asked_for_than_are_needed(module):
 
 REFUSED = {
     "fails": "failed: KeyError: 'gone'",
-    "nothing": "gives no feeds",
-    "numbers": "gives int, not feeds",
-    "other": "without the input x",
+    "nothing": "yields no feeds",
+    "numbers": "yields int, not feeds",
+    "other": "feeds lack the input x",
     "shapes": "different shapes",
     "some_labels": "some feeds have labels",
 }
@@ -428,7 +428,7 @@ def test_a_recipe_that_is_a_pipe_is_refused(tmp_path):
 
 def test_a_loop_of_links_is_a_line(tmp_path):
     (tmp_path / "d.npz").symlink_to("d.npz")
-    with pytest.raises(DataError, match="a link that leads nowhere"):
+    with pytest.raises(DataError, match="a broken link"):
         load(tmp_path / "d.npz")
 
 

@@ -167,7 +167,7 @@ def test_a_part_of_a_source_is_counted_as_python_counts(tmp_path):
 def test_an_empty_part_is_refused(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.zeros((6, 4), np.float32))
     specs = [TensorSpec("x", np.dtype(np.float32), ("n", 4))]
-    with pytest.raises(DataError, match="there are 6"):
+    with pytest.raises(DataError, match="the source has 6"):
         sources.load(f"{tmp_path}/d.npz[6:]", specs, preprocess.named("none"))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxcp.data.roles import Sources, prepare
-from onnxcp.data.split import MOST_CALIBRATION, assign_roles, from_record
+from onnxcp.data.split import MAX_CALIBRATION_SAMPLES, assign_roles, from_record
 from onnxcp.errors import PlanError
 from onnxcp.graph.input_specs import TensorSpec
 
@@ -19,7 +19,7 @@ def test_every_sample_has_one_role_and_every_role_has_samples(count):
     assert sorted(n for part in parts for n in part) == list(range(count))
     assert all(parts)
     assert roles.is_held_out
-    assert len(parts[0]) <= MOST_CALIBRATION
+    assert len(parts[0]) <= MAX_CALIBRATION_SAMPLES
 
 
 @pytest.mark.parametrize("count", [2, 10, 1000])
@@ -82,7 +82,9 @@ def prepared(folder, count, **options):
 @pytest.mark.parametrize("count", [3, 20, 200])
 def test_a_run_keeps_the_samples_that_judge_apart(tmp_path, count):
     inputs = prepared(tmp_path, count, hold_out=True)
-    parts = [set(s.labels.tolist()) for s in (inputs.samples, inputs.searched, inputs.calibration)]
+    parts = [
+        set(s.labels.tolist()) for s in (inputs.samples, inputs.search_samples, inputs.calibration)
+    ]
     assert set.union(*parts) == set(range(count))
     assert sum(map(len, parts)) == count
     assert inputs.is_held_out

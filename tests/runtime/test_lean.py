@@ -127,7 +127,7 @@ def on_a_target(model, modules, absent):
 
     loaded, target = io.load(pathlib.Path(model)), Target.named("cpu", threads=1)
     inputs, rng = prepare(loaded.inputs, Sources()), np.random.default_rng(0)
-    sites, _ = survey(loaded, inputs.shapes, target, inputs.timed)
+    sites, _ = survey(loaded, inputs.shapes, target, inputs.timed_feeds)
     for form in FORMS.values():
         taken = [s for s in sites if form.refuses(s.part) is None and form.largest(s.part) > 4]
         chains = {
@@ -135,7 +135,7 @@ def on_a_target(model, modules, absent):
         }
         made = rewrite(loaded.proto, chains, sites, metadata={}).proto
         assert len(made.graph.node) > len(loaded.proto.graph.node), form.name
-        results = open_runner(made.SerializeToString(), target)(inputs.timed)
+        results = open_runner(made.SerializeToString(), target)(inputs.timed_feeds)
         assert all(np.isfinite(r).all() for r in results), form.name
 
 

@@ -54,7 +54,9 @@ def inputs(model):
 
 @pytest.fixture(scope="module")
 def ready(model, inputs):
-    return static.prepare(model.proto, inputs.calibration, inputs.calibrating, COARSE).corrected()
+    return static.prepare(
+        model.proto, inputs.calibration, inputs.calibration_batching, COARSE
+    ).corrected()
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +133,7 @@ def test_mixed_precision_comes_closer_too(model, inputs, ready):
 def test_chains_are_trained_with_what_the_replaced_layers_gave(inputs, tmp_path):
     original = io.load(written_model(tmp_path / "model.onnx", NODES, TENSORS))
     chained = io.load(write(original.path, tmp_path / "chained.onnx", {"second": "cp3"}))
-    given = replace(inputs, calibration=samples(), training=samples(64), held=samples(16))
+    given = replace(inputs, calibration=samples(), training=samples(64), validation=samples(16))
     ready = static.prepare(chained.proto, samples(), FREE, exact()).corrected()
     recipe = replace(RECIPE, train="chains", features=1.0, stability=0.1, learning_rate=0.01)
     _, told = teach_int8(original, ready, given, recipe)
@@ -180,7 +182,7 @@ def test_steps_that_leave_every_range_keep_the_weights_as_they_came(model, input
 def test_too_few_samples_are_refused(model, inputs, ready):
     with pytest.raises(UsageError, match="no samples to train on"):
         teach_int8(model, ready, replace(inputs, training=None), RECIPE)
-    few = replace(inputs, training=inputs.training.first(5), held=inputs.held.first(5))
+    few = replace(inputs, training=inputs.training.first(5), validation=inputs.validation.first(5))
     with pytest.raises(DataError, match="10 samples are too few"):
         teach_int8(model, ready, few, RECIPE)
 
@@ -218,7 +220,9 @@ def test_resnet20_in_coarse_int8_gets_its_accuracy_back():
         preprocess="cifar10",
     )
     inputs = inputs_of(model.inputs, sources)
-    ready = static.prepare(model.proto, inputs.calibration, inputs.calibrating, COARSE).corrected()
+    ready = static.prepare(
+        model.proto, inputs.calibration, inputs.calibration_batching, COARSE
+    ).corrected()
     made, told = teach_int8(model, ready, inputs, Recipe(epochs=2, learning_rate=1e-4, train="all"))
     target = Target.named("cpu", 1)
     judge = Evaluation(

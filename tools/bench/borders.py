@@ -39,7 +39,7 @@ def layers(path: Path) -> Iterator[Context]:
     """Every distinct layer of a model that a chain can replace."""
     model, seen = io.load(path), set[str]()
     inputs = prepare(model.inputs, Sources())
-    sites, _ = survey(model, inputs.shapes, TARGET, inputs.timed)
+    sites, _ = survey(model, inputs.shapes, TARGET, inputs.timed_feeds)
     for context in contexts(model, sites, inputs):
         if context.key not in seen and all_choices(context.site, ["cp3"], TARGET.block):
             seen.add(context.key)

@@ -145,7 +145,7 @@ def _apart(path: Path) -> float | None:
     from onnxcp.runtime.sessions import open_runner
 
     given = dict(parse_shape(text) for text in shapes_of(path)[1::2])
-    feeds = prepare(io.load(path).inputs, Sources(input_shapes=given)).timed
+    feeds = prepare(io.load(path).inputs, Sources(input_shapes=given)).timed_feeds
     mine = open_runner(path, Target.named("cpu", 1))(feeds)
     try:
         theirs = list(ReferenceEvaluator(str(path)).run(None, dict(feeds)))

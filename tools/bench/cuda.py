@@ -74,7 +74,7 @@ def measured(path: Path, name: str, batch: int, target: Target, folder: Path) ->
     free = not given and any(spec.has_free_batch for spec in model.inputs)
     fed = Sources(batch=batch if free else None, input_shapes=given)
     inputs = prepare(model.inputs, fed)
-    sites, _ = survey(model, inputs.shapes, target, inputs.timed)
+    sites, _ = survey(model, inputs.shapes, target, inputs.timed_feeds)
     wanted = {s.name: choices(s, target.block) for s in sites}
     wanted = {name: found for name, found in wanted.items() if found}
     times = measure(wanted, contexts(model, sites, inputs), target, stopwatch(target))
@@ -82,7 +82,7 @@ def measured(path: Path, name: str, batch: int, target: Target, folder: Path) ->
     chosen = {n: m for n, m in best.items() if m.is_faster}
     rewritten = folder / "chains.onnx"
     write(model, sites, chosen, rewritten)
-    runs = [open_runner(p, target).bound(inputs.timed) for p in (path, rewritten)]
+    runs = [open_runner(p, target).bound(inputs.timed_feeds) for p in (path, rewritten)]
     before, after = take_turns(runs, stopwatch(target), turns=TURNS, warmup=20, seconds=SECONDS)
     return {
         **figures(before, after),

@@ -106,7 +106,7 @@ def rows(found: Sequence[Variant], inputs: Inputs, seconds: float) -> Iterator[d
     runners = [open_runner(one.path, TARGET) for one in found]
     assert inputs.samples is not None
     judge = Evaluation(runners[0], inputs.samples, metrics.TOP1, inputs.batching)
-    original, *runs = [runner.bound(inputs.timed) for runner in (runners[0], *runners)]
+    original, *runs = [runner.bound(inputs.timed_feeds) for runner in (runners[0], *runners)]
     for one, runner, ran in zip(found, runners, runs, strict=True):
         pair = (original, ran)
         old, new = take_turns(pair, stopwatch(TARGET), turns=TURNS, warmup=10, seconds=seconds)

@@ -94,7 +94,7 @@ def rows(job: Job) -> list[Row]:
 
 def faster(job: Job, path: Path) -> float:
     """By how much a model is faster than the original; taken in turns."""
-    target, feeds = job.settings.target, job.inputs.timed
+    target, feeds = job.settings.target, job.inputs.timed_feeds
     runs = [open_runner(p, target).bound(feeds) for p in (job.model.path, path)]
     return speedup(*take_turns(runs, stopwatch(target), turns=1000, seconds=4)).ratio
 

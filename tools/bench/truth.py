@@ -94,7 +94,7 @@ def compared(paths: Sequence[Path], target: Target) -> benchmark.Run:
 def several(path: Path, target: Target) -> benchmark.Run:
     """A session run several times against once."""
     inputs = prepare(io.load(path).inputs, Sources())
-    once = open_runner(path, target).bound(inputs.timed)
+    once = open_runner(path, target).bound(inputs.timed_feeds)
 
     def often() -> None:
         for _ in range(SEVERAL):
@@ -107,7 +107,7 @@ def several(path: Path, target: Target) -> benchmark.Run:
 
 def plain(path: Path, target: Target, rounds: int) -> list[float | None]:
     """Medians of plain loops over those of `benchmark`'s, on one session, less 1."""
-    feeds = prepare(io.load(path).inputs, Sources()).timed
+    feeds = prepare(io.load(path).inputs, Sources()).timed_feeds
     runner = open_runner(path, target)
     session, found = runner.session, list[float | None]()
     for _ in range(rounds):
@@ -149,7 +149,7 @@ def slowed(source: Path, target: Path, layers: int) -> None:
 def processor_ratio(old: Path, new: Path, seconds: float) -> float:
     """Of one model's time to another's, on one thread, by a long look at processor times."""
     target = Target.named("cpu", 1)
-    feeds = prepare(io.load(old).inputs, Sources()).timed
+    feeds = prepare(io.load(old).inputs, Sources()).timed_feeds
     runs = [open_runner(path, target).bound(feeds) for path in (old, new)]
     used, end = [list[float](), list[float]()], time.perf_counter() + seconds
     while time.perf_counter() < end or len(used[0]) < 50:
