@@ -155,8 +155,8 @@ class Recipe:
 def to_json(
     plan: Plan, source: str, recipe: Recipe, samples: Mapping[str, Any] | None = None
 ) -> str:
-    """The file `--plan` reads. `source` is the model's sha256, `samples` the roles that the
-    samples of `--data` had (see `sample_roles`)."""
+    """The file `plan` reads. `source` is the model's sha256, `samples` the roles that the
+    samples of `data` had (see `sample_roles`)."""
     sites = {n: c.row() for n, c in sorted(plan.choices.items())}
     document = {
         "plan_version": PLAN_VERSION,
@@ -242,9 +242,9 @@ def forced_ranks(
         pattern, equals, value = rule.rpartition("=")
         matched = [name for name in channels if fnmatchcase(name, pattern)]
         if not equals or not pattern:
-            raise PlanError(f"--rank {rule!r}: write it as 'GLOB=32' or 'GLOB=1.5c'")
+            raise PlanError(f"<<rank={rule!r}>>: write it as 'GLOB=32' or 'GLOB=1.5c'")
         if not matched:
-            raise PlanError(f"--rank {rule!r}: matches no site; `onnxcp inspect` lists them")
+            raise PlanError(f"<<rank={rule!r}>>: matches no site; `onnxcp inspect` lists them")
         for name in matched:
             step = math.lcm(block, (groups or {}).get(name, 1))
             rank = _rank(rule, value, channels[name], step)
@@ -261,5 +261,5 @@ def _rank(rule: str, value: str, channels: int, block: int) -> int:
     except (ValueError, OverflowError):
         rank = 0
     if rank < 1:
-        raise PlanError(f"--rank {rule!r}: {value!r} is no rank; give 32 or 1.5c")
+        raise PlanError(f"<<rank={rule!r}>>: {value!r} is no rank; give 32 or 1.5c")
     return rank

@@ -2,7 +2,7 @@
 
 | given | read as |
 |---|---|
-| a SPEC or a path, or a list of them | the command's `--data` |
+| a SPEC or a path, or a list of them | the command's `data` |
 | `{name: array}` | an .npz: arrays named as the inputs, `label` optional |
 | an array | the samples of the only input |
 | an iterable of `(inputs, labels)`, as a torch `DataLoader` | batch after batch |

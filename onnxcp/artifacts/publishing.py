@@ -61,7 +61,7 @@ def publish(
     except FileExistsError as error:
         raise OutputError(
             f"{error.filename2 or error.filename}: came into being while this run worked; it was "
-            "left as it is, and nothing was written; choose another name or pass --overwrite"
+            "left as it is, and nothing was written; choose another name or pass <<overwrite>>"
         ) from error
     except OSError as error:
         where = error.filename2 or error.filename or targets[-1]

@@ -85,7 +85,7 @@ def reserve(outputs: Sequence[Path], reads: Reads, *, overwrite: bool = False) -
     _refuse_read(outputs, reads)
     for path in outputs:
         if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists; choose another name or pass --overwrite")
+            raise OutputError(f"{path}: exists; choose another name or pass <<overwrite>>")
         _refuse_unwritable(path)
 
 
@@ -102,7 +102,7 @@ def reserve_folder(folder: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror}; name a folder you can write to") from error
     if not is_empty and not overwrite:
-        raise OutputError(f"{folder}: not empty; name another or pass --overwrite")
+        raise OutputError(f"{folder}: not empty; name another or pass <<overwrite>>")
 
 
 def _place(path: Path) -> tuple[Path, str]:

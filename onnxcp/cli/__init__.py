@@ -46,7 +46,6 @@ app = typer.Typer(
     cls=OneLine,
     help="Make a trained CNN measurably faster on your target, within your accuracy budget.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (optimize, inspect, verify, benchmark, profile, finetune, doctor, help):

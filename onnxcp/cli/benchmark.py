@@ -1,114 +1,131 @@
 """`onnxcp benchmark`: how fast one model is, or which of two is faster."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from onnxcp.cli import options
-from onnxcp.cli.console import errors_as_lines, progress_shown
+from onnxcp.cli.command import Only, command
+from onnxcp.cli.console import ConsoleOptions, progress_shown
+from onnxcp.cli.flags import as_flags
+from onnxcp.cli.options import Json, Model, refuse_formats, warn_of_threads
+from onnxcp.options.data import DataOptions
+from onnxcp.options.duration import DurationOptions
+from onnxcp.options.option import Option
+from onnxcp.options.run import RunOptions
+from onnxcp.options.target import TargetOptions
 
 if TYPE_CHECKING:
     from onnxcp.artifacts.reservation import Reads
     from onnxcp.measure.baseline import Change
     from onnxcp.measure.benchmark import Timed
 
+DATA = ("data", "calibration", "preprocess", "input_shape")
+TARGET = ("precision", "raise_opset", "provider", "provider_option", "cuda_graph", "threads")
+Other = Annotated[
+    Path | None, typer.Argument(metavar="[OTHER]", help="Compare with this one, in turns.")
+]
 
+
+@command
 def benchmark(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.")],
-    other: Annotated[
-        Path | None, typer.Argument(metavar="[OTHER]", help="Compare with this one, in turns.")
-    ] = None,
-    data: options.Data = [],  # noqa: B006
-    calibration: options.Calibration = [],  # noqa: B006
-    preprocess: options.Preprocess = "none",
-    provider: options.Provider = "cpu",
-    provider_option: options.ProviderOption = [],  # noqa: B006
-    cuda_graph: options.CudaGraph = None,
-    threads: options.Threads = 0,
-    precision: options.Precision = None,
-    raise_opset: options.RaiseOpset = False,
+    model: Model,
+    other: Other = None,
+    *,
+    data: Annotated[DataOptions, Only(*DATA)],
+    target: Annotated[TargetOptions, Only(*TARGET)],
     batch: Annotated[
-        str | None,
-        typer.Option("--batch", metavar="N[,N...]", help="Sizes of a dynamic batch; default 1."),
+        str | None, Option("Sizes of a dynamic batch; default 1.", metavar="N[,N...]")
     ] = None,
-    input_shape: options.InputShape = [],  # noqa: B006
-    warmup: Annotated[int, typer.Option("--warmup", metavar="N", help="Runs not counted.")] = 10,
-    iterations: Annotated[
-        int, typer.Option("--iterations", metavar="N", help="Run at least N times.")
-    ] = 100,
-    duration: Annotated[
-        float, typer.Option("--duration", metavar="S", help="Run at least S seconds.")
-    ] = 3.0,
+    duration: DurationOptions,
     baseline: Annotated[
-        Path | None,
-        typer.Option("--baseline", metavar="FILE", help="Compare with what --report wrote before."),
+        Path | None, Option("Compare with what <<report>> wrote before.", metavar="FILE")
     ] = None,
     fail_if_slower: Annotated[
         str | None,
-        typer.Option(
-            "--fail-if-slower",
+        Option(
+            "Exit with 1 if slower by more: than the baseline, else the second model than the "
+            "first.",
             metavar="5%",
-            help="Exit with 1 if slower by more: than the baseline, else the second model than "
-            "the first.",
         ),
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.json", help="Write the figures.")
-    ] = None,
+    report: Annotated[Path | None, Option("Write the figures.", metavar="FILE.json")] = None,
     export_times: Annotated[
-        Path | None,
-        typer.Option("--export-times", metavar="FILE", help="Write every run's time: .json, .csv."),
+        Path | None, Option("Write every run's time: .json, .csv.", metavar="FILE")
     ] = None,
-    overwrite: options.Overwrite = False,
-    seed: options.Seed = 0,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
+    run: Annotated[RunOptions, Only("overwrite", "seed")],
+    json: Json = False,
+    console: ConsoleOptions,
 ) -> None:
     """Time one model, or two in turns with the ratio and its 95 % interval.
 
     With --precision MODEL is timed in turns with itself so converted; given OTHER too, both are
     converted. To time a model file that is int8 or float16 already, leave --precision out.
     """
-    with errors_as_lines(verbose):
-        from onnxcp.artifacts.publishing import publish
-        from onnxcp.artifacts.reservation import Reads
-        from onnxcp.measure import baseline as earlier
-        from onnxcp.measure import benchmark as timing
+    from onnxcp.artifacts.publishing import publish
+    from onnxcp.artifacts.reservation import Reads
+    from onnxcp.data.roles import Sources
+    from onnxcp.measure import baseline as earlier
+    from onnxcp.measure import benchmark as timing
+    from onnxcp.quantization.precision import FLOAT32
+    from onnxcp.report import benchmark as timesheet
+    from onnxcp.runtime.providers import Target
+
+    precision = target.precision or FLOAT32
+    where, sources = warn_of_threads(Target.of(target)), Sources.of(data, run.seed)
+    models = [model] if other is None else [model, other]
+    batches = timing.batch_sizes(batch)
+    limit = _limit(fail_if_slower, is_compared=bool(baseline or other) or precision != FLOAT32)
+    files = _Files(report, export_times)
+    files.reserve(
+        Reads(tuple(models), (*data.data, *data.calibration), (baseline, data.preprocess)),
+        overwrite=run.overwrite,
+    )
+    before = None if baseline is None else earlier.from_file(baseline)
+    with progress_shown(console) as progress:
+        timed = timing.run(
+            models,
+            sources,
+            where,
+            duration,
+            progress,
+            batches,
+            precision=precision,
+            raise_opset=target.raise_opset,
+        )
+    changes = _changes(timed, before, baseline)
+    publish(files.texts(timed, changes), overwrite=run.overwrite)
+    show = timesheet.to_json if json else timesheet.to_text
+    typer.echo(as_flags(show(timed, changes).rstrip("\n")))
+    _judge(limit, timed, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files that a benchmark may write."""
+
+    report: Path | None
+    times: Path | None
+
+    def reserve(self, reads: "Reads", *, overwrite: bool) -> None:
+        """Raises UsageError or OutputError for a file that cannot be written."""
+        from onnxcp.artifacts.reservation import reserve
+
+        refuse_formats("report", filter(None, [self.report]), [".json"])
+        refuse_formats("export_times", filter(None, [self.times]), [".json", ".csv"])
+        reserve(list(filter(None, [self.report, self.times])), reads, overwrite=overwrite)
+
+    def texts(self, timed: "Timed", changes: "list[Change]") -> dict[Path, str]:
+        """What to write into each."""
         from onnxcp.report import benchmark as timesheet
 
-        wanted = options.precision(precision)
-        target = options.target(provider, provider_option, threads, cuda_graph)
-        sources = options.sources(
-            data, preprocess, None, input_shape, calibration=calibration, seed=seed
-        )
-        models = [model] if other is None else [model, other]
-        length, batches = timing.Length(warmup, iterations, duration), timing.batch_sizes(batch)
-        is_compared = bool(baseline or other) or wanted != "float32"
-        limit = _limit(fail_if_slower, is_compared=is_compared)
-        reads = Reads(tuple(models), (*data, *calibration), (baseline, preprocess))
-        _reserve(report, export_times, reads, overwrite=overwrite)
-        before = None if baseline is None else earlier.from_file(baseline)
-        with progress_shown(quiet, verbose) as progress:
-            timed = timing.run(
-                models,
-                sources,
-                target,
-                length,
-                progress,
-                batches,
-                precision=wanted,
-                raise_opset=raise_opset,
-            )
-        changes = _changes(timed, before, baseline)
-        texts = {} if report is None else {report: timesheet.to_json(timed, changes)}
-        if export_times is not None:
-            texts[export_times] = timesheet.times(timed, export_times.suffix)
-        publish(texts, overwrite=overwrite)
-        show = timesheet.to_json if json else timesheet.to_text
-        typer.echo(show(timed, changes).rstrip("\n"))
-        _judge(limit, timed, changes)
+        texts = {}
+        if self.report is not None:
+            texts[self.report] = as_flags(timesheet.to_json(timed, changes))
+        if self.times is not None:
+            texts[self.times] = timesheet.times(timed, self.times.suffix)
+        return texts
 
 
 def _limit(text: str | None, *, is_compared: bool) -> float | None:
@@ -116,21 +133,8 @@ def _limit(text: str | None, *, is_compared: bool) -> float | None:
     from onnxcp.measure.baseline import parse_limit
 
     if text is not None and not is_compared:
-        raise UsageError(f"--fail-if-slower {text}: than what? give OTHER, or --baseline FILE")
+        raise UsageError(f"<<fail_if_slower={text}>>: than what? give OTHER, or <<baseline=FILE>>")
     return None if text is None else parse_limit(text)
-
-
-def _reserve(report: Path | None, times: Path | None, reads: "Reads", *, overwrite: bool) -> None:
-    from onnxcp.artifacts.reservation import reserve
-    from onnxcp.errors import UsageError
-
-    for option, path, kinds in (
-        ("--report", report, (".json",)),
-        ("--export-times", times, (".json", ".csv")),
-    ):
-        if path is not None and path.suffix not in kinds:
-            raise UsageError(f"{option} {path}: name a file that ends in {' or '.join(kinds)}")
-    reserve([path for path in (report, times) if path], reads, overwrite=overwrite)
 
 
 def _changes(timed: "Timed", before: dict[str, Any] | None, where: Path | None) -> "list[Change]":

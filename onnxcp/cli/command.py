@@ -31,12 +31,13 @@ from onnxcp.options.option import (
 
 @dataclass(frozen=True)
 class Only:
-    """The options of a group that a command takes; the others keep their defaults."""
+    """The options of a group that a command takes, in this order; the others keep their
+    defaults."""
 
-    names: frozenset[str]
+    names: tuple[str, ...]
 
     def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", frozenset(names))
+        object.__setattr__(self, "names", names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +99,8 @@ def _part(parameter: inspect.Parameter, hint: Any) -> Part | None:
     if not hasattr(kind, "PANEL"):
         return None
     only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
-    options = tuple(o for o in options_of(kind) if only is None or o.name in only)
-    if only is not None and (unknown := only - {o.name for o in options}):
-        raise TypeError(f"{parameter.name}: no options {', '.join(sorted(unknown))} in {kind}")
-    return Part(parameter.name, kind, options)
+    options = {option.name: option for option in options_of(kind)}
+    return Part(parameter.name, kind, tuple(options[name] for name in only or options))
 
 
 def _flags(parameter: inspect.Parameter, part: Part | None) -> Iterator[inspect.Parameter]:

@@ -105,12 +105,12 @@ def width() -> int:
 
 
 @contextmanager
-def progress_shown(quiet: bool, verbose: int) -> "Iterator[Progress]":
+def progress_shown(asked: ConsoleOptions) -> "Iterator[Progress]":
     """Bars with an estimate on a terminal; with -v one line a phase anywhere."""
-    if not quiet and sys.stderr.isatty():
+    if not asked.quiet and sys.stderr.isatty():
         with _bars() as show:
             yield lambda phase, done, total: show(as_flags(phase), done, total)
-    elif verbose:
+    elif asked.verbose:
         show = _lines()
         yield lambda phase, done, total: show(as_flags(phase), done, total)
     else:

@@ -4,34 +4,41 @@ from typing import Annotated
 
 import typer
 
-from onnxcp.cli import options
-from onnxcp.cli.console import errors_as_lines, width
+from onnxcp.cli.command import Only, command
+from onnxcp.cli.console import ConsoleOptions, width
+from onnxcp.cli.flags import as_flags
+from onnxcp.cli.options import Json
+from onnxcp.options.option import Option
+
+PROVIDERS = ("onnxcp.runtime.providers:PROVIDERS",)
 
 
+@command
 def doctor(
+    *,
     provider: Annotated[
-        list[str],
-        typer.Option(
-            "--provider",
+        tuple[str, ...],
+        Option(
+            "Prove this one; default: all that ONNX Runtime offers. Repeatable.",
             metavar="NAME",
-            help="Prove this one; default: all that ONNX Runtime offers. Repeatable.",
+            choices=PROVIDERS,
+            is_open=True,
         ),
-    ] = [],  # noqa: B006
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", min=1, help="Longest that a proof may take.")
-    ] = 60.0,
-    json: options.Json = False,
-    verbose: options.Verbose = 0,
+    ] = (),
+    timeout: Annotated[float, Option("Longest that a proof may take.", metavar="S", min=1)] = 60.0,
+    json: Json = False,
+    console: Annotated[ConsoleOptions, Only("verbose")],
 ) -> None:
     """Tell versions, CPU and GPUs, and prove every provider by a Conv that runs on it.
 
     Exit code 3 if a provider that was named, or that the installed ONNX Runtime is made for,
     does not work; the text says why, and what to do.
     """
-    with errors_as_lines(verbose):
-        from onnxcp.report import doctor as diagnosis
-        from onnxcp.runtime.diagnosis import examine
+    del console
+    from onnxcp.report import doctor as findings
+    from onnxcp.runtime.diagnosis import examine
 
-        found = examine(provider, timeout)
-        typer.echo(diagnosis.as_json(found) if json else diagnosis.as_text(found, width()))
-        raise typer.Exit(found.exit_code)
+    state = as_flags(examine(list(provider), timeout))
+    text = findings.as_json(state) if json else findings.as_text(state, width())
+    typer.echo(as_flags(text))
+    raise typer.Exit(state.exit_code)

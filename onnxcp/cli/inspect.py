@@ -1,61 +1,80 @@
 """`onnxcp inspect`: every convolution, and what could be done with it."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnxcp.cli import options
-from onnxcp.cli.console import errors_as_lines, progress_shown, width
+from onnxcp.cli.command import Only, command
+from onnxcp.cli.console import ConsoleOptions, progress_shown, width
+from onnxcp.cli.flags import as_flags
+from onnxcp.cli.options import Json, Model, warn_of_threads
+from onnxcp.options.data import DataOptions
+from onnxcp.options.fit import FitOptions
+from onnxcp.options.option import Option
+from onnxcp.options.plan import PlanOptions
+from onnxcp.options.target import TargetOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnxcp.data.roles import Sources
+    from onnxcp.runtime.providers import Target
+
+Data = Annotated[DataOptions, Only("batch", "input_shape", "calibration", "preprocess")]
+Ranks = Annotated[bool, Option("Fit, and list error and sensitivity against rank instead.")]
 
 
+@command
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The .onnx file.")],
-    batch: options.Batch = None,
-    input_shape: options.InputShape = [],  # noqa: B006
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Add the measured time of every site's Conv.")
-    ] = False,
-    ranks: Annotated[
-        bool,
-        typer.Option("--ranks", help="Fit, and list error and sensitivity against rank instead."),
-    ] = False,
-    form: Annotated[
-        str, typer.Option("--form", metavar="NAME", help="Of --ranks: auto, or one form.")
-    ] = "auto",
-    calibration: options.Calibration = [],  # noqa: B006
-    preprocess: options.Preprocess = "none",
-    jobs: options.Jobs = None,
-    cache: options.Cache = None,
-    no_cache: options.NoCache = False,
-    provider: options.Provider = "cpu",
-    provider_option: options.ProviderOption = [],  # noqa: B006
-    threads: options.Threads = 0,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
+    model: Model,
+    *,
+    profile: Annotated[bool, Option("Add the measured time of every site's Conv.")] = False,
+    ranks: Ranks = False,
+    data: Data,
+    plan: Annotated[PlanOptions, Only("form")],
+    fit: Annotated[FitOptions, Only("jobs", "cache", "no_cache")],
+    target: Annotated[TargetOptions, Only("provider", "provider_option", "threads")],
+    json: Json = False,
+    console: ConsoleOptions,
 ) -> None:
     """List every Conv and matrix product: shape, cost, and whether a chain can replace it."""
-    with errors_as_lines(verbose):
-        target = options.target(provider, provider_option, threads)
-        sources = options.sources([], preprocess, batch, input_shape, calibration=calibration)
-        if not ranks:
-            from onnxcp.latency import listing
-            from onnxcp.report import inspect as table
+    from onnxcp.data.roles import Sources
+    from onnxcp.runtime.providers import Target
 
-            found = listing.survey_layers(model, sources, target, profile=profile)
-            typer.echo(table.as_json(found) if json else table.as_text(found, width()))
-            return
-        from onnxcp.fitting import rank_curves
+    where, sources = warn_of_threads(Target.of(target)), Sources.of(data)
+    if ranks:
+        typer.echo(_rank_curves(model, sources, where, (plan, fit), console, json=json))
+        return
+    from onnxcp.latency.listing import survey_layers
+    from onnxcp.report import inspect as listing
 
-        with progress_shown(quiet, verbose) as progress:
-            made = rank_curves.rank_curves(
-                model,
-                sources,
-                target,
-                options.forms(form),
-                jobs=options.jobs(jobs, None),
-                cache=options.cache(cache, no_cache),
-                progress=progress,
-            )
-        typer.echo(rank_curves.as_json(made) if json else rank_curves.as_text(made))
+    layers = as_flags(survey_layers(model, sources, where, profile=profile))
+    text = listing.as_json(layers) if json else listing.as_text(layers, width())
+    typer.echo(as_flags(text))
+
+
+def _rank_curves(
+    model: "Path",
+    sources: "Sources",
+    target: "Target",
+    how: tuple[PlanOptions, FitOptions],
+    console: ConsoleOptions,
+    *,
+    json: bool,
+) -> str:
+    from onnxcp.fitting import rank_curves
+    from onnxcp.forms import named
+    from onnxcp.runtime.cores import usable
+
+    plan, fit = how
+    with progress_shown(console) as progress:
+        curves = rank_curves.rank_curves(
+            model,
+            sources,
+            target,
+            named(plan.form),
+            jobs=fit.jobs or usable().count,
+            cache=fit.cache_folder,
+            progress=progress,
+        )
+    return rank_curves.as_json(curves) if json else rank_curves.as_text(curves)

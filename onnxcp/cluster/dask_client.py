@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONNECT = 10.0  # seconds for a scheduler to answer, and to answer again once it was lost
 START = 30.0  # seconds for the first worker to join
 
-INSTALL = "--cluster: needs Dask: pip install 'onnxcp[cluster]'"
+INSTALL = "<<cluster>>: needs Dask: pip install 'onnxcp[cluster]'"
 SILENCED = ("distributed", "tornado")  # what they would say, our errors say
 
 Work = Callable[["Client"], Awaitable[Any]]
@@ -125,7 +125,7 @@ def _line(dask: ModuleType, address: str, loop: asyncio.AbstractEventLoop) -> Li
         if not isinstance(error, Exception):
             raise
         raise ClusterError(
-            f"--cluster {address}: no Dask scheduler answers: {cause(error)}; start one with "
+            f"<<cluster={address}>>: no Dask scheduler answers: {cause(error)}; start one with "
             "`dask scheduler`, and give the address that it prints"
         ) from error
     return line
@@ -143,13 +143,13 @@ def _threads(line: Line) -> int:
         threads = line.threads(START)
     except Exception as error:
         raise ClusterError(
-            f"--cluster {line.address}: no worker is ready: {cause(error)}; start some with "
+            f"<<cluster={line.address}>>: no worker is ready: {cause(error)}; start some with "
             f"`dask worker {line.address}`"
         ) from error
     found = {"the scheduler": _of_scheduler(line)}
     found |= {f"worker {name}": answer for name, answer in of_workers.items()}
     for who, answer in found.items():
-        refuse_other(answer, versions(), f"--cluster {line.address}: {who}")
+        refuse_other(answer, versions(), f"<<cluster={line.address}>>: {who}")
     return threads
 
 

@@ -143,7 +143,7 @@ class Cluster:
         return False
 
     def _error(self, what: str) -> ClusterError:
-        return ClusterError(f"--cluster {self._line.address}: {what}; {NOTHING_LOST}")
+        return ClusterError(f"<<cluster={self._line.address}>>: {what}; {NOTHING_LOST}")
 
 
 class _Failure(Exception):

@@ -118,7 +118,7 @@ def while_alive(name: str) -> Iterator[None]:
     except BrokenExecutor as error:
         raise OnnxcpError(
             f"{name}: a process that fits was killed, probably for lack of memory; "
-            "try a smaller --jobs"
+            "try a smaller <<jobs>>"
         ) from error
 
 

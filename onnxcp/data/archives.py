@@ -144,5 +144,5 @@ def _refuse_large(member: zipfile.ZipInfo, size: int) -> None:
     if size > memory // 2:
         raise ValueError(
             f"{member.filename} unpacks to {size / 1e9:.1f} GB, and this machine has "
-            f"{memory / 1e9:.1f} GB; give --samples N, or store it without compression"
+            f"{memory / 1e9:.1f} GB; give <<samples=N>>, or store it without compression"
         )

@@ -35,7 +35,7 @@ def items(source: str, limit: int) -> list[Item]:
     """
     feeds_and_labels, count, size = list[Item](), 0, 0
     try:
-        for yielded in _each(named_function("--data", source)()):
+        for yielded in _each(named_function("data", source)()):
             feeds, labels = _item(yielded, source)
             feeds_and_labels.append((feeds, labels))
             count += max((len(a) for a in feeds.values() if a.ndim), default=1)
@@ -47,7 +47,7 @@ def items(source: str, limit: int) -> list[Item]:
     except Exception as error:  # a user's code can raise anything
         raise DataError(f"{source}: failed: {type(error).__name__}: {error}") from error
     if size > MAX_FEED_BYTES:
-        raise DataError(f"{source}: yields over {MAX_FEED_BYTES / 1e9:.0f} GB; give --samples N")
+        raise DataError(f"{source}: yields over {MAX_FEED_BYTES / 1e9:.0f} GB; give <<samples=N>>")
     if not feeds_and_labels:
         raise DataError(f"{source}: yields no feeds; return at least one")
     return feeds_and_labels

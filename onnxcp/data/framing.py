@@ -51,7 +51,7 @@ class Frame:
         ends = [self._resized(size) if self.recipe.crop is None else None for size in sizes]
         if len(set(ends)) > 1:
             raise DataError(
-                f"{folder}: images of different sizes; --preprocess with a crop makes them equal"
+                f"{folder}: images of different sizes; <<preprocess>> with a crop makes them equal"
             )
         if not self._stretches:
             return []
@@ -96,7 +96,7 @@ class Frame:
         if self._aspect_change(image) > MAX_ASPECT_CHANGE and not self.recipe.stretch:
             raise DataError(
                 f"{file}: {_text(image)} would be stretched to the model's "
-                f"{_text(self.size[::-1])}; give --preprocess with a crop, or a recipe with "
+                f"{_text(self.size[::-1])}; give <<preprocess>> with a crop, or a recipe with "
                 '"stretch": true'
             )
 

@@ -18,10 +18,10 @@ def named_function(option: str, text: str) -> Callable[..., Any]:
         attribute = getattr(importlib.import_module(module), name)
     except Exception as error:  # importing runs a user's code, which can raise anything
         raise UsageError(
-            f"{option} {text}: {error}; write it as module:function, with a module that Python "
+            f"<<{option}={text}>>: {error}; write it as module:function, with a module that Python "
             "finds (PYTHONPATH)"
         ) from error
     if not callable(attribute):
-        raise UsageError(f"{option} {text}: cannot be called; name a function")
+        raise UsageError(f"<<{option}={text}>>: cannot be called; name a function")
     function: Callable[..., Any] = attribute
     return function

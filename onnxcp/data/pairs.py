@@ -45,7 +45,7 @@ def outputs(model: Model) -> list[str]:
 
 
 def every_sample(inputs: Inputs) -> Samples | None:
-    """All samples of `--data`, calibration samples included; None without data."""
+    """All samples of `data`, calibration samples included; None without data."""
     return inputs.data
 
 

@@ -55,17 +55,17 @@ def named(name: str) -> Preprocess:
         return PRESETS[name]
     if not name.endswith(".json"):
         raise DataError(
-            f"--preprocess {name}: unknown; choose {', '.join(PRESETS)} or give a .json file"
+            f"<<preprocess={name}>>: unknown; choose {', '.join(PRESETS)} or give a .json file"
         )
     path = Path(name)
     if "\0" in name or (path.exists() and not path.is_file()):
-        raise DataError(f"--preprocess {name!r}: not a regular file; give a .json file")
+        raise DataError(f"<<preprocess={name!r}>>: not a regular file; give a .json file")
     try:
         return _from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise DataError(f"--preprocess {name}: {error.strerror}; give a .json file") from error
+        raise DataError(f"<<preprocess={name}>>: {error.strerror}; give a .json file") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"--preprocess {name}: not a recipe: {error}") from error
+        raise DataError(f"<<preprocess={name}>>: not a recipe: {error}") from error
 
 
 def _from_json(document: Any) -> Preprocess:
@@ -144,7 +144,7 @@ def _scaled(samples: np.ndarray, recipe: Preprocess, axis: int) -> np.ndarray:
     for name, values in (("mean", recipe.mean), ("std", recipe.std)):
         if len(values) not in (1, channels):
             raise DataError(
-                f"--preprocess: {len(values)} values of {name}, but the samples have {channels} "
+                f"<<preprocess>>: {len(values)} values of {name}, but the samples have {channels} "
                 f"channel{'s' * (channels != 1)}; choose another recipe, or none"
             )
     if samples.ndim == 4:
@@ -161,6 +161,7 @@ def _fitting(samples: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if not _fits(samples.shape, spec):
         shape = "x".join(map(str, samples.shape[1:]))
         raise DataError(
-            f"samples of {shape} do not fit the input {spec.text()}; check --data and --preprocess"
+            f"samples of {shape} do not fit the input {spec.text()}; check <<data>> and "
+            "<<preprocess>>"
         )
     return np.ascontiguousarray(samples.astype(spec.dtype, copy=False))

@@ -54,7 +54,7 @@ def _recipes(current: Preprocess, *, are_files: bool) -> Iterator[tuple[str, Pre
     is_plain_layout = current.layout == PLAIN.layout
     same_scale = ("imagenet", "cifar10") if are_files else ("cifar10", "imagenet")
     for name in ("none", "unit", *same_scale) if is_plain_layout else ():
-        yield f"--preprocess {name}", PRESETS[name]
+        yield f"<<preprocess={name}>>", PRESETS[name]
     geometry = replace(current, scale=1.0, mean=(0.0,), std=(1.0,), channel_order="RGB")
     for plain in (geometry, replace(geometry, channel_order="BGR")):
         yield from map(_as_file, _scales(plain))
@@ -77,7 +77,7 @@ def _scales(plain: Preprocess) -> Iterator[Preprocess]:
 def _as_file(recipe: Preprocess) -> tuple[str, Preprocess]:
     """The option, with the JSON to put into a file, and its recipe."""
     fields = {k: v for k, v in asdict(recipe).items() if v != getattr(PLAIN, k)}
-    return f"--preprocess FILE.json holding {json.dumps(fields)}", recipe
+    return f"<<preprocess=FILE.json>> holding {json.dumps(fields)}", recipe
 
 
 def _values(recipe: Preprocess) -> Preprocess:

@@ -6,7 +6,7 @@ are too few. A training run splits its samples into a training set and a validat
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from onnxcp.data.samples import Batching, Samples
 from onnxcp.data.specs import NO_LIMIT, share_samples
 from onnxcp.data.split import MAX_CALIBRATION_SAMPLES, SampleRoles, assign_roles
 from onnxcp.errors import UsageError
-from onnxcp.graph.input_specs import Feeds, Shape, TensorSpec, concrete_shapes
+from onnxcp.graph.input_specs import Feeds, Shape, TensorSpec, concrete_shapes, parse_shape
+from onnxcp.options.data import DataOptions
+from onnxcp.options.option import values_of
 
 SYNTHETIC_SAMPLES = 4  # to evaluate on if there is no data
 SURGERY_SAMPLES = 2  # for the surgery check
@@ -26,29 +28,31 @@ VALIDATION_STEP, MAX_VALIDATION_SAMPLES = 10, 1024  # every tenth of those to tr
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """The options of a command that say what to feed.
+class Sources(DataOptions):
+    """What to feed, as options say it, and what a run needs of it.
 
     Raises:
-        UsageError: `samples` or `batch` is below 1.
+        UsageError: `samples` or `batch` is below 1, or an input shape is invalid.
     """
 
-    data: tuple[str, ...] = ()
-    calibration: tuple[str, ...] = ()
-    preprocess: str = "none"
-    samples: int | None = None
-    batch: int | None = None
-    input_shapes: Mapping[str, Shape] = field(default_factory=dict)
     seed: int = 0
     hold_out: bool = False  # keep an evaluation set that the search does not use
     roles: SampleRoles | None = None  # of an earlier run on the same data
-    train: tuple[str, ...] = ()
     trains: bool = False  # a training set is needed, even if `train` is empty
 
     def __post_init__(self) -> None:
-        for option, number in (("--samples", self.samples), ("--batch", self.batch)):
-            if number is not None and number < 1:
-                raise UsageError(f"{option} {number}: must be at least 1")
+        DataOptions.__post_init__(self)
+        _ = self.input_shapes  # an invalid shape is refused now
+
+    @classmethod
+    def of(cls, options: DataOptions, seed: int = 0) -> "Sources":
+        """Raises UsageError for an input shape that is invalid."""
+        return cls(**values_of(options), seed=seed)
+
+    @property
+    def input_shapes(self) -> dict[str, Shape]:
+        """The shapes that were given, by input."""
+        return dict(map(parse_shape, self.input_shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +62,7 @@ class Inputs:
     `shapes` are those of the benchmark, by input. `samples` is the evaluation set, None without
     data. `search_samples` is the search set: the same as `samples` if none are held out.
     `validation` is the part of the samples to train on that chooses the weights. `data` are all
-    samples of `--data`, in these `roles`.
+    samples of `data`, in these `roles`.
     """
 
     shapes: Mapping[str, Shape]
@@ -204,16 +208,16 @@ def _load(
 
 
 def _refuse_reuse(sources: Sources) -> None:
-    """Raises UsageError for samples of `--data` that also calibrate or train."""
+    """Raises UsageError for samples of `data` that also calibrate or train."""
     for evaluated in sources.data:
         for option, purpose, specs in (
-            ("--calibration", "calibration", sources.calibration),
-            ("--train", "training", sources.train),
+            ("calibration", "calibration", sources.calibration),
+            ("train", "training", sources.train),
         ):
             for source in specs:
                 if share_samples(evaluated, source):
                     raise UsageError(
-                        f"--data {evaluated} and {option} {source} share samples; samples for "
+                        f"<<data={evaluated}>> and <<{option}={source}>> share samples; samples for "
                         f"{purpose} must not be used for evaluation: give others, or parts as "
                         "PATH[:400] and PATH[400:]"
                     )
@@ -230,7 +234,7 @@ def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:
     if any(feeds[name].shape != shape for name, shape in shapes.items()):
         shown = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in shapes.items())
         raise UsageError(
-            f"--input-shape {shown} differs from the shape of the samples in --data; leave it out"
+            f"<<input_shape={shown}>> differs from the shape of the samples in <<data>>; leave it out"
         )
     return feeds
 

@@ -1,4 +1,4 @@
-"""Samples from the sources that `--data`, `--calibration` and `--train` name.
+"""Samples from the sources that `data`, `calibration` and `train` name.
 
 | SPEC | samples |
 |---|---|

@@ -1,4 +1,4 @@
-"""The split of `--data` into calibration set, search set and evaluation set.
+"""The split of `data` into calibration set, search set and evaluation set.
 
 The rule depends only on the number of samples, so that every command that reads the same data
 gives every sample the same role. Samples are taken at equal distances, because sources are often

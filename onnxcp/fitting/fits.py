@@ -296,13 +296,13 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
     if choice.rank % site.group:
         raise PlanError(
             f"{name}: rank {choice.rank} is no multiple of its {site.group} groups; "
-            f"try --rank '{name}={round_up(choice.rank, site.group)}'"
+            f"try <<rank='{name}={round_up(choice.rank, site.group)}'>>"
         )
     if not 1 <= choice.rank <= most:
         size = "×".join(map(str, site.shape))
         raise PlanError(
             f"{name}: rank {choice.rank} is not in 1..{most}, all that a {size} kernel can use; "
-            f"try --rank '{name}={min(most, outputs)}'"
+            f"try <<rank='{name}={min(most, outputs)}'>>"
         )
     if choice.floats and choice.floats not in (kinds := _may_stay_in_float(site, choice.form)):
         raise PlanError(

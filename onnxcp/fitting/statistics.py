@@ -134,7 +134,7 @@ def collect(
             sums[site.name].add(patches(site, seen[site.source], rng, count), images)
         done += images
     if not done:
-        raise DataError("--calibration: no samples; give some, or leave it out")
+        raise DataError("<<calibration>>: no samples; give some, or leave it out")
     return _pooled(sums, folder, correct_bias=correct_bias, shrinks=shrinks)
 
 
@@ -147,7 +147,7 @@ def _kept_whole(sites: Sequence[Site], memory: int) -> set[str]:
         small[site.tensor] += 4 * site.group * site.part[1] ** 2
     if small.total() > memory:
         raise UsageError(
-            f"--calibration-memory {memory}: the covariances of the input channels alone take "
+            f"<<calibration_memory={memory}>>: the covariances of the input channels alone take "
             f"{small.total()} bytes; give more"
         )
     kept = dict(whole)

@@ -10,6 +10,7 @@ imports scipy and TensorLy where it calls them: a machine that only times chains
 import importlib
 from typing import TYPE_CHECKING
 
+from onnxcp.errors import UsageError
 from onnxcp.options.table import Table
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ equal multiply-adds."""
 __all__ = ["AUTO", "DRAFT", "FORMS", "Effort", "Fit", "Form", "Outcome", "Shape"]
 
 _HOMES = {"DRAFT": "solvers.effort", "Effort": "solvers.effort"}  # the others: form
+
+
+def named(name: str) -> tuple[str, ...]:
+    """The names of the forms to try: those of `auto`, or the one.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    if name != "auto" and name not in FORMS:
+        raise UsageError(f"<<form={name}>>: unknown; choose auto, {', '.join(FORMS)}")
+    return AUTO if name == "auto" else (name,)
 
 
 def __getattr__(name: str) -> object:

@@ -51,7 +51,7 @@ def parse_shape(text: str) -> tuple[str, Shape]:
     except ValueError:
         shape = (0,)
     if not name or min(shape) < 1:
-        raise UsageError(f"--input-shape {text!r}: write it as name:1x3x224x224")
+        raise UsageError(f"<<input_shape={text!r}>>: write it as name:1x3x224x224")
     return name, shape
 
 
@@ -100,7 +100,7 @@ def _refuse_unknown(specs: Sequence[TensorSpec], overrides: Mapping[str, Shape])
     for name in overrides:
         if name not in {s.name for s in specs}:
             inputs = ", ".join(s.text() for s in specs)
-            raise UsageError(f"--input-shape {name}: no such input; the model takes {inputs}")
+            raise UsageError(f"<<input_shape={name}>>: no such input; the model takes {inputs}")
 
 
 def _concrete(
@@ -110,7 +110,7 @@ def _concrete(
         _refuse_mismatch(spec, override, batch)
         return _refuse_absurd(spec, override)
     if spec.dims is None:
-        raise UsageError(f"input {spec.text()}: pass --input-shape {spec.name}:1x3x224x224")
+        raise UsageError(f"input {spec.text()}: pass <<input_shape={spec.name}:1x3x224x224>>")
     sizes = [_size(spec, axis, batch, sample) for axis in range(len(spec.dims))]
     return _refuse_absurd(spec, tuple(sizes))
 
@@ -121,7 +121,7 @@ def _size(spec: TensorSpec, axis: int, batch: int | None, sample: Shape | None) 
     if isinstance(dim, int):
         if axis == 0 and batch not in (None, dim) and len(spec.dims) > 1:
             raise UsageError(
-                f"--batch {batch}: input {spec.text()} has a fixed batch of {dim}; leave it out"
+                f"<<batch={batch}>>: input {spec.text()} has a fixed batch of {dim}; leave it out"
             )
         return dim
     if axis == 0:
@@ -132,12 +132,12 @@ def _size(spec: TensorSpec, axis: int, batch: int | None, sample: Shape | None) 
     shape = "x".join(str(d) if isinstance(d, int) else "?" for d in spec.dims)
     raise UsageError(
         f"input {spec.text()}: dimension {axis} ({named}) is dynamic and nothing fixes it; "
-        f"pass --data, or --input-shape {spec.name}:{shape} with a number for each ?"
+        f"pass <<data>>, or <<input_shape={spec.name}:{shape}>> with a number for each ?"
     )
 
 
 def _refuse_mismatch(spec: TensorSpec, shape: Shape, batch: int | None) -> None:
-    given = f"--input-shape {spec.name}:{'x'.join(map(str, shape))}"
+    given = f"<<input_shape={spec.name}:{'x'.join(map(str, shape))}>>"
     dims = (None,) * len(shape) if spec.dims is None else spec.dims
     fits = len(dims) == len(shape) and all(
         not isinstance(d, int) or d == size for d, size in zip(dims, shape, strict=True)
@@ -147,14 +147,14 @@ def _refuse_mismatch(spec: TensorSpec, shape: Shape, batch: int | None) -> None:
             f"{given} does not fit the input {spec.text()}; keep its rank and its fixed sizes"
         )
     if batch not in (None, shape[0]) and len(shape) > 1:
-        raise UsageError(f"{given} and --batch {batch} contradict each other: give one of them")
+        raise UsageError(f"{given} and <<batch={batch}>> contradict each other: give one of them")
 
 
 def _refuse_absurd(spec: TensorSpec, shape: Shape) -> Shape:
     size = "no elements" if min(shape, default=1) < 1 else f"over {MOST_ELEMENTS} elements"
     if min(shape, default=1) < 1 or math.prod(shape) > MOST_ELEMENTS:
         dynamic = spec.dims is None or not all(isinstance(d, int) for d in spec.dims)
-        remedy = "pass --input-shape with" if dynamic else "export the model with"
+        remedy = "pass <<input_shape>> with" if dynamic else "export the model with"
         raise UsageError(
             f"input {spec.text()}: a shape of {'x'.join(map(str, shape))} has {size}; "
             f"{remedy} the real one"

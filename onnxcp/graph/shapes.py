@@ -139,5 +139,5 @@ def refuse_misfit(name: str, geometry: Geometry, window: Sizes, image: Sizes | N
     if window and image is not None and min(geometry.output(window, image)) < 1:
         raise ModelError(
             f"{name}: a {'×'.join(map(str, window))} window does not fit its "
-            f"{'×'.join(map(str, image))} input; pass --input-shape with the real size"
+            f"{'×'.join(map(str, image))} input; pass <<input_shape>> with the real size"
         )

@@ -72,7 +72,7 @@ def trainable(proto: onnx.ModelProto, which: str) -> list[str]:
             read |= dict.fromkeys(name for name in node.input[1:] if name in stored - measured)
     if not read:
         raise UsageError(
-            f"--weights {which}: names no weights of the model; give chains, all, or a glob of "
+            f"<<weights={which}>>: names no weights of the model; give chains, all, or a glob of "
             "node names that `onnxcp inspect` lists"
         )
     return list(read)

@@ -114,7 +114,7 @@ def dense_stage(site: Site) -> Stage:
 def _image(site: Site) -> Sizes:
     if site.image is None:
         raise UsageError(
-            f"{site.name}: its input size is not fixed by the model; pass --input-shape"
+            f"{site.name}: its input size is not fixed by the model; pass <<input_shape>>"
         )
     return site.image
 

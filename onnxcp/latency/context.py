@@ -122,7 +122,7 @@ def _read(site: Site) -> Shape:
     """Shape of what a site reads."""
     if site.image is None:
         raise UsageError(
-            f"{site.name}: its input size is not fixed by the model; pass --input-shape"
+            f"{site.name}: its input size is not fixed by the model; pass <<input_shape>>"
         )
     channels = site.shape[1] * site.group
     if site.geometry.dimensions:

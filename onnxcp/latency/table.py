@@ -17,7 +17,8 @@ from onnxcp.errors import MALFORMED, TableError
 from onnxcp.graph.float_parts import KINDS
 from onnxcp.latency.candidates import Latency
 from onnxcp.latency.context import Context
-from onnxcp.quantization.precision import FLOAT32, INT8, PRECISIONS
+from onnxcp.options.target import PRECISIONS
+from onnxcp.quantization.precision import FLOAT32, INT8
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
 from onnxcp.storage.plain_fields import from_plain
@@ -142,7 +143,7 @@ class Table:
         if missing:
             raise TableError(
                 f"{where}: has no times of {', '.join(missing)}; "
-                f"make it again with onnxcp profile --form {missing[0]}"
+                f"make it again with onnxcp profile <<form={missing[0]}>>"
             )
         found = {}
         for context in contexts:
@@ -162,7 +163,7 @@ def _shown(value: Any) -> str:
 
 
 def to_text(table: Table) -> str:
-    """The file that `--latency` reads."""
+    """The file that `latency` reads."""
     return json.dumps(to_document(table), indent=1) + "\n"
 
 

@@ -58,7 +58,7 @@ def parse_limit(text: str) -> float:
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
     value = float(found.group(1)) / (100 if found.group(2) else 1) if found else -1.0
     if not 0 <= value < 10:
-        raise UsageError(f"--fail-if-slower {text!r}: write it as 5% or 0.05")
+        raise UsageError(f"<<fail_if_slower={text!r}>>: write it as 5% or 0.05")
     return value
 
 
@@ -92,7 +92,7 @@ def since(document: Mapping[str, Any], timed: Timed, where: str) -> list[Change]
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """What `benchmark --report` wrote.
+    """What `benchmark` wrote as its report.
 
     Raises:
         TableError: no such file, or no benchmark.
@@ -103,12 +103,12 @@ def from_file(path: Path) -> dict[str, Any]:
             raise KeyError
     except OSError as error:
         raise TableError(
-            f"{path}: {error.strerror}; give a file that onnxcp benchmark --report wrote"
+            f"{path}: {error.strerror}; give a file that onnxcp benchmark <<report>> wrote"
         ) from error
     except MALFORMED as error:
         raise TableError(
             f"{path}: not a benchmark, or of another version; write it with onnxcp benchmark "
-            "--report"
+            "<<report>>"
         ) from error
     return document
 

@@ -21,6 +21,7 @@ from onnxcp.graph import io
 from onnxcp.graph.input_specs import Shape
 from onnxcp.measure.stopwatch import Stopwatch, stopwatch
 from onnxcp.measure.timing import Speedup, Timing, speedup, take_turns
+from onnxcp.options.duration import MOST_TURNS, DurationOptions
 from onnxcp.progress import Progress
 from onnxcp.quantization.convert import converted
 from onnxcp.quantization.precision import FLOAT32, precision_of, refuse_without_kernels
@@ -29,26 +30,7 @@ from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
 from onnxcp.storage import temporary
 
-MOST_TURNS = 1_000_000
-LONGEST = 86_400.0  # seconds at one batch size
 TRIAL = 3  # turns that tell how many fit
-
-
-@dataclass(frozen=True, slots=True)
-class Length:
-    """At least `iterations` turns and at least `seconds`, after `warmup` turns."""
-
-    warmup: int
-    iterations: int
-    seconds: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seconds <= LONGEST:
-            raise UsageError(f"--duration {self.seconds:g}: give 0 to {LONGEST:.0f} seconds")
-        if not 0 <= self.warmup <= MOST_TURNS:
-            raise UsageError(f"--warmup {self.warmup}: give 0 to {MOST_TURNS}")
-        if not 8 <= self.iterations <= MOST_TURNS:
-            raise UsageError(f"--iterations {self.iterations}: give 8 to {MOST_TURNS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +70,7 @@ def batch_sizes(text: str | None) -> tuple[int | None, ...]:
         return (None,)
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--batch {text}: give a number from 1, or several as 1,8,32")
+        raise UsageError(f"<<batch={text}>>: give a number from 1, or several as 1,8,32")
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
@@ -105,7 +87,7 @@ def run(
     paths: Sequence[Path],
     sources: Sources,
     target: Target,
-    length: Length,
+    length: DurationOptions,
     progress: Progress,
     batches: Sequence[int | None] = (None,),
     *,
@@ -206,7 +188,7 @@ def _inputs(models: Sequence[io.Model], sources: Sources) -> Inputs:
             raise UsageError(
                 f"input {name} is {kinds[0]} in {models[0].path} and {kinds[-1]} in "
                 f"{models[-1].path}; compare models with the same inputs and outputs, or pass "
-                "--input-shape"
+                "<<input_shape>>"
             )
     return found[0]
 
@@ -218,7 +200,7 @@ def _shown(array: np.ndarray) -> str:
 def _time(
     subjects: Sequence[Callable[[], object]],
     watch: Stopwatch,
-    length: Length,
+    length: DurationOptions,
     progress: Progress,
     batch: int,
 ) -> tuple[Timing, ...]:
@@ -227,7 +209,7 @@ def _time(
     warmup = max(1, length.warmup)
     trial = take_turns(subjects, watch, turns=TRIAL, warmup=warmup, must_tell=False)
     each = sum(t.median for t in trial)
-    turns = min(MOST_TURNS, max(length.iterations, math.ceil(length.seconds / each)))
+    turns = min(MOST_TURNS, max(length.iterations, math.ceil(length.duration / each)))
     return take_turns(
         subjects,
         watch,

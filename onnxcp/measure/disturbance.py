@@ -46,7 +46,7 @@ def why_busy(clean: Sequence[Sequence[bool]], *, is_one_thread: bool) -> str:
     """Why nothing can be told, and what to try."""
     turns = len(clean[0])
     share = 1 - shared(clean) / turns
-    remedy = "" if is_one_thread else "; on the CPU --threads 1 can be measured even so"
+    remedy = "" if is_one_thread else "; on the CPU <<threads=1>> can be measured even so"
     return (
         f"the machine is too busy to measure: other work ran in {share:.0%} of {turns} turns"
         f"{_load()}; stop it or try again later{remedy}"

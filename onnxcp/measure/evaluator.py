@@ -14,8 +14,11 @@ from onnxcp.measure.accuracy import Z95, Batches, Evaluation, changed
 from onnxcp.measure.by_sample import Outputs, lay_out
 from onnxcp.measure.evidence import is_coarse
 from onnxcp.measure.judged_outputs import Judged
+from onnxcp.measure.named_metric import metric_of
 from onnxcp.measure.metric_table import METRICS
 from onnxcp.measure.metrics import CLEAR_DROP, Metric
+from onnxcp.options.budget import BudgetOptions, parse_drop
+from onnxcp.options.option import values_of
 from onnxcp.plan import Budget, Score
 from onnxcp.progress import Progress, silent
 from onnxcp.results import AccuracyRecord, OutputRecord
@@ -27,33 +30,26 @@ PROBED = 128  # samples
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The budget as given: `max_drop` "0.01" absolute or "1%" of the original; or
-    `max_error`, the relative L2 change of the outputs."""
+class Limits(BudgetOptions):
+    """The budget as options give it, with the metric where a function is one.
 
-    max_drop: str | None = None
-    max_error: float | None = None
+    Raises:
+        UsageError: a value that no budget can have, options that exclude each other, or a drop
+            that was meant in percent.
+    """
+
     metric: str | Metric | None = None
-    outputs: tuple[str, ...] = ()  # that the metric judges; all where none is named
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and self.max_error is not None:
-            raise UsageError("--max-drop and --max-error exclude each other: give one budget")
-        if self.max_error is not None and not 0 < self.max_error < 1:
-            raise UsageError(f"--max-error {self.max_error}: give a number between 0 and 1")
-        if self.max_error is not None and (self.metric is not None or self.outputs):
-            raise UsageError(
-                "--metric and --output-name say what --max-drop bounds: leave it or --max-error out"
-            )
-        if self.max_drop is not None:
-            parse_drop(self.max_drop)
-            known = METRICS.get(self.metric) if isinstance(self.metric, str) else self.metric
-            if known is not None:
-                self._refuse_slip(known)
+        BudgetOptions.__post_init__(self)
+        row = METRICS.get(self.metric) if isinstance(self.metric, str) else self.metric
+        if self.max_drop is not None and row is not None:
+            self._refuse_slip(row)
 
-    @property
-    def is_given(self) -> bool:
-        return self.max_drop is not None or self.max_error is not None
+    @classmethod
+    def of(cls, options: BudgetOptions) -> "Limits":
+        """Raises UsageError for a module:function that there is not, too."""
+        return cls(**{**values_of(options), "metric": metric_of(options.metric)})
 
     @property
     def is_whole(self) -> bool:
@@ -76,8 +72,8 @@ class Limits:
         limit, is_relative = parse_drop(self.max_drop)
         if is_relative and before == 0:
             raise UsageError(
-                f"--max-drop {self.max_drop}: the original's {metric.name} is 0, of which nothing "
-                f"is a part; give an absolute limit, as {metric.default_limit}"
+                f"<<max_drop={self.max_drop}>>: the original's {metric.name} is 0, of which "
+                f"nothing is a part; give an absolute limit, as {metric.default_limit}"
             )
         return limit * (abs(before) if is_relative else 1.0)
 
@@ -89,17 +85,19 @@ class Limits:
             percent = f"{limit:g}%" if limit >= 1 else "1%"
             meant = percent if metric.higher_is_better else metric.default_limit
             raise UsageError(
-                f"--max-drop {self.max_drop}: {metric.name} lies between 0 and 1, so this allows "
+                f"<<max_drop={self.max_drop}>>: {metric.name} lies between 0 and 1, so this allows "
                 f"nearly anything; did you mean {meant}?"
             )
 
     def refuse_without_data(self) -> None:
         """Raises UsageError if what is asked for can be measured on data only."""
-        asked = [("--max-drop", self.max_drop), ("--metric", self.metric_name)]
-        asked += [("--output-name", name) for name in self.outputs]
+        asked = [("max_drop", self.max_drop), ("metric", self.metric_name)]
+        asked += [("output_name", name) for name in self.output_name]
         for option, value in asked:
             if value is not None:
-                raise UsageError(f"{option} {value}: needs --data; give samples to measure it on")
+                raise UsageError(
+                    f"<<{option}={value}>>: needs <<data>>; give samples to measure it on"
+                )
 
 
 class Referee:
@@ -141,7 +139,9 @@ class Referee:
     def _evaluation(self, samples: Samples | None, progress: Progress) -> Evaluation:
         assert samples is not None
         limits, layout = self._limits, self._layout
-        return Evaluation(self._original, samples, limits.metric, layout, progress, limits.outputs)
+        return Evaluation(
+            self._original, samples, limits.metric, layout, progress, limits.output_name
+        )
 
     @property
     def budget(self) -> Budget:
@@ -159,7 +159,7 @@ class Referee:
         function = self._by_drop and self._final.metric.function is not None
         changing = os.urandom(16).hex() if function else ""
         budget = self._budget if self._is_coarse else None
-        limits = (self._limits.outputs, budget)
+        limits = (self._limits.output_name, budget)
         return f"{SCORING}|{self.metric}|{limits}|{self._layout}|{changing}"
 
     @property
@@ -253,21 +253,3 @@ class Referee:
 def unjudged(record: AccuracyRecord) -> AccuracyRecord:
     """The same measurement where no budget was asked for."""
     return replace(record, budget=None)
-
-
-def parse_drop(text: str) -> tuple[float, bool]:
-    """`0.01` as (0.01, False), absolute; `1%` as (0.01, True), of the original's.
-
-    Raises:
-        UsageError: not a number, negative, or not finite.
-    """
-    relative = text.strip().endswith("%")
-    try:
-        value = float(text.strip().removesuffix("%")) / (100 if relative else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise UsageError(
-            f"--max-drop {text!r}: give an absolute drop as 0.01, a relative one as 1%"
-        )
-    return value, relative

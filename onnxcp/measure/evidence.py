@@ -86,7 +86,7 @@ def _rounded_up(number: float) -> int:
 
 def doubt(found: AccuracyRecord, weighed: Weighed, *, plans: int, share: float) -> str | None:
     """A warning, where samples do not prove that a budget holds. `share` is that of the samples
-    of `--data` that judge."""
+    of `data` that judge."""
     if weighed.evidence is Evidence.HOLDS:
         return None
     worse, interval = found.worsening, f"from {weighed.low:+.4f} to {weighed.high:+.4f}"
@@ -99,7 +99,7 @@ def doubt(found: AccuracyRecord, weighed: Weighed, *, plans: int, share: float) 
         remedy = f"no practical number would: the {worse} is too near the budget"
     else:
         total = _rounded_up(weighed.enough / share)
-        remedy = f"about {weighed.enough:,} judging samples would ({total:,} in --data)"
+        remedy = f"about {weighed.enough:,} judging samples would ({total:,} in <<data>>)"
     count = plural(found.samples, "sample")
     return (
         f"measured: a {worse} of {found.drop:+.4f}, budget {found.budget:.4g}; but the 95 % "

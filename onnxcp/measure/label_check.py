@@ -20,7 +20,7 @@ LABELS_ORDER = (
     "in another order than the model"
 )
 NOTHING_HELPS = (
-    "no usual preprocessing changes that; check --preprocess (scale, mean, std, channel order), "
+    "no usual preprocessing changes that; check <<preprocess>> (scale, mean, std, channel order), "
     "and that labels number the classes as the model does"
 )
 
@@ -172,7 +172,7 @@ def by_images(original: Original) -> BaselineRecord | None:
     best = _nearest(original, samples, min(mine / CLEAR_FACTOR, other))
     if best is None and float(np.abs(labels).max()) > BEYOND_UNIT:
         best = "labels reach beyond 0..1, in which PSNR is taken: divide them by 255"
-    why = best or "check --preprocess, and that labels are the images that outputs should be"
+    why = best or "check <<preprocess>>, and that labels are the images that outputs should be"
     return replace(record, is_good=False, finding=f"{words}: {why}")
 
 

@@ -40,7 +40,7 @@ def choose(
     metric = _named(asked, outputs, places, labels)
     if metric.needs_labels and labels is None:
         raise UsageError(
-            f"--metric {metric.name}: needs labels, and {source} has none; add them, or choose "
+            f"<<metric={metric.name}>>: needs labels, and {source} has none; add them, or choose "
             "agreement, cosine or relative-error"
         )
     if metric.function is not None:
@@ -55,7 +55,7 @@ def _chosen(outputs: Mapping[str, Shape], only: Sequence[str]) -> tuple[int, ...
     names = list(outputs)
     for name in only:
         if name not in outputs:
-            raise UsageError(f"--output-name {name}: not judged; choose of {', '.join(names)}")
+            raise UsageError(f"<<output_name={name}>>: not judged; choose of {', '.join(names)}")
     return tuple(place for place, name in enumerate(names) if not only or name in only)
 
 
@@ -69,7 +69,7 @@ def _named(
         return asked
     if asked is not None and asked not in METRICS:
         raise UsageError(
-            f"--metric {asked}: unknown; choose one of {', '.join(METRICS)}, or module:function"
+            f"<<metric={asked}>>: unknown; choose one of {', '.join(METRICS)}, or module:function"
         )
     if asked is not None:
         return METRICS[asked]
@@ -102,8 +102,8 @@ def _labelled(
     if not fitting:
         shown = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in outputs.items())
         raise UsageError(
-            f"--metric {metric.name}: needs an output of class scores, the model gives for one "
-            f"sample {shown}; choose --metric relative-error, or module:function"
+            f"<<metric={metric.name}>>: needs an output of class scores, the model gives for one "
+            f"sample {shown}; choose <<metric=relative-error>>, or module:function"
         )
     _refuse_blind(metric, outputs, fitting[:1])
     return fitting[0]
@@ -117,6 +117,6 @@ def _refuse_blind(metric: Metric, outputs: Mapping[str, Shape], places: Sequence
         if why is not None:
             other = "top1" if metric.name == "top5" and shape[0] > 1 else "relative-error"
             raise UsageError(
-                f"--metric {metric.name}: cannot change on output {name!r}, which {why}; choose "
-                f"--metric {other}, or other outputs by --output-name"
+                f"<<metric={metric.name}>>: cannot change on output {name!r}, which {why}; choose "
+                f"<<metric={other}>>, or other outputs by <<output_name>>"
             )

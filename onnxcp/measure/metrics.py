@@ -95,13 +95,13 @@ def check_labels(labels: np.ndarray, classes: int) -> None:
     if not are_classes(labels):
         raise DataError(
             f"top-k needs one class number a sample, the labels are {labels.dtype} of shape "
-            f"{labels.shape}; convert the labels of --data"
+            f"{labels.shape}; convert the labels of <<data>>"
         )
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise DataError(
             f"label {wrong.flat[0]} is out of range: the model has {classes} classes "
-            f"(0..{classes - 1}); check the labels of --data"
+            f"(0..{classes - 1}); check the labels of <<data>>"
         )
 
 
@@ -168,7 +168,7 @@ def _psnr(output: np.ndarray, reference: np.ndarray, labels: Labels) -> Scores:
     if labels.shape != output.shape:
         raise DataError(
             f"psnr compares with labels of the output's shape {output.shape[1:]}, "
-            f"got {labels.shape[1:]}; give such labels, or choose another --metric"
+            f"got {labels.shape[1:]}; give such labels, or choose another <<metric>>"
         )
     square = np.square(_flat(output) - _flat(labels)).mean(axis=1)
     return np.asarray(-10 * np.log10(np.maximum(np.nan_to_num(square, nan=np.inf), 1e-12)))

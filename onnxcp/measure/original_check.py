@@ -31,7 +31,7 @@ REACHING = 16  # samples for the first normalization
 CLOSE = 0.35  # in the logarithm of the size: a preset that is meant
 FEWEST_NAMED, MOST_ALIKE = 20, 0.9  # samples that tell what is named; share of one class
 LEFT, LOST, LOST_SMALL = 0.6, 0.9, 2.0  # of the entropy of the classes named; nats
-ACCEPT = "--accept-baseline goes on as it is"
+ACCEPT = "<<accept_baseline>> goes on as it is"
 
 
 def check_original(
@@ -110,7 +110,7 @@ def _by_normalization(original: Original) -> BaselineRecord | None:
             best = apart, f"with {way.option} it is {found.size:.1f} times"
         if best[0] < CLOSE:
             break
-    why = "check --preprocess (scale, mean, std)" if best is None else best[1]
+    why = "check <<preprocess>> (scale, mean, std)" if best is None else best[1]
     return replace(record, finding=f"what the original is fed is {given}: {why}")
 
 

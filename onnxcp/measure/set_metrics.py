@@ -26,7 +26,7 @@ def value(metric: Metric, outputs: Named, labels: Labels) -> float:
         return float(metric.function(outputs, labels))
     except Exception as error:
         raise UsageError(
-            f"--metric {metric.name}: {type(error).__name__}: {error}; it is called with the "
+            f"<<metric={metric.name}>>: {type(error).__name__}: {error}; it is called with the "
             "outputs as {name: array [samples, …]}, or a list of what every run gave where samples "
             "run one at a time, and the labels; it returns a number"
         ) from error

@@ -1,4 +1,4 @@
-"""What `--time-budget` leaves: deadlines of the stages of a run, and what each has taken.
+"""What `time_budget` leaves: deadlines of the stages of a run, and what each has taken.
 
 All of a run counts, from reading the model to the last benchmark. Stages share the budget by
 experience: what one does not use is left to the next, and each gets a little even when it is late,

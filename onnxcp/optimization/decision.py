@@ -30,7 +30,7 @@ def decide(job: Job, outcome: Outcome, *, asked: str) -> Decision:
     reason = _reason(job, outcome, asked)
     if reason.kind in ACCEPTED:
         return Decision(True, 0, reason.words, reason)
-    if job.settings.allow_unchanged:
+    if job.settings.limits.allow_unchanged:
         return Decision(False, 0, f"left unchanged, {reason.words}", reason)
     return Decision(False, 1, f"nothing written, {reason.words}", reason)
 
@@ -46,13 +46,13 @@ def _reason(job: Job, outcome: Outcome, asked: str) -> Reason:
     if found.budget is not None and not found.drop <= found.budget:
         return because(Kind.OVER_BUDGET, what=name_of(outcome), lost=lost, budget=found.budget)
     lost += _unproven(outcome)
-    if job.settings.is_forced:
+    if job.settings.plan.is_forced:
         return because(Kind.FORCED, speed=speed, lost=lost)
     if outcome.busy is not None and not foreign(job):
         return because(Kind.TOO_BUSY, why=outcome.busy)
     if not is_faster:
         return because(Kind.SLOWER, what=name_of(outcome), speed=speed, lost=lost)
-    wanted = job.settings.target_speedup
+    wanted = job.settings.limits.target_speedup
     if wanted is not None and not _reaches(job, outcome, wanted):
         return because(Kind.SHORT_OF_TARGET, wanted=wanted, speed=speed, lost=lost)
     if outcome.precision == asked:
@@ -73,7 +73,7 @@ def _unproven(outcome: Outcome) -> str:
 def _is_unprovable(job: Job, outcome: Outcome) -> bool:
     """Whether the table alone could tell the speed, and tells nothing."""
     table = outcome.table
-    is_told = job.settings.is_forced or table is None or table.is_reliable
+    is_told = job.settings.plan.is_forced or table is None or table.is_reliable
     return bool(foreign(job)) and not is_told
 
 

@@ -40,7 +40,7 @@ class Deployment:
                 settings.precision,
                 *self._ranged,
                 settings.target,
-                raise_opset=settings.raise_opset,
+                raise_opset=settings.asked.target.raise_opset,
                 progress=self.progress,
             )
             self.deploy(path, made)
@@ -57,7 +57,7 @@ class Deployment:
         return prepared(
             self._named(path),
             *self._ranged,
-            raise_opset=self.settings.raise_opset,
+            raise_opset=self.settings.asked.target.raise_opset,
             progress=self.progress,
         )
 

@@ -75,7 +75,7 @@ class Job:
     fits: Fits
     folder: Path
     progress: Progress
-    table: Table | None = None  # given by --latency
+    table: Table | None = None  # given by the option `latency`
     spread: Spread | None = None
     baseline: BaselineRecord = field(default_factory=BaselineRecord)
     time: TimeBudget = field(default_factory=TimeBudget)
@@ -94,24 +94,28 @@ class Job:
     @property
     def kept_in(self) -> Path | None:
         """The folder of what outlives the run: fits, scores, latency tables."""
-        return self.settings.cache
+        return self.settings.kept_in
 
     @property
     def journal(self) -> Path | None:
         """The file in which a search notes its trials."""
-        return None if self.settings.work_dir is None else self.settings.work_dir / "trials.log"
+        return (
+            None
+            if self.settings.run.work_dir is None
+            else self.settings.run.work_dir / "trials.log"
+        )
 
     @property
     def remedy(self) -> str:
-        """What to try, behind "raise --time-budget"."""
-        if self.settings.work_dir is None:
+        """What to try, behind "raise the time budget"."""
+        if self.settings.run.work_dir is None:
             return ""
-        return f", or go on with --work-dir {self.settings.work_dir} --resume"
+        return f", or go on with <<work_dir={self.settings.run.work_dir}>> <<resume>>"
 
     @property
     def chosen(self) -> tuple[Site, ...]:
-        """Sites that `--include` and `--exclude` leave."""
-        include, exclude = self.settings.include or ("*",), self.settings.exclude
+        """Sites that `include` and `exclude` leave."""
+        include, exclude = self.settings.plan.include or ("*",), self.settings.plan.exclude
         wanted = [s for s in self.sites if _matches(s.name, include)]
         return tuple(s for s in wanted if not _matches(s.name, exclude))
 
@@ -122,16 +126,16 @@ class Job:
             PlanError: a rule or a plan names what the model does not have.
         """
         sites = {s.name: s for s in self.sites}
-        if self.settings.plan is not None:
-            plan, _ = from_json(self.settings.plan)
+        if self.settings.plan.plan is not None:
+            plan, _ = from_json(self.settings.plan.plan)
             is_int8 = self.settings.precision == INT8
             asked = {n: [c if is_int8 else c.plain] for n, c in plan.choices.items()}
-        elif self.settings.ranks and self.sites:
+        elif self.settings.plan.rank and self.sites:
             channels = {s.name: s.shape[0] for s in self.chosen}
             most = {s.name: max(self._largest(s).values(), default=0) for s in self.chosen}
             groups = {s.name: s.group for s in self.chosen}
             block = self.settings.target.block
-            ranks = forced_ranks(self.settings.ranks, channels, block, most, groups)
+            ranks = forced_ranks(self.settings.plan.rank, channels, block, most, groups)
             asked = {name: self._forced(sites[name], rank) for name, rank in ranks.items()}
         else:
             return {}
@@ -203,7 +207,7 @@ class Job:
         if known is not None:
             return from_document(known)
         sites, target = self.chosen, settings.target
-        how = (target, forms, settings.precision, settings.seed)
+        how = (target, forms, settings.precision, settings.run.seed)
         made = tabulate(self.model, sites, found, self.inputs, *how, self.progress, pace)
         is_whole = all(context.key in made.rows for context in found)
         if self.kept_in is not None and is_whole and not made.is_busy:
@@ -239,7 +243,7 @@ class Job:
         """
         known = self.fits.knows
         sites = [s for s in self.sites if s.name in names or known(s)]
-        replayed = None if self.settings.plan is None else self.settings.recipe
+        replayed = None if self.settings.plan.plan is None else self.settings.recipe
         if all(map(known, sites)) or (replayed is not None and replayed.calibration is None):
             return
         inputs = self.inputs
@@ -251,8 +255,9 @@ class Job:
             found, samples = self._statistics(sites, inputs)
         if replayed is not None and samples != replayed.calibration:
             raise PlanError(
-                f"{self.settings.plan}: the plan's fits were made with other calibration samples; "
-                "pass the --data, --calibration and --preprocess of the run that wrote it"
+                f"{self.settings.plan.plan}: the plan's fits were made with other calibration "
+                "samples; pass the <<data>>, <<calibration>> and <<preprocess>> of the run "
+                "that wrote it"
             )
         is_all = inputs is self.inputs or inputs.calibration is None
         self.fits.learn(found, samples, 0 if is_all else len(inputs.calibration or ()))
@@ -283,13 +288,13 @@ class Job:
             correct_bias=self.settings.recipe.correct_bias,
             memory=self.settings.recipe.memory,
             seed=self.settings.recipe.seed,
-            kept_in=self.settings.work_dir,
+            kept_in=self.settings.run.work_dir,
             progress=self.progress,
         )
 
     @property
     def sample_roles(self) -> dict[str, Any] | None:
-        """What the samples of `--data` do in this run; None without data."""
+        """What the samples of `data` do in this run; None without data."""
         return None if self.inputs.roles is None else self.inputs.roles.record()
 
     @property
@@ -365,20 +370,21 @@ def _on_target_of(settings: Settings, found: Table) -> Settings:
     asked, wanted = settings.target, found.target
     if asked.threads and asked.threads != wanted.count:
         raise TableError(
-            f"{settings.latency}: was measured with {wanted.count} threads, --threads "
+            f"{settings.latency}: was measured with {wanted.count} threads, <<threads>> "
             f"says {asked.threads}; leave it out, or make the table again"
         )
     if found.precision != settings.precision:
         raise TableError(
-            f"{settings.latency}: its times are of {found.precision}; give --precision "
-            f"{found.precision}, or make it again with --precision {settings.precision}"
+            f"{settings.latency}: its times are of {found.precision}; give "
+            f"<<precision={found.precision}>>, or make it again with "
+            f"<<precision={settings.precision}>>"
         )
     if asked.name not in ("cpu", wanted.name) or (
         asked.options and dict(asked.options) != dict(wanted.options)
     ):
         raise TableError(
             f"{settings.latency}: was measured on {wanted.name} with options "
-            f"{dict(wanted.options)}; leave --provider and --provider-option out"
+            f"{dict(wanted.options)}; leave <<provider>> and <<provider_option>> out"
         )
     if wanted.provider.ort_name not in available():
         return replace(settings, target=Target.named("cpu", wanted.count))
@@ -393,12 +399,12 @@ def _straightened(
     Raises:
         PlanError: shortcuts are named that it does not have.
     """
-    if settings.plan is not None:
+    if settings.plan.plan is not None:
         return straight(model, inputs, settings.recipe.shortcuts)
     if table is not None:
         return straight(model, inputs, table.shortcuts)
     how = (settings.target, settings.precision)
-    return straightened(model, inputs, *how, kept_in=settings.cache, progress=progress)
+    return straightened(model, inputs, *how, kept_in=settings.kept_in, progress=progress)
 
 
 def _sources(settings: Settings) -> Sources:
@@ -407,10 +413,10 @@ def _sources(settings: Settings) -> Sources:
     Raises:
         PlanError: the roles in a plan are not what a run notes.
     """
-    noted = None if settings.plan is None else samples_of(settings.plan)
+    noted = None if settings.plan.plan is None else samples_of(settings.plan.plan)
     return replace(
         settings.sources,
-        hold_out=not settings.is_forced,
+        hold_out=not settings.plan.is_forced,
         trains=settings.training is not None,
         roles=None if noted is None else from_record(noted),
     )
@@ -423,11 +429,11 @@ def open_job(
     """Load and check everything a run needs; its folder is gone when the block ends."""
     time = time or TimeBudget()
     progress = time.watched(progress)
-    named(settings.fit_device)
+    named(settings.fit.fit_device)
     model = io.load(settings.model)
     subnormals.refuse(settings.model, model.proto)
-    if settings.plan is not None:
-        refuse_another_source(settings.plan, model.sha256, settings.model)
+    if settings.plan.plan is not None:
+        refuse_another_source(settings.plan.plan, model.sha256, settings.model)
     table = None if settings.latency is None else from_file(settings.latency)
     if table is not None:
         settings = _on_target_of(settings, table)
@@ -442,11 +448,11 @@ def open_job(
 def _work_folder(settings: Settings, model: io.Model) -> Iterator[Settings]:
     """The settings by which all is kept in the work folder, which is this run's until the block
     ends; as they are without one."""
-    if settings.work_dir is None:
+    if settings.run.work_dir is None:
         yield settings
         return
-    with open_folder(settings.work_dir, model.sha256, resume=settings.resume):
-        yield replace(settings, cache=settings.work_dir / "kept")
+    with open_folder(settings.run.work_dir, model.sha256, resume=settings.run.resume):
+        yield replace(settings, kept_in=settings.run.work_dir / "kept")
 
 
 @contextmanager
@@ -460,26 +466,26 @@ def _opened(
     inputs = prepare(model.inputs, _sources(settings))
     runner = open_runner(settings.model, settings.target)  # what it refuses is said now
     if settings.precision == INT8:
-        refuse_unfit(model.proto, str(model.path), raise_opset=settings.raise_opset)
+        refuse_unfit(model.proto, str(model.path), raise_opset=settings.asked.target.raise_opset)
         enough(inputs.calibration, inputs.calibration_batching)
     known = original_of(model, runner, inputs, settings.sources, settings.target, settings.limits)
-    baseline = check_original(known, accept=settings.accept_baseline, progress=progress)
+    baseline = check_original(known, accept=settings.limits.accept_baseline, progress=progress)
     model = _straightened(model, inputs, settings, table, progress)
     sites, skips = survey(model, inputs.shapes, settings.target, inputs.timed_feeds)
     is_run = bool(sites) or settings.precision != FLOAT32
     outputs = _judged(model, inputs, settings) if is_run else Judged((), ())
-    for pattern in (*settings.include, *settings.exclude):
+    for pattern in (*settings.plan.include, *settings.plan.exclude):
         if not any(fnmatchcase(s.name, pattern) for s in sites):
             raise UsageError(
-                f"--include/--exclude {pattern!r}: matches no site; `onnxcp inspect` lists them"
+                f"<<include>>/<<exclude={pattern!r}>>: matches no site; `onnxcp inspect` lists them"
             )
     with (
         temporary.folder(settings.output.parent) as folder,
         _workers(settings) as (workers, cluster),
     ):
         by_name = {s.name: s for s in sites}
-        seed, device = settings.recipe.seed, settings.fit_device
-        fits = Fits(by_name, seed, workers, settings.cache, device, cluster)
+        seed, device = settings.recipe.seed, settings.fit.fit_device
+        fits = Fits(by_name, seed, workers, settings.kept_in, device, cluster)
         spread = None if cluster is None else Spread(cluster, settings.target)
         fits.drafts = settings.recipe.drafts
         yield Job(
@@ -497,8 +503,8 @@ def _opened(
             baseline,
             time,
         )
-    if settings.cache is not None and settings.work_dir is None:
-        cache.prune(settings.cache)
+    if settings.kept_in is not None and settings.run.work_dir is None:
+        cache.prune(settings.kept_in)
 
 
 def _judged(model: io.Model, inputs: Inputs, settings: Settings) -> Judged:
@@ -509,9 +515,9 @@ def _judged(model: io.Model, inputs: Inputs, settings: Settings) -> Judged:
 @contextmanager
 def _workers(settings: Settings) -> Iterator[tuple[Executor | None, Cluster | None]]:
     """What fits: processes of this machine, or threads that have it done by a cluster."""
-    if settings.cluster is None:
-        with processes(settings.jobs if settings.fit_device == "cpu" else 1) as workers:
+    if settings.fit.cluster is None:
+        with processes(settings.jobs if settings.fit.fit_device == "cpu" else 1) as workers:
             yield workers, None
     else:
-        with open_cluster(settings.cluster) as found:
+        with open_cluster(settings.fit.cluster) as found:
             yield found.executor, found

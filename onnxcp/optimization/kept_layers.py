@@ -38,7 +38,7 @@ def before_timing(job: Job) -> Reasons:
 
 def forced(job: Job, named: Plan) -> Reasons:
     """Of layers that no given rank names."""
-    kind = Kind.NO_RANK if job.settings.plan is None else Kind.NOT_IN_PLAN
+    kind = Kind.NO_RANK if job.settings.plan.plan is None else Kind.NOT_IN_PLAN
     unnamed = {s.name: because(kind) for s in job.sites if s.name not in named.choices}
     return {**unnamed, **before_timing(job)} if kind is Kind.NO_RANK else unnamed
 
@@ -177,7 +177,7 @@ def none_faster(job: Job, times: Mapping[str, Latency]) -> Reason:
     if busy:
         counts = f"{len(busy)} of {len(times)} layers could not be measured"
         return because(Kind.TOO_BUSY, why=f"{counts}: {busy[0]}")
-    missing, seconds = len(not_timed(job, times)), job.settings.time_budget
+    missing, seconds = len(not_timed(job, times)), job.settings.plan.seconds
     if missing:
         asked = len(job.chosen)
         return because(Kind.TIMING_LATE, budget=seconds or 0.0, missing=missing, layers=asked)

@@ -93,7 +93,7 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
         total=table.total,
         loss=losses.__getitem__,
         spectra=lambda name: spectra(by_name[name]),
-        seed=job.settings.seed,
+        seed=job.settings.run.seed,
         journal=job.journal,
     )
 

@@ -15,17 +15,17 @@ def reserve_outputs(settings: Settings) -> None:
             file, or cannot be written.
     """
     output = settings.output
-    outputs = [*model_files(output), plan_file(output), *settings.reports]
-    if settings.pareto is not None:
-        reserve_folder(settings.pareto, overwrite=settings.overwrite)
-        outputs += front_files(settings.model, settings.pareto)
-    reserve(outputs, reads(settings), overwrite=settings.overwrite)
+    outputs = [*model_files(output), plan_file(output), *settings.run.report]
+    if settings.plan.pareto is not None:
+        reserve_folder(settings.plan.pareto, overwrite=settings.run.overwrite)
+        outputs += front_files(settings.model, settings.plan.pareto)
+    reserve(outputs, reads(settings), overwrite=settings.run.overwrite)
 
 
 def reads(settings: Settings) -> Reads:
     """Every file that a run of `optimize` reads."""
     sources = settings.sources
-    kept = () if settings.work_dir is None else workdir.own_files(settings.work_dir)
+    kept = () if settings.run.work_dir is None else workdir.own_files(settings.run.work_dir)
     return Reads(
         models=(settings.model,),
         samples=(*sources.data, *sources.calibration, *sources.train),
@@ -33,7 +33,7 @@ def reads(settings: Settings) -> Reads:
             sources.preprocess,
             settings.limits.metric_name,
             settings.latency,
-            settings.plan,
+            settings.plan.plan,
             *settings.also_read,
             *kept,
         ),

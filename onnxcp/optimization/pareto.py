@@ -89,7 +89,7 @@ def _write(job: Job, points: Sequence[Point], folder: Path) -> tuple[ParetoRecor
         models.append((point.outcome.staged, path))
         records.append(replace(point.record, path=str(path)))
     texts[folder / NAME] = json.dumps([asdict(r) for r in records], indent=1) + "\n"
-    publish(texts, models, overwrite=job.settings.overwrite)
+    publish(texts, models, overwrite=job.settings.run.overwrite)
     return tuple(records)
 
 

@@ -60,14 +60,14 @@ def optimize(
     """Make a model faster within its budget, or say why not.
 
     The model and its plan are written if the report's exit code is 0, and `documents`, which
-    makes the texts of `settings.reports`, in any case: all of them or, after an error, nothing.
+    makes the texts of `settings.run.report`, in any case: all of them or, after an error, nothing.
 
     Raises:
         OnnxcpError: unusable input, option, plan, provider or output; or a rewritten model
             that does not compute what its chains stand for (`SurgeryError`).
     """
     reserve_outputs(settings)
-    time_budget = TimeBudget(settings.time_budget or math.inf)
+    time_budget = TimeBudget(settings.plan.seconds or math.inf)
     with open_job(settings, progress, time_budget) as job:
         outcome = run(job)
         job = job.in_precision(outcome.precision)
@@ -80,7 +80,7 @@ def optimize(
         elif decision.exit_code == 0:
             _write(job, texts, _copy(job.model.path, job.folder / settings.output.name), Plan())
         else:
-            publish(texts, overwrite=settings.overwrite)
+            publish(texts, overwrite=settings.run.overwrite)
         return report
 
 
@@ -90,7 +90,7 @@ def _write(job: Job, texts: Mapping[Path, str], staged: Path, plan: Plan) -> Non
         recipe = replace(recipe, shortcuts=())
     document = to_json(plan, job.model.sha256, recipe, job.sample_roles)
     texts = {**texts, plan_file(output): document}
-    publish(texts, [(staged, output)], overwrite=job.settings.overwrite)
+    publish(texts, [(staged, output)], overwrite=job.settings.run.overwrite)
 
 
 def _copy(source: Path, staged: Path) -> Path:
@@ -111,10 +111,10 @@ def run(job: Job) -> Outcome:
     """
     settings = job.settings
     is_float = settings.precision == FLOAT32
-    if is_float and not (job.sites if settings.is_forced else job.chosen):
+    if is_float and not (job.sites if settings.plan.is_forced else job.chosen):
         return _nothing_to_do(job)
     teacher = school(job)  # what it refuses is said now
-    if settings.is_forced:
+    if settings.plan.is_forced:
         return _forced(job, teacher)
     if is_float:
         return _searched(job, teacher)
@@ -124,11 +124,11 @@ def run(job: Job) -> Outcome:
 def _nothing_to_do(job: Job) -> Outcome:
     """Without a layer to replace nothing is run."""
     kind = Kind.ALL_EXCLUDED if job.sites else Kind.NO_LAYERS
-    if job.sites and job.settings.plan is not None:
+    if job.sites and job.settings.plan.plan is not None:
         kind = Kind.EMPTY_PLAN
     kept = (
         kept_layers.forced(job, Plan())
-        if job.settings.is_forced
+        if job.settings.plan.is_forced
         else kept_layers.before_timing(job)
     )
     budget = Budget(0.0, "not judged: nothing to replace")
@@ -153,7 +153,7 @@ def _forced(job: Job, teacher: School | None) -> Outcome:
         job.settings.target,
         stopwatch(job.settings.target),
         precision=job.settings.precision,
-        seed=job.settings.seed,
+        seed=job.settings.run.seed,
         progress=job.progress,
     )
     job.calibrate(list(asked))
@@ -186,7 +186,7 @@ def _in_contest(job: Job, teacher: School | None) -> Outcome:
     if not foreign(job) and not job.recipe.sequential and took <= job.time.left:
         found.append(_searched(job.in_precision(FLOAT32), None))
     known = [outcome for outcome in found if outcome.staged is not None]
-    best = fastest(job, known, job.settings.target_speedup)
+    best = fastest(job, known, job.settings.limits.target_speedup)
     if best.recovered is None and chained.recovered is not None:
         best = replace(best, recovered=chained.recovered.of_another)
     return best
@@ -228,10 +228,10 @@ def _searched(job: Job, teacher: School | None, alone: Outcome | None = None) ->
     effort = effort_for(menu)
     is_rough = effort != FULL or job.recipe.sequential
     base = 0.0 if alone is None else max(0.0, court.of_model(job.model.path).loss)
-    asked = Search(menu, job.settings.strategy, court, effort, is_rough, final, base, end=end)
+    asked = Search(menu, job.settings.plan.strategy, court, effort, is_rough, final, base, end=end)
     if base < outcome.budget.limit:  # else what int8 itself loses leaves nothing for chains
         outcome = _proven(job, asked, outcome)
-    folder = job.settings.pareto
+    folder = job.settings.plan.pareto
     if teacher is not None:
         outcome = _recovered(job, teacher, asked, outcome, end)
     outcome = _explained(job, asked, outcome)
@@ -255,7 +255,7 @@ def _explained(job: Job, asked: Search, found: Outcome) -> Outcome:
     found = replace(found, kept={**found.kept, **left})
     if found.plan.choices:
         return found
-    why = kept_layers.no_plan(seen, budget, job.settings.time_budget, job.remedy)
+    why = kept_layers.no_plan(seen, budget, job.settings.plan.seconds, job.remedy)
     return replace(found, why=why)
 
 
@@ -269,7 +269,7 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
         if job.recipe.sequential and asked.tried > 1:  # fits are those of the last plan tried
             found = replace(asked.final(found.plan), trail=found.trail)
         found = _timed(job, found)
-        wanted, seconds = job.settings.target_speedup, nothing.budget.seconds
+        wanted, seconds = job.settings.limits.target_speedup, nothing.budget.seconds
         if wanted is None or seconds is None or found.timings is None:
             return found
         reached = speedup(*found.timings)
@@ -285,7 +285,7 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
 def _objective(job: Job, budget: Budget, table: Table, alone: Outcome | None) -> Budget:
     """The budget of the accuracy, or of the time where that is what was asked for: over the
     original in float, which is slower than the table's where that is of int8."""
-    wanted = job.settings.target_speedup
+    wanted = job.settings.limits.target_speedup
     if wanted is None:
         return budget
     limit = budget.limit if job.settings.limits.is_given else math.inf
@@ -310,7 +310,7 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
 def _as_asked(job: Job, accuracy: AccuracyRecord) -> AccuracyRecord:
     """Without a budget where none was asked for."""
     settings = job.settings
-    asked = settings.target_speedup is not None or settings.is_forced
+    asked = settings.limits.target_speedup is not None or settings.plan.is_forced
     return unjudged(accuracy) if asked and not settings.limits.is_given else accuracy
 
 
@@ -350,7 +350,7 @@ def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
     """Original and rewritten model in turns, as the user will run them."""
     target, feeds = job.settings.target, job.inputs.timed_feeds
     runs = [open_runner(path, target).bound(feeds) for path in (job.model.path, staged)]
-    turns = job.settings.turns
+    turns = job.settings.asked.target.iterations
     before, after = take_turns(
         runs,
         stopwatch(target),

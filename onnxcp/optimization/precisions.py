@@ -72,6 +72,6 @@ def _turns(job: Job, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
         assert outcome.staged is not None
         path = job.in_precision(outcome.precision).deployed(outcome.staged)
         runs.append(open_runner(path, job.settings.target).bound(job.inputs.timed_feeds))
-    turns = job.settings.turns
+    turns = job.settings.asked.target.iterations
     watch, seconds = stopwatch(job.settings.target), job.time.at_most(SECONDS, LEAST)
     return take_turns(runs, watch, turns=turns, warmup=5, seconds=seconds)

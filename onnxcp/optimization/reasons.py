@@ -24,7 +24,7 @@ class Kind(Enum):
     MEASURED_THERE = "measured-there", "measured {speed} on the machine of the latency table"
 
     # A layer that stays, by the stage at which that was decided
-    EXCLUDED = "excluded", "left out by --include or --exclude"
+    EXCLUDED = "excluded", "left out by <<include>> or <<exclude>>"
     NO_RANK = "no-rank", "no rank is given for it"
     NOT_IN_PLAN = "not-in-plan", "the plan that is replayed does not name it"
     REFUSED = "refused", "{detail}"
@@ -81,7 +81,7 @@ class Kind(Enum):
 
     # Why a run writes nothing
     NO_LAYERS = "no-layers", "the model has no layer that a chain could replace"
-    ALL_EXCLUDED = "all-excluded", "--include and --exclude leave no layer"
+    ALL_EXCLUDED = "all-excluded", "<<include>> and <<exclude>> leave no layer"
     EMPTY_PLAN = "empty-plan", "the plan that is replayed replaces no layer"
     NONE_SAVES = "none-saves", "no candidate rank of any layer saves multiply-adds"
     NONE_FASTER = (
@@ -92,17 +92,17 @@ class Kind(Enum):
         "timing-late",
         "the time budget of {budget:.0f} s ended the timing with {missing} of {layers} layers not "
         "timed, and no chain is measured clearly faster than one of the others; raise "
-        "--time-budget, or name fewer layers by --include",
+        "<<time_budget>>, or name fewer layers by <<include>>",
     )
     NO_CANDIDATE = (
         "no-candidate",
         "the chains that are measured faster are too poor to be used, or no fit of them is usable",
     )
-    LATE = "late", "the time budget of {budget:.0f} s ended {stage}; raise --time-budget{remedy}"
+    LATE = "late", "the time budget of {budget:.0f} s ended {stage}; raise <<time_budget>>{remedy}"
     LATE_JUDGED = (
         "late-judged",
         "the time budget of {budget_seconds:.0f} s ended after {plans}, none of them safely within "
-        "{budget}: the least loss is {least}; raise --time-budget{remedy}",
+        "{budget}: the least loss is {least}; raise <<time_budget>>{remedy}",
     )
     NONE_WITHIN = (
         "none-within",

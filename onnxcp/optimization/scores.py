@@ -38,7 +38,7 @@ CODE = (
 
 
 class TimeIsUp(Exception):
-    """A search ran into the end of `--time-budget`; the court knows the best plan till then."""
+    """A search ran into the end of `time_budget`; the court knows the best plan till then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,12 +211,12 @@ def _calibrating(job: Job) -> int:
 def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
     settings, sources = job.settings, job.settings.sources
     return {
-        "form": settings.form,
-        "strategy": settings.strategy,
+        "form": settings.plan.form,
+        "strategy": settings.plan.strategy,
         "budget": outcome.budget.words,
-        "rank": list(settings.ranks),
-        "include": list(settings.include),
-        "exclude": list(settings.exclude),
+        "rank": list(settings.plan.rank),
+        "include": list(settings.plan.include),
+        "exclude": list(settings.plan.exclude),
         "data": list(sources.data),
         "calibration": list(sources.calibration),
         "train": list(sources.train),
@@ -226,10 +226,10 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "sequential": job.recipe.sequential,
         "preprocess": sources.preprocess,
         "samples": sources.samples,
-        "target_speedup": settings.target_speedup,
+        "target_speedup": settings.limits.target_speedup,
         "latency": None if settings.latency is None else str(settings.latency),
-        "time_budget": settings.time_budget,
-        "seed": settings.seed,
+        "time_budget": settings.plan.seconds,
+        "seed": settings.run.seed,
         "provider_options": dict(settings.target.options),
         "threads": settings.target.count,
         "threads_from": settings.target.why_count,
@@ -262,15 +262,15 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
     if job.inputs.samples is None:
         yield (
             "ACCURACY WAS NOT MEASURED: the budget is the change of the outputs on synthetic "
-            "inputs; pass --data (an .npz or a folder of images with labels.csv) to judge by it"
+            "inputs; pass <<data>> (an .npz or a folder of images with labels.csv) to judge by it"
         )
     yield from job.outputs.notes
     if job.baseline.finding is not None:
         yield f"{ACCEPTED}: {job.baseline.finding}"
     if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
         yield (
-            f"the same {plural(len(job.inputs.samples), 'sample')} of --data judged the search and "
-            "gives the accuracy shown: on others the model may lose more; give more samples"
+            f"the same {plural(len(job.inputs.samples), 'sample')} of <<data>> judged the search "
+            "and gives the accuracy shown: on others the model may lose more; give more samples"
         )
     yield from _coarse(job, outcome)
     yield from _doubts(job, outcome)
@@ -285,7 +285,7 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         yield outcome.table.doubt
     yield from _hurried(job, outcome)
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
-        yield "the times are noisy: close other programs, or raise --iterations"
+        yield "the times are noisy: close other programs, or raise <<iterations>>"
     yield from job.model.notes
     yield from _overridable(job)
 
@@ -305,7 +305,7 @@ def _hurried(job: Job, outcome: Outcome) -> Iterator[str]:
     if outcome.trail is not None and outcome.trail.is_late:
         done.append("the search was ended")
     if done:
-        yield f"in a hurry: {', '.join(done)}; a longer --time-budget may find more{job.remedy}"
+        yield f"in a hurry: {', '.join(done)}; a longer <<time_budget>> may find more{job.remedy}"
 
 
 def _is_short(outcome: Outcome, site: Site) -> bool:
@@ -357,7 +357,7 @@ def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
         "final": len(inputs.samples or inputs.synthetic),
     }
     return SearchRecord(
-        strategy=job.settings.strategy,
+        strategy=job.settings.plan.strategy,
         objective=outcome.budget.words,
         samples=counts,
         held_out=inputs.is_held_out,

@@ -79,7 +79,7 @@ def _measured(job: Job, missing: Sequence[Context], pace: Pace) -> dict[str, Lat
         target,
         stopwatch(target),
         precision=settings.precision,
-        seed=settings.seed,
+        seed=settings.run.seed,
         is_mixed=settings.precision == INT8,
         pace=pace,
         progress=job.progress,

@@ -80,7 +80,7 @@ class School:
             job.model,
             job.deployment.prepared(path),
             job.inputs,
-            replace(self.recipe, epochs=epochs, features=0.0),
+            replace(self.recipe, epochs=epochs, feature_weight=0.0),
             stays=taught.trained.epochs[taught.trained.best].held_out,
             folder=folder,
             resume=folder is not None,
@@ -91,9 +91,9 @@ class School:
 
     def _folder(self, name: str) -> Path | None:
         """Where a training leaves what it goes on from; None where nothing is kept."""
-        if self.job.settings.work_dir is None:
+        if self.job.settings.run.work_dir is None:
             return None
-        folder = self.job.settings.work_dir / "trained" / name
+        folder = self.job.settings.run.work_dir / "trained" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -120,7 +120,7 @@ def school(job: Job) -> School | None:
         return None
     if job.settings.precision == INT8 and job.outputs.notes:
         raise UsageError(
-            f"--finetune with --precision int8: {job.outputs.notes[0]}, which training in int8 "
+            f"<<finetune>> with <<precision=int8>>: {job.outputs.notes[0]}, which training in int8 "
             "does not know; finetune the float32 model first, then make it int8"
         )
     refuse(job.model, job.inputs, recipe)

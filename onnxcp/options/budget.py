@@ -1,7 +1,6 @@
 """What a model may lose, and what it has to win."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -21,7 +20,7 @@ class BudgetOptions:
     PANEL: ClassVar[str | None] = "Budget"
 
     metric: Annotated[
-        str | Callable[..., Any] | None,
+        str | Any | None,  # a function, too
         Option(
             "{choices}; or module:function[:lower], called with all outputs by name and the "
             "labels. What compares with labels needs them; the others compare with the original.",

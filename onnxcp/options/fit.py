@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 
 from onnxcp.errors import UsageError
 from onnxcp.options.option import Option
-from onnxcp.storage.cache import default_folder
 
 DEVICES = ("cpu", "cuda", "torch")  # the last: torch on the CPU, for tests and comparison
 
@@ -84,6 +83,8 @@ class FitOptions:
     @property
     def cache_folder(self) -> Path | None:
         """The folder of kept fits; None without one."""
+        from onnxcp.storage.cache import default_folder  # here: names of options come first
+
         return None if self.no_cache else self.cache or default_folder(os.environ)
 
     @property

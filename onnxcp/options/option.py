@@ -81,6 +81,17 @@ def choices_of(option: Option) -> tuple[str, ...]:
     return tuple(names)
 
 
+def values_of(group: Group) -> dict[str, Any]:
+    """The values of a group by name, for a class that adds to it."""
+    return {field.name: getattr(group, field.name) for field in fields(group)}
+
+
+def differing(group: Group) -> frozenset[str]:
+    """The options of a group that are not as by default."""
+    changed = (f.name for f in fields(group) if getattr(group, f.name) != f.default)
+    return frozenset(changed)
+
+
 def build(group: type[Some], given: Mapping[str, Any]) -> Some:
     """A group with the options that were given; a group that keeps their names has them."""
     names = {option.name for option in options_of(group)}

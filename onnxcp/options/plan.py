@@ -57,6 +57,11 @@ class PlanOptions:
             raise UsageError("<<plan>> and <<rank>> exclude each other: a plan names every rank")
 
     @property
+    def seconds(self) -> float | None:
+        """What the search may take; None without an end."""
+        return None if self.time_budget is None else seconds(self.time_budget)
+
+    @property
     def is_forced(self) -> bool:
         """Whether ranks are given, not searched."""
         return bool(self.rank) or self.plan is not None

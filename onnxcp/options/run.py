@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from onnxcp.errors import UsageError
-from onnxcp.options.option import Option
+from onnxcp.options.option import Option, differing
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Files of a run beside its result, and its seed.
+    """Files of a run beside its result, and its seed. `given` are names of options; without them
+    those that differ from the defaults.
 
     Raises:
         UsageError: a run to go on with that is not named.
@@ -27,7 +28,10 @@ class RunOptions:
         tuple[Path, ...], Option("Write a report: .json, .md. Repeatable.", metavar="FILE")
     ] = ()
     overwrite: Annotated[bool, Option("Replace existing output files.")] = False
+    given: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.given is None:
+            object.__setattr__(self, "given", differing(self))
         if self.resume and self.work_dir is None:
             raise UsageError("<<resume>>: needs the <<work_dir>> of the run to go on with")

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from onnxcp.errors import UsageError
 from onnxcp.options.option import Option
 
-FLOAT32, FLOAT16, INT8 = PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 
 from onnxcp.options.option import Option
 
+TOP_K = 5
 STATS = ("elemwise", "max", "mean", "median")
 
 
@@ -26,7 +27,7 @@ class ToleranceOptions:
         tuple[str, ...],
         Option("What the tolerance bounds: elemwise, max, mean or median.", "[OUTPUT:]STAT"),
     ] = ()
-    top_k: Annotated[int, Option("Strongest channels that agree.", metavar="K", min=1)] = 5
+    top_k: Annotated[int, Option("Strongest channels that agree.", metavar="K", min=1)] = TOP_K
     require_surgery: Annotated[
         bool,
         Option(

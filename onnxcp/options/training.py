@@ -1,12 +1,12 @@
 """How a rewritten model is trained to give what the original gives."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from onnxcp.errors import UsageError
-from onnxcp.options.option import Option
+from onnxcp.options.option import Option, differing
 
 OPTIMIZERS = ("adamw", "sgd")
 DEVICES = ("cpu", "cuda")
@@ -120,5 +120,4 @@ class TrainingOptions(RecipeOptions):
     def __post_init__(self) -> None:
         RecipeOptions.__post_init__(self)
         if self.given is None:
-            changed = (f.name for f in fields(self) if getattr(self, f.name) != f.default)
-            object.__setattr__(self, "given", frozenset(changed))
+            object.__setattr__(self, "given", differing(self))

@@ -8,9 +8,10 @@ import onnx
 from onnxcp.errors import ModelError, UsageError
 from onnxcp.graph import io
 from onnxcp.graph.operators import DEQUANTIZE, RUNTIME, STANDARD, operator
+from onnxcp.options.target import PRECISIONS
 from onnxcp.runtime.providers import Target
 
-FLOAT32, FLOAT16, INT8 = PRECISIONS = ("float32", "float16", "int8")
+FLOAT32, FLOAT16, INT8 = PRECISIONS
 OPSET = 13  # QuantizeLinear knows channels from here on
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INTEGERS = (  # what only a quantized model has, beside QLinear…: the standard's and ORT's
@@ -20,18 +21,11 @@ INTEGERS = (  # what only a quantized model has, beside QLinear…: the standard
 NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
-def named(text: str) -> str:
-    """A precision by name. Raises UsageError for an unknown one."""
-    if text not in PRECISIONS:
-        raise UsageError(f"--precision {text}: unknown; choose one of {', '.join(PRECISIONS)}")
-    return text
-
-
 def refuse_without_kernels(precision: str, target: Target) -> None:
     """Raises UsageError where a precision brings nothing on a provider, with the reason."""
     reason = target.provider.lacks.get(precision)
     if reason is not None:
-        raise UsageError(f"--precision {precision}: provider {target.provider.name}: {reason}")
+        raise UsageError(f"<<precision={precision}>>: provider {target.provider.name}: {reason}")
 
 
 def precision_of(proto: onnx.ModelProto) -> str:
@@ -66,7 +60,7 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
     if not raise_opset and (opset := opset_of(proto)) < OPSET:
         raise ModelError(
             f"{where}: opset {opset} has no quantization by channel, {OPSET} does; "
-            "--raise-opset lets it be raised, or export the model again"
+            "<<raise_opset>> lets it be raised, or export the model again"
         )
 
 

@@ -195,13 +195,13 @@ def enough(samples: Samples | None, batching: Batching) -> Samples:
     """
     if samples is None or not len(samples):
         raise DataError(
-            "int8: no samples to take the ranges of activations from; give --calibration SPEC "
+            "int8: no samples to take the ranges of activations from; give <<calibration=SPEC>> "
             "with real inputs, labels are not needed"
         )
     if len(samples) < FEWEST:
         raise DataError(
             f"int8: {len(samples)} calibration samples in {samples.source} are too few to know "
-            f"ranges by; give {FEWEST} or more, by --calibration"
+            f"ranges by; give {FEWEST} or more, by <<calibration>>"
         )
     first: Feeds | None = None
     for feeds in samples.batches(batching.size):

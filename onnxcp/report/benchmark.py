@@ -17,13 +17,13 @@ COLUMN, NOISE = (
     12,
     (
         "noisy: half of the runs spread over more than 20 % of the median; close other programs, "
-        "or raise --duration"
+        "or raise <<duration>>"
     ),
 )
 
 
 def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
-    """Figures in milliseconds, throughput in samples a second; what --baseline reads."""
+    """Figures in milliseconds, throughput in samples a second; what the option `baseline` reads."""
     target = timed.target
     return {
         "benchmark_version": VERSION,

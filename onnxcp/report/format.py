@@ -138,7 +138,7 @@ def fitted_to(report: Report) -> str:
     """What the errors of the table are measured on."""
     samples = report.settings.get("calibration_samples", 0)
     if not samples:
-        return "the weights alone; --calibration or --data would fit to what layers really read"
+        return "the weights alone; <<calibration>> or <<data>> would fit to what layers really read"
     order = ", one layer after the other" if report.settings.get("sequential") else ""
     return f"what layers read on {samples} samples{order}"
 

@@ -56,7 +56,7 @@ def _totals(listing: Listing) -> list[str]:
     lines = [f"{len(eligible)} of {len(listing.rows)} layers eligible{of_all}"]
     if listing.unknown:
         names = ", ".join(listing.unknown)
-        lines.append(f"shapes unknown: pass --input-shape for {names} to see costs")
+        lines.append(f"shapes unknown: pass <<input_shape>> for {names} to see costs")
     return lines
 
 

@@ -19,7 +19,7 @@ from onnxcp.verification.surgery import SiteCheck, Surgery
 from onnxcp.words import ACCEPTED, plural
 
 MOST_SHOWN = 20  # failures: of a model that another tool worked on there are hundreds
-UNJUDGED = "reported, not judged: give --rtol/--atol or --max-drop"
+UNJUDGED = "reported, not judged: give <<rtol>>/<<atol>> or <<max_drop>>"
 
 
 def as_json(found: Comparison) -> str:
@@ -66,7 +66,7 @@ def as_text(found: Comparison, width: int) -> str:
     shown = found.failures[:MOST_SHOWN]
     lines += [_wrapped(f"FAILED {failure}", width, "    ") for failure in shown]
     if len(found.failures) > len(shown):
-        lines.append(f"and {len(found.failures) - len(shown)} more; --json lists all")
+        lines.append(f"and {len(found.failures) - len(shown)} more; <<json>> lists all")
     return "\n".join(lines + (["passed"] if found.ok else []))
 
 

@@ -16,7 +16,7 @@ WORDS = {
     MACHINE: "the cores of this machine",
     AFFINITY: "the cores that this process is pinned to",
     QUOTA: "what the quota of its control group allows",
-    GIVEN: "as --threads says",
+    GIVEN: "as <<threads>> says",
 }
 
 

@@ -166,7 +166,7 @@ def _unused(found: Findings) -> str | None:
         return None
     return (
         f"{found.nvidia.gpus[0].name} is there, and {here or 'this ONNX Runtime'} can not use it; "
-        f"for --provider cuda: pip uninstall -y {here} && pip install {GPU_BUILD}"
+        f"for <<provider=cuda>>: pip uninstall -y {here} && pip install {GPU_BUILD}"
     )
 
 

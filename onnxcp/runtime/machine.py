@@ -21,7 +21,7 @@ NO_GPU = "no NVIDIA GPU"
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # hides devices, all of them if it is empty
 DRIVER_REMEDY = (
     "install the NVIDIA driver till nvidia-smi lists the GPU, start a container with --gpus all, "
-    "or choose --provider cpu"
+    "or choose <<provider=cpu>>"
 )
 OLDEST_DRIVER = {12: 525, 13: 580}  # by CUDA's major version (NVIDIA's release notes)
 CUDA_12 = "'onnxruntime-gpu[cuda,cudnn]<1.27'"  # 1.27 is the first whose wheel needs CUDA 13

@@ -18,6 +18,6 @@ def remedy(cause: str) -> str:
     if NO_KERNEL.search(cause):
         return (
             "; this provider cannot compute that operator for these types or this opset: choose "
-            "another --provider, or export the model again with others"
+            "another <<provider>>, or export the model again with others"
         )
     return ""

@@ -5,7 +5,6 @@
 
 import contextlib
 import functools
-import importlib.metadata
 import io
 import sys
 from types import ModuleType
@@ -52,6 +51,8 @@ def available() -> tuple[str, ...]:
 
 def builds() -> dict[str, str]:
     """The installed packages that are this module, with their versions: one, if all is well."""
+    import importlib.metadata  # which costs a tenth of the time that help may take
+
     found = importlib.metadata.packages_distributions().get("onnxruntime", [])
     return {name: importlib.metadata.version(name) for name in sorted(set(found))}
 

@@ -59,7 +59,7 @@ def prove(name: str, limit: float) -> Proof:
         said = (folder / "said").read_text(encoding="utf-8", errors="replace")
     hint = f"check {target.provider.libraries}"
     if code is None:
-        return Proof(target.name, f"no answer within {limit:g} s; {hint}, or raise --timeout")
+        return Proof(target.name, f"no answer within {limit:g} s; {hint}, or raise <<timeout>>")
     words = "".join(f": {line}" for line in said.split("\n")[-2:-1])[:QUOTED]
     return Proof(target.name, f"its process ended with {_ending(code)}{words}; {hint}")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from onnxcp.errors import UsageError
+from onnxcp.options.target import TargetOptions
 from onnxcp.runtime.cores import GIVEN, usable
 from onnxcp.runtime.machine import cpu_flags
 from onnxcp.runtime.ort import available
@@ -86,7 +87,7 @@ PROVIDERS = {
             # ResNet-20, one thread, x86 with AVX-512: 0.999 times as fast (95 % 0.996 to 1.002)
             lacks={
                 "float16": "it computes in float32 all the same, between casts: no faster; "
-                "--precision int8 is what it has kernels for"
+                "<<precision=int8>> is what it has kernels for"
             },
         ),
         Provider(
@@ -104,7 +105,7 @@ PROVIDERS = {
             # github.com/microsoft/onnxruntime/issues/24807
             lacks={
                 "int8": "it has no int8 convolutions and would compute them in float or leave "
-                "them to the CPU; try --precision float16"
+                "them to the CPU; try <<precision=float16>>"
             },
         ),
         Provider(
@@ -117,7 +118,7 @@ PROVIDERS = {
             "'onnxruntime-gpu[cuda,cudnn]'",
             lacks={
                 "int8": "it takes symmetric ranges alone, which are not made here; try "
-                "--precision float16"
+                "<<precision=float16>>"
             },
         ),
         Provider(
@@ -133,7 +134,7 @@ PROVIDERS = {
             "CoreMLExecutionProvider",
             REDUCED,
             install="onnxruntime",
-            lacks={"int8": "it takes float models alone; try --precision float16"},
+            lacks={"int8": "it takes float models alone; try <<precision=float16>>"},
         ),
         Provider("xnnpack", "XnnpackExecutionProvider", REDUCED),
         Provider("migraphx", "MIGraphXExecutionProvider", REDUCED, install="onnxruntime-migraphx"),
@@ -167,11 +168,33 @@ class Target:
         """
         first, *others = [_row(name.strip().lower()) for name in names.split(",")]
         if threads < 0:
-            raise UsageError(f"--threads {threads}: must be at least 1, or 0 for all usable cores")
+            raise UsageError(f"<<threads={threads}>>: must be at least 1, or 0 for all usable cores")
         if first.known is not None:
             for key, value in (options or {}).items():
                 _check(first, key, value)
         return cls(first, threads, options or {}, tuple(others))
+
+    @classmethod
+    def of(cls, options: TargetOptions) -> "Target":
+        """The target that options name.
+
+        Raises:
+            UsageError: see `named`; or an option of the provider that is no K=V, or a CUDA graph
+                on another provider.
+            MissingPackage: see `named`.
+        """
+        pairs = [text.partition("=") for text in options.provider_option]
+        for key, equals, _ in pairs:
+            if not key or not equals:
+                raise UsageError(f"<<provider_option={key + equals!r}>>: write it as KEY=VALUE")
+        given = {key: value for key, _, value in pairs}
+        if options.cuda_graph is not None:
+            if options.provider != "cuda":
+                raise UsageError(
+                    f"<<cuda_graph>>: provider {options.provider} has none; add <<provider=cuda>>"
+                )
+            given[GRAPH] = str(int(options.cuda_graph))
+        return cls.named(options.provider, options.threads, given)
 
     @classmethod
     def recorded(cls, names: str, threads: int, options: Mapping[str, str]) -> "Target":
@@ -251,7 +274,7 @@ def _row(name: str) -> Provider:
     offered = by_name(available())
     if name not in offered:
         known = dict.fromkeys((*PROVIDERS, *offered))
-        raise UsageError(f"--provider {name}: unknown; choose one of {', '.join(known)}")
+        raise UsageError(f"<<provider={name}>>: unknown; choose one of {', '.join(known)}")
     return Provider(name, offered[name], REDUCED)
 
 
@@ -265,7 +288,7 @@ def by_name(ort_names: Iterable[str]) -> dict[str, str]:
 def _check(row: Provider, key: str, value: str) -> None:
     """Raises UsageError for an option that the provider does not have, or a wrong value."""
     known = row.known or {}
-    shown = f"--provider-option {key}={value}"
+    shown = f"<<provider_option={key}={value}>>"
     if key not in known:
         choices = f"choose one of {', '.join(known)}" if known else "it takes none; leave it out"
         raise UsageError(f"{shown}: provider {row.name} has no such option; {choices}")

@@ -191,7 +191,7 @@ def _refuse_strays(session: Any, target: Target, where: str) -> None:
         raise ProviderError(
             f"provider {target.name}: {len(strays)} of {len(nodes)} nodes of {where} would run "
             f"elsewhere ({kinds or 'all shape arithmetic'}; first {first or 'none'}); to have it "
-            f"so, say --provider {target.name},cpu"
+            f"so, say <<provider={target.name},cpu>>"
         )
 
 
@@ -274,12 +274,12 @@ def as_our_error(doing: str, target: Target) -> Iterator[None]:
         cause = _cause(error)
         if target.provider.device != "cpu" and NO_MEMORY.search(cause):
             raise ProviderError(
-                f"{doing}: the device is out of memory ({cause}); try a smaller --batch, or free "
+                f"{doing}: the device is out of memory ({cause}); try a smaller <<batch>>, or free "
                 "it of other programs"
             ) from error
         if re.search("provider option|EP option", cause, re.I):
             raise UsageError(
-                f"--provider-option: provider {target.provider.name} says: {cause}; its "
+                f"<<provider_option>>: provider {target.provider.name} says: {cause}; its "
                 "documentation lists them"
             ) from error
         raise ModelError(f"{doing}: ONNX Runtime says: {cause}{remedy(cause)}") from error

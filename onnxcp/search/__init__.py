@@ -18,10 +18,14 @@ For a budget of time all but bisect and genetic need no judgement.
 
 from collections.abc import Callable
 
-from onnxcp.options.table import Table
-from onnxcp.plan import Budget, Judge, Menu, Plan
+from typing import TYPE_CHECKING, TypeAlias
 
-Strategy = Callable[[Menu, Budget, Judge], Plan]
+from onnxcp.options.table import Table
+
+if TYPE_CHECKING:
+    from onnxcp.plan import Budget, Judge, Menu, Plan
+
+Strategy: TypeAlias = "Callable[[Menu, Budget, Judge], Plan]"
 
 STRATEGIES: Table[Strategy] = Table(
     {

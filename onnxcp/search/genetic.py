@@ -107,7 +107,7 @@ def _study(menu: Menu, budget: Budget) -> "Study":
         import optuna
     except ImportError as error:
         raise MissingPackage(
-            "--strategy genetic: needs Optuna: pip install 'onnxcp[search]'"
+            "<<strategy=genetic>>: needs Optuna: pip install 'onnxcp[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(

@@ -49,11 +49,12 @@ def open_folder(folder: Path, model_sha256: str, *, resume: bool) -> Iterator[No
         lock.acquire()
     except Timeout as error:
         raise WorkError(
-            f"--work-dir {folder}: another run works in it; wait for its end, or name a new folder"
+            f"<<work_dir={folder}>>: another run works in it; wait for its end, or name a new "
+            "folder"
         ) from error
     except OSError as error:
         raise WorkError(
-            f"--work-dir {folder}: {error.strerror}; name a folder you can write to"
+            f"<<work_dir={folder}>>: {error.strerror}; name a folder you can write to"
         ) from error
     try:
         _refuse_other(folder, mine, resume=resume)
@@ -70,7 +71,7 @@ def _write(path: Path, mine: dict[str, str]) -> None:
         write_text(path, json.dumps(mine, indent=1) + "\n")
     except OSError as error:
         raise WorkError(
-            f"--work-dir {path.parent}: {error.strerror}; name a folder you can write to"
+            f"<<work_dir={path.parent}>>: {error.strerror}; name a folder you can write to"
         ) from error
 
 
@@ -91,21 +92,23 @@ def _read(path: Path) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise WorkError(
-            f"--work-dir {path.parent}: not empty, and not the work of a run; name a new folder"
+            f"<<work_dir={path.parent}>>: not empty, and not the work of a run; name a new folder"
         )
     return found
 
 
 def _refuse_run(folder: Path, found: dict[str, Any], mine: dict[str, str], *, resume: bool) -> None:
     if found.get("model_sha256") != mine["model_sha256"]:
-        raise WorkError(f"--work-dir {folder}: holds the work on another model; name a new folder")
+        raise WorkError(
+            f"<<work_dir={folder}>>: holds the work on another model; name a new folder"
+        )
     if found.get("onnxcp") != mine["onnxcp"]:
         raise WorkError(
-            f"--work-dir {folder}: was made by onnxcp {found.get('onnxcp')}, this is "
+            f"<<work_dir={folder}>>: was made by onnxcp {found.get('onnxcp')}, this is "
             f"{mine['onnxcp']}; name a new folder"
         )
     if not resume:
         raise WorkError(
-            f"--work-dir {folder}: holds a run of this model; pass --resume to go on with it, "
+            f"<<work_dir={folder}>>: holds a run of this model; pass <<resume>> to go on with it, "
             "or name a new folder"
         )

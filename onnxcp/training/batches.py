@@ -17,14 +17,14 @@ Batch = tuple[dict[str, Tensor], Tensor | None]  # feeds, labels
 
 def steps(samples: Samples, recipe: Recipe) -> int:
     """Of one epoch: whole batches, or one smaller one."""
-    return max(1, len(samples) // recipe.batch)
+    return max(1, len(samples) // recipe.batch_size)
 
 
 def shuffled(samples: Samples, recipe: Recipe, epoch: int) -> Iterator[Batch]:
     """Whole batches in an order of the epoch's own, images augmented."""
     order = np.random.default_rng((recipe.seed, epoch)).permutation(len(samples))
     generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-    size = min(recipe.batch, len(samples))
+    size = min(recipe.batch_size, len(samples))
     picks = [order[i * size : (i + 1) * size].tolist() for i in range(steps(samples, recipe))]
     with ThreadPoolExecutor(1) as reader:
         waiting = [reader.submit(_read, samples, pick) for pick in picks[:2]]
@@ -37,8 +37,8 @@ def shuffled(samples: Samples, recipe: Recipe, epoch: int) -> Iterator[Batch]:
 
 def in_order(samples: Samples, recipe: Recipe) -> Iterator[Batch]:
     """All samples, as they are."""
-    for start in range(0, len(samples), recipe.batch):
-        feeds, labels = _read(samples, range(start, min(start + recipe.batch, len(samples))))
+    for start in range(0, len(samples), recipe.batch_size):
+        feeds, labels = _read(samples, range(start, min(start + recipe.batch_size, len(samples))))
         yield _placed(feeds, recipe.device, (), torch.Generator()), labels
 
 

@@ -93,7 +93,7 @@ def load(folder: Path, state: State, about: str) -> Tensors | None:
         ) from error
     raise WorkError(
         f"{path}: holds a training with other settings or data; give the same, or another "
-        "--work-dir"
+        "<<work_dir>>"
     )
 
 

@@ -75,7 +75,7 @@ def teach(
     from onnxcp.training.loop import Lesson, train
 
     training, held = enough(inputs, recipe)
-    watched = replaced_outputs(model.proto, other.proto) if recipe.features else ()
+    watched = replaced_outputs(model.proto, other.proto) if recipe.feature_weight else ()
     names = find(model, ON_CPU, inputs.distinct_feeds).names
     model, other = judged_part(model, names), judged_part(other, names)
     made = {name for node in other.proto.graph.node for name in node.output}
@@ -130,7 +130,7 @@ def refuse_without_device(device: str) -> None:
 
     if not has_device(device):
         raise ProviderError(
-            f"--device {device}: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
+            f"<<device={device}>>: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
             "that torch is a CUDA build, or leave it out to train on the CPU"
         )
 
@@ -163,22 +163,23 @@ def enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
     training, held = inputs.training, inputs.validation
     if training is None or held is None:
         raise UsageError(
-            "there are no samples to train on: give --train, or --calibration, or more --data"
+            "there are no samples to train on: give <<train>>, or <<calibration>>, or more <<data>>"
         )
-    fewest = max(FEWEST, recipe.batch)
+    fewest = max(FEWEST, recipe.batch_size)
     if len(training) + len(held) < fewest:
         raise DataError(
             f"{training.source}: {len(training) + len(held)} samples are too few to train on; "
-            f"give at least {fewest}, or a smaller --batch-size"
+            f"give at least {fewest}, or a smaller <<batch_size>>"
         )
-    if recipe.labels and training.labels is None:
+    if recipe.label_weight and training.labels is None:
         raise UsageError(
-            f"--label-weight {recipe.labels:g}: {training.source} has no labels; leave it out"
+            f"<<label_weight={recipe.label_weight:g}>>: {training.source} has no labels; leave it "
+            "out"
         )
     if inputs.batching.fixed and recipe.batch_norm != "frozen":
         raise UsageError(
-            f"--batch-norm {recipe.batch_norm}: the model takes {inputs.batching.size} samples at "
-            "once, too few to measure statistics on; leave it out"
+            f"<<batch_norm={recipe.batch_norm}>>: the model takes {inputs.batching.size} samples "
+            "at once, too few to measure statistics on; leave it out"
         )
     return training, held
 
@@ -192,7 +193,7 @@ def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Networ
     from onnxcp.torchgraph.module import Network
     from onnxcp.torchgraph.parity import check_parity
 
-    network = Network(other.proto, trainable(other.proto, recipe.train))
+    network = Network(other.proto, trainable(other.proto, recipe.weights))
     half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in other.proto.graph.initializer)
     tolerance = ON_CPU.tolerance(np.dtype(np.float16 if half else np.float32))
     with temporary.folder() as where:
@@ -213,7 +214,7 @@ def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[st
 
 def user_loss(name: str | None) -> "UserLoss | None":
     """The function of `module:function`. Raises UsageError where there is none."""
-    return None if name is None else named_function("--loss", name)
+    return None if name is None else named_function("loss", name)
 
 
 def gives_probabilities(model: io.Model) -> bool:

@@ -24,6 +24,7 @@ from onnxcp.measure.judged_outputs import find
 from onnxcp.measure.original_check import check_original, original_of
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.measure.timing import Speedup, speedup, take_turns
+from onnxcp.options.run import RunOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.results import AccuracyRecord, BaselineRecord
 from onnxcp.runtime.providers import Target
@@ -41,27 +42,24 @@ from onnxcp.training.distill import (
 if TYPE_CHECKING:
     from onnxcp.training.recipe import Recipe
 
-JUDGED_STEP = 5  # without --train every fifth sample of --data judges, and the others train
+JUDGED_STEP = (
+    5  # where no samples to train on are named every fifth of the data judges, and the others train
+)
 SECONDS, TURNS = 10.0, 2000  # of the models in turns, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What is asked for. `train` names samples to train on; without them most of `sources`'
-    data train, and the rest judges."""
+    """What is asked for. Where `sources` name no samples to train on most of their data train,
+    and the rest judges."""
 
     reference: Path
     candidate: Path
     output: Path
     sources: Sources
-    train: tuple[str, ...]
     limits: Limits
     target: Target
-    work_dir: Path | None = None
-    resume: bool = False
-    accept_baseline: bool = False
-    overwrite: bool = False  # files that exist may be replaced
-    report: Path | None = None  # written together with the model
+    run: RunOptions = field(default_factory=RunOptions)
     also_read: tuple[Path | str | None, ...] = ()  # files that the options came from
 
     def reserve(self) -> None:
@@ -71,13 +69,12 @@ class Round:
             OutputError: something exists and may not be replaced, is read by the run, is no
                 plain file, or cannot be written.
         """
-        kept = () if self.work_dir is None else own_files(self.work_dir)
+        kept = () if self.run.work_dir is None else own_files(self.run.work_dir)
         others = (self.sources.preprocess, self.limits.metric_name, *self.also_read, *kept)
-        samples = (*self.sources.data, *self.train)
-        outputs = [*model_files(self.output)]
-        outputs += [] if self.report is None else [self.report]
+        samples = (*self.sources.data, *self.sources.train)
+        outputs = [*model_files(self.output), *self.run.report]
         reads = Reads((self.reference, self.candidate), samples, others)
-        reserve(outputs, reads, overwrite=self.overwrite)
+        reserve(outputs, reads, overwrite=self.run.overwrite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +132,26 @@ def finetune(
     inputs = _inputs(model, asked)
     baseline = _baseline(model, asked, inputs, progress)
     with contextlib.ExitStack() as held:
-        if asked.work_dir is not None:
-            held.enter_context(open_folder(asked.work_dir, other.sha256, resume=asked.resume))
+        folder = asked.run.work_dir
+        if folder is not None:
+            held.enter_context(open_folder(folder, other.sha256, resume=asked.run.resume))
         taught = teach(
             model,
             other,
             inputs,
             recipe,
-            folder=asked.work_dir,
-            resume=asked.resume,
+            folder=folder,
+            resume=asked.run.resume,
             progress=progress,
         )
-        folder = held.enter_context(temporary.folder(asked.output.parent))
-        staged = folder / asked.output.name
+        staging = held.enter_context(temporary.folder(asked.output.parent))
+        staged = staging / asked.output.name
         io.save(with_weights(other.proto, taught.trained.weights), staged, other.external)
         proof = _proof(model, asked, inputs, staged, progress)
         made = Finetuned(asked, taught, proof, time.perf_counter() - begun, baseline)
-        texts = {} if asked.report is None else {asked.report: document(made)}
+        texts = {path: document(made) for path in asked.run.report}
         models = [(staged, asked.output)] if made.ok else []
-        publish(texts, models, overwrite=asked.overwrite)
+        publish(texts, models, overwrite=asked.run.overwrite)
     return made
 
 
@@ -161,7 +159,7 @@ def _baseline(model: io.Model, asked: Round, inputs: Inputs, progress: Progress)
     target = asked.target.unhurried
     runner = open_runner(asked.reference, target)
     known = original_of(model, runner, inputs, asked.sources, target, asked.limits)
-    return check_original(known, accept=asked.accept_baseline, progress=progress)
+    return check_original(known, accept=asked.limits.accept_baseline, progress=progress)
 
 
 def _refuse_strangers(model: io.Model, other: io.Model) -> None:
@@ -178,9 +176,10 @@ def _inputs(model: io.Model, asked: Round) -> Inputs:
     sources = asked.sources
     if not sources.data:
         raise UsageError(
-            "fine-tuning needs --data: samples to judge by, and without --train also to train on"
+            "fine-tuning needs <<data>>: samples to judge by, and without <<train>> also to train "
+            "on"
         )
-    inputs = prepare(model.inputs, replace(sources, train=asked.train))
+    inputs = prepare(model.inputs, sources)
     if inputs.training is not None:
         return inputs
     judged, others = _whole(inputs).split(JUDGED_STEP)

@@ -89,8 +89,8 @@ def train(lesson: Lesson, *, resume: bool = False) -> Trained:
         return _trained(lesson, resume=resume)
     except torch.OutOfMemoryError as error:
         raise ProviderError(
-            f"training: the device is out of memory; try a smaller --batch-size than "
-            f"{lesson.recipe.batch}, or --device cpu"
+            f"training: the device is out of memory; try a smaller <<batch_size>> than "
+            f"{lesson.recipe.batch_size}, or <<device=cpu>>"
         ) from error
 
 
@@ -111,7 +111,7 @@ def _trained(lesson: Lesson, *, resume: bool) -> Trained:
         if lesson.folder is not None:
             save(lesson.folder, state, _changing(lesson), lesson.identity)
     if state.stopped is None and state.best_epoch == 0:
-        state.stopped = "no epoch came closer to the original; try a smaller --learning-rate"
+        state.stopped = "no epoch came closer to the original; try a smaller <<learning_rate>>"
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
     return Trained(weights, tuple(state.epochs), state.best_epoch, highest, state.stopped)
 
@@ -274,11 +274,13 @@ def _loss(lesson: Lesson, feeds: Tensors, labels: Tensor | None) -> Tensor:
     count = len(given) - len(lesson.watched)
     loss = _from_the_original(given[:count], wanted[:count], recipe.temperature, lesson.soft)
     if lesson.watched:
-        loss = loss + recipe.features * distance(given[count:], wanted[count:])
-    if recipe.labels and labels is not None:
+        loss = loss + recipe.feature_weight * distance(given[count:], wanted[count:])
+    if recipe.label_weight and labels is not None:
         scores = given[0].reshape(len(given[0]), -1).float()
         logs = scores.clamp_min(1e-12).log() if lesson.soft else scores.log_softmax(1)
-        loss = loss + recipe.labels * torch.nn.functional.nll_loss(logs, labels.long().reshape(-1))
+        loss = loss + recipe.label_weight * torch.nn.functional.nll_loss(
+            logs, labels.long().reshape(-1)
+        )
     if lesson.user_loss is not None:
         loss = loss + lesson.user_loss(given[:count], labels)
     if recipe.stability:

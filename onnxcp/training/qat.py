@@ -69,7 +69,7 @@ def teach_int8(
     training, held = enough(inputs, recipe)
     prepared = prepared.corrected()
     simulation, feeds = simulated(prepared), inputs.surgery_feeds[0]
-    network = Network(simulation.graph, _trained(prepared, simulation, recipe.train))
+    network = Network(simulation.graph, _trained(prepared, simulation, recipe.weights))
     parity = check_steps(simulation, feeds)
     lesson = Lesson(
         network=network.to(recipe.device),
@@ -81,7 +81,7 @@ def teach_int8(
         fixed=inputs.batching.size if inputs.batching.fixed else None,
         stays=stays,
         chains=rank_one(prepared.folded),
-        watched=_watched(model, prepared, simulation) if recipe.features else (),
+        watched=_watched(model, prepared, simulation) if recipe.feature_weight else (),
         user_loss=user_loss(recipe.loss),
         folder=folder,
         about=f"{model.sha256}|{_digest(prepared)}|{training.source}|{len(training)}",
@@ -147,8 +147,8 @@ def _trained(prepared: Prepared, simulation: Simulation, which: str) -> list[str
     found = [name for name in trainable(prepared.folded, which) if name in stored]
     if not found:
         raise UsageError(
-            f"--weights {which}: names no weights of a Conv, Gemm or MatMul; give chains, all, or "
-            "a glob of node names that `onnxcp inspect` lists"
+            f"<<weights={which}>>: names no weights of a Conv, Gemm or MatMul; give chains, all, "
+            "or a glob of node names that `onnxcp inspect` lists"
         )
     return found
 
@@ -163,7 +163,7 @@ def _watched(model: io.Model, prepared: Prepared, simulation: Simulation) -> tup
     names = tuple(n for n in replaced_outputs(model.proto, prepared.original) if n in made)
     if not names:
         raise UsageError(
-            "--feature-weight: in int8 the outputs of the replaced layers are joined with what "
+            "<<feature_weight>>: in int8 the outputs of the replaced layers are joined with what "
             "follows them; leave it out"
         )
     return names

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxcp.graph.input_specs import Feeds
-from onnxcp.verification.difference import TOP_K, Difference, Outputs, Tolerance, Verdict, compare
+from onnxcp.options.tolerance import TOP_K
+from onnxcp.verification.difference import Difference, Outputs, Tolerance, Verdict, compare
 
 
 @dataclass(frozen=True, slots=True)

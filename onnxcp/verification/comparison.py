@@ -21,8 +21,8 @@ from onnxcp.graph.structure import is_other_order, other_order
 from onnxcp.measure.by_sample import lay_out
 from onnxcp.measure.evaluator import Limits, Referee
 from onnxcp.measure.judged_outputs import Judged, find
-from onnxcp.measure.metrics import Metric
 from onnxcp.measure.original_check import check_original, original_of
+from onnxcp.options.tolerance import ToleranceOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.dequantize import dequantised, is_in_pairs
 from onnxcp.quantization.precision import FLOAT32, INT8, precision_of
@@ -32,20 +32,9 @@ from onnxcp.runtime.sessions import Runner, open_runner
 from onnxcp.storage import temporary
 from onnxcp.verification import surgery
 from onnxcp.verification.attribution import Steps, compare_in_steps
-from onnxcp.verification.difference import TOP_K, Outputs, Tolerance, Verdict, compare
+from onnxcp.verification.difference import Outputs, Tolerance, Verdict, compare
 from onnxcp.verification.surgery import Surgery
-from onnxcp.verification.tolerances import Tolerances
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the approximation is judged by, and how many channels `top_k` looks at."""
-
-    tolerances: Tolerances = field(default_factory=Tolerances)
-    metric: str | Metric | None = None
-    max_drop: str | None = None
-    outputs: tuple[str, ...] = ()  # that the metric judges
-    top_k: int = TOP_K
+from onnxcp.verification.tolerances import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +77,21 @@ def run(
     target: Target,
     reference_target: Target | None = None,
     *,
-    bounds: Bounds,
+    limits: Limits,
+    bounds: ToleranceOptions,
     precision: str | None = None,
-    require_surgery: bool = False,
-    accept_baseline: bool = False,
     progress: Progress = silent,
 ) -> Comparison:
     """Check the surgery, run both models on the same samples, and judge. The reference runs on
     `reference_target`, that of the candidate by default; `precision` is what the candidate is
-    said to be; with `require_surgery` it fails where its surgery is not checked in full.
+    said to be. `bounds` and `limits` are what the approximation is judged by.
 
     Raises:
         UsageError: the models differ in their inputs or outputs, options contradict, or the
             candidate is of another precision.
         OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
     """
-    limits = Limits(bounds.max_drop, None, bounds.metric, bounds.outputs)
+    asked = parse(bounds)
     if not sources.data:
         limits.refuse_without_data()
     model, other = io.load(reference), io.load(candidate)
@@ -114,16 +102,16 @@ def run(
     judged = replace(judged.in_both(other.proto.graph), is_whole=limits.is_whole)
     compared = judged.comparable
     wanted = tuple(dict.fromkeys((*compared, *judged.given)))
-    tolerances = bounds.tolerances.of(compared)
+    tolerances = asked.of(compared)
     old_target = reference_target or target
     baseline = BaselineRecord()
-    if bounds.max_drop is not None:
+    if limits.max_drop is not None:
         runner = open_runner(reference, old_target)
         known = original_of(model, runner, inputs, sources, old_target, limits)
-        baseline = check_original(known, accept=accept_baseline, progress=progress)
+        baseline = check_original(known, accept=limits.accept_baseline, progress=progress)
     found = surgery.check(model, other, inputs, target, old_target, progress)
     failures = [f"surgery: {failure}" for failure in found.failures]
-    if require_surgery and found.unchecked is not None:
+    if bounds.require_surgery and found.unchecked is not None:
         failures.append(f"surgery: {found.unchecked}")
     if found.skipped is not None and is_other_order(names, given):
         failures.append(other_order(names, given))
@@ -168,8 +156,8 @@ def _as_stated(model: io.Model, precision: str | None) -> str:
     found = precision_of(model.proto)
     if precision not in (None, found):
         raise UsageError(
-            f"--precision {precision}: {model.path} is a {found} model; give the {precision} model "
-            "that is to be checked, or leave the option out"
+            f"<<precision={precision}>>: {model.path} is a {found} model; give the {precision} "
+            "model that is to be checked, or leave the option out"
         )
     return found
 

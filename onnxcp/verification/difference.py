@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxcp.graph.input_specs import Feeds
+from onnxcp.options.tolerance import STATS, TOP_K
 from onnxcp.verification.output_stats import Batch, Place, Tally
 
 Outputs = Callable[[Feeds], Sequence[np.ndarray]]
-
-TOP_K = 5
-STATS = ("elemwise", "max", "mean", "median")
 
 
 @dataclass(frozen=True, slots=True)

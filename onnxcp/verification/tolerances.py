@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from onnxcp.errors import UsageError
-from onnxcp.verification.difference import STATS, Tolerance
+from onnxcp.options.tolerance import STATS, ToleranceOptions
+from onnxcp.verification.difference import Tolerance
 
 Value = TypeVar("Value")
 
@@ -26,14 +27,14 @@ class Tolerances:
             UsageError: an output that is none of these, or a statistic that bounds nothing.
         """
         for option, given in (
-            ("--rtol", self.rtol),
-            ("--atol", self.atol),
-            ("--check-error-stat", self.stat),
+            ("rtol", self.rtol),
+            ("atol", self.atol),
+            ("check_error_stat", self.stat),
         ):
             for name, value in given.items():
                 if name and name not in outputs:
                     raise UsageError(
-                        f"{option} {name}:{value}: no such output; the model gives "
+                        f"<<{option}={name}:{value}>>: no such output; the model gives "
                         f"{', '.join(outputs)}"
                     )
         found = {name: made for name in outputs if (made := self._one(name)) is not None}
@@ -41,7 +42,7 @@ class Tolerances:
             if stat != STATS[0] and name not in found and (name or not found):
                 asked = f"{name}:{stat}" if name else stat
                 raise UsageError(
-                    f"--check-error-stat {asked}: bounds nothing; give --rtol or --atol"
+                    f"<<check_error_stat={asked}>>: bounds nothing; give <<rtol>> or <<atol>>"
                 )
         return found
 
@@ -56,18 +57,19 @@ def _own(given: Mapping[str, Value], output: str) -> Value | None:
     return given.get(output, given.get(""))
 
 
-def parse(rtol: Sequence[str], atol: Sequence[str], stat: Sequence[str]) -> Tolerances:
+def parse(asked: ToleranceOptions) -> Tolerances:
     """Options as they were given; of two for one output the later counts. An output's name may
     hold colons itself.
 
     Raises:
         UsageError: a number that is no tolerance, or an unknown statistic.
     """
+    stat = asked.check_error_stat
     stats = dict(_split(text) for text in stat)
     for text, name in zip(stat, (_split(t)[1] for t in stat), strict=True):
         if name not in STATS:
-            raise UsageError(f"--check-error-stat {text}: choose one of {', '.join(STATS)}")
-    return Tolerances(_numbers("--rtol", rtol), _numbers("--atol", atol), stats)
+            raise UsageError(f"<<check_error_stat={text}>>: choose one of {', '.join(STATS)}")
+    return Tolerances(_numbers("rtol", asked.rtol), _numbers("atol", asked.atol), stats)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -85,7 +87,7 @@ def _numbers(option: str, given: Sequence[str]) -> dict[str, float]:
             number = -1.0
         if not 0 <= number < math.inf:
             raise UsageError(
-                f"{option} {text}: give a number from 0 up, as 1e-3, or as OUTPUT:1e-3 for one "
+                f"<<{option}={text}>>: give a number from 0 up, as 1e-3, or as OUTPUT:1e-3 for one "
                 "output"
             )
         made[output] = number

@@ -8,6 +8,8 @@ import typing
 import pytest
 from typer.main import get_command
 
+from asked import settings
+
 import onnxcp
 from onnxcp.cli import app
 

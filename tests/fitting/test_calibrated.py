@@ -6,14 +6,12 @@ import pathlib
 import numpy as np
 import onnx
 import pytest
+from asked import settings
 from typer.testing import CliRunner
 
 from onnxcp.cli import app
-from onnxcp.data.roles import Sources
 from onnxcp.optimization.job import open_job
-from onnxcp.optimization.settings import Settings
 from onnxcp.progress import silent
-from onnxcp.runtime.providers import Target
 
 MODELS = pathlib.Path(__file__).parents[2] / "models"
 MODEL, DATA = MODELS / "digits.onnx", f"{MODELS}/digits.npz"
@@ -114,13 +112,8 @@ def test_a_plan_made_with_other_samples_is_refused(tmp_path):
 
 
 def test_what_is_calibrated_once_stays_known(tmp_path):
-    settings = Settings(
-        model=MODELS / "digits.onnx",
-        output=tmp_path / "out.onnx",
-        target=Target.named("cpu", 1),
-        sources=Sources(data=(str(DATA),)),
-    )
-    with open_job(settings, silent) as job:
+    asked = settings(MODELS / "digits.onnx", tmp_path / "out.onnx", data=(str(DATA),))
+    with open_job(asked, silent) as job:
         (first, second), known = job.sites[:2], job.fits.knows
         job.calibrate([first.name])
         assert known(first)

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import onnx
 import pytest
+from asked import settings
 from written import low_rank, model
 
-import onnxcp
 from onnxcp.graph import io
 from onnxcp.graph.file_contents import stored
+from onnxcp.optimization.pipeline import optimize
 from onnxcp.report.optimize import to_text
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -24,14 +25,8 @@ def numbers(path):
 
 def optimized(tmp_path, *ranks):
     path = model(tmp_path / "m.onnx", SHARED, {"w": low_rank(1)}, INTERFACE)
-    settings = onnxcp.Settings(
-        model=path,
-        output=tmp_path / "o.onnx",
-        target=onnxcp.Target.named("cpu", 1),
-        ranks=ranks,
-        turns=8,
-    )
-    return path, settings.output, onnxcp.optimize(settings)
+    output = tmp_path / "o.onnx"
+    return path, output, optimize(settings(path, output, rank=ranks))
 
 
 @pytest.mark.parametrize("ranks", [("a=16",), ("*=16",)], ids=["one of two", "both"])

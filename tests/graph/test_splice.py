@@ -15,6 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import onnxruntime as ort
 import pytest
+from asked import settings
 from onnx.reference import ReferenceEvaluator
 
 from onnxcp import __version__
@@ -28,10 +29,8 @@ from onnxcp.graph.sites import Site, Skip
 from onnxcp.graph.splice import Rewritten, rewrite
 from onnxcp.latency.candidates import dense_stage
 from onnxcp.optimization.pipeline import optimize, plan_file
-from onnxcp.optimization.settings import Settings
 from onnxcp.plan import Choice
 from onnxcp.report import Report
-from onnxcp.runtime.providers import Target
 
 RANK = 3
 NEWEST = onnx.defs.onnx_opset_version()
@@ -611,15 +610,7 @@ def test_constants_with_external_data_leave_other_constants_inside(tmp_path: Pat
 
 
 def forced(path: Path, *ranks: str, output: str = "out.onnx") -> Report:
-    return optimize(
-        Settings(
-            model=path,
-            output=path.with_name(output),
-            target=Target.named("cpu", 1),
-            ranks=ranks or ("*=4",),
-            turns=4,
-        )
-    )
+    return optimize(settings(path, path.with_name(output), rank=ranks or ("*=4",)))
 
 
 def test_a_run_leaves_its_provenance_and_a_second_one_its_chains(tmp_path: Path) -> None:
@@ -671,7 +662,7 @@ def test_a_relative_rank_stops_at_the_largest_useful_one(tmp_path: Path) -> None
 def test_a_site_without_candidates_is_kept_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "in.onnx"
     onnx.save(model("y = Conv (x, w)", {"w": kernel(6, 1, 3, 3)}, inputs="float[1,1,9,8] x"), path)
-    report = optimize(Settings(path, tmp_path / "out.onnx", Target.named("cpu", 1), turns=4))
+    report = optimize(settings(path, tmp_path / "out.onnx"))
     assert report.exit_code == 1
     assert [s.reason for s in report.sites] == ["no candidate rank saves multiply-adds"]
 

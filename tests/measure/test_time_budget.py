@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from asked import settings
 from written import low_rank, model
 
-import onnxcp
-from onnxcp.data.roles import Sources
 from onnxcp.fitting import calibrate, task
 from onnxcp.latency import candidates, tabulate
 from onnxcp.latency.candidates import AN_OCTAVE
@@ -19,6 +18,7 @@ from onnxcp.measure.time_budget import TimeBudget
 from onnxcp.measure.timing import Speedup
 from onnxcp.optimization import pipeline, precisions
 from onnxcp.optimization.fit_pace import FitPace
+from onnxcp.optimization.pipeline import optimize
 from onnxcp.report.optimize import to_text
 from onnxcp.runtime.sessions import Runner
 
@@ -93,18 +93,8 @@ def made(tmp_path_factory):
 
 def optimized(made, tmp_path, budget, **given):
     path, data = made
-    settings = onnxcp.Settings(
-        model=path,
-        output=tmp_path / "o.onnx",
-        target=onnxcp.Target.named("cpu", 1),
-        sources=Sources(data=(str(data),)),
-        limits=onnxcp.Limits(max_error=0.3),
-        turns=8,
-        time_budget=budget,
-        overwrite=True,
-        **given,
-    )
-    return onnxcp.optimize(settings)
+    limits = {"data": (str(data),), "max_error": 0.3, "time_budget": budget, "overwrite": True}
+    return optimize(settings(path, tmp_path / "o.onnx", **limits, **given))
 
 
 MACHINES = {
@@ -240,16 +230,8 @@ def test_a_note_of_what_is_to_do_comes_after_the_first_fit(made, tmp_path):
             notes.append(phase)
 
     path, data = made
-    settings = onnxcp.Settings(
-        model=path,
-        output=tmp_path / "o.onnx",
-        target=onnxcp.Target.named("cpu", 1),
-        sources=Sources(data=(str(data),)),
-        limits=onnxcp.Limits(max_error=0.3),
-        time_budget=600.0,
-        turns=8,
-    )
-    onnxcp.optimize(settings, progress=heard)
+    limits = {"data": (str(data),), "max_error": 0.3, "time_budget": 600.0}
+    optimize(settings(path, tmp_path / "o.onnx", **limits), progress=heard)
     (note,) = notes
     told = re.fullmatch(
         r"(\d) layers, at most \d+ drafts of fits in about \d+\.\d min, about \d+ judgements; "

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jsonschema
 import numpy as np
 import pytest
+from asked import settings
 from example_sites import context, site
 from tiny import chain_model
 from typer.testing import CliRunner
@@ -25,7 +26,6 @@ from onnxcp.optimization import pipeline
 from onnxcp.optimization.decision import decide
 from onnxcp.optimization.outcome import Outcome
 from onnxcp.optimization.reasons import Kind
-from onnxcp.optimization.settings import Settings
 from onnxcp.plan import Budget, Choice, Plan
 from onnxcp.report.json import schema
 from onnxcp.results import AccuracyRecord
@@ -203,8 +203,7 @@ def test_no_speed_up_is_claimed_of_a_model_that_could_not_be_timed():
     accuracy = AccuracyRecord("top1", 0.9, 0.9, 0.0, (0.0, 0.0), 5000, 0.01, "d.npz", True)
     given = {"accuracy": accuracy, "staged": MODEL, "busy": "the machine is too busy to measure"}
     outcome = Outcome(Plan({"a": Choice("cp3", 16)}), {}, Budget(0.01, "top1"), **given)
-    settings = Settings(MODEL, MODEL, CPU)
-    job = SimpleNamespace(settings=settings, table=None)
+    job = SimpleNamespace(settings=settings(MODEL, MODEL), table=None)
     found = decide(job, outcome, asked="float32")
     assert (found.accepted, found.exit_code) == (False, 1)
     assert found.words == "nothing written, the machine is too busy to measure"

@@ -168,23 +168,18 @@ def test_a_court_is_late_once_its_deadline_has_passed():
 
 def test_a_search_by_drafts_finds_what_full_fits_hold(tmp_path, monkeypatch):
     """On a real model, with kernels that count as large."""
-    import onnxcp
-    from onnxcp.data.roles import Sources
+    from asked import settings
+
     from onnxcp.optimization import menu as menus
     from onnxcp.optimization import rounds
+    from onnxcp.optimization.pipeline import optimize
 
     monkeypatch.setattr(menus, "SMALL", 0)
     monkeypatch.setattr(rounds, "SMALL", 0)
-    settings = onnxcp.Settings(
-        model=MODEL,
-        output=tmp_path / "out.onnx",
-        target=onnxcp.Target.named("cpu", 1),
-        sources=Sources(data=(str(MODEL.with_suffix(".npz")),)),
-        turns=20,
-    )
-    report = onnxcp.optimize(settings)
+    output, data = tmp_path / "out.onnx", (str(MODEL.with_suffix(".npz")),)
+    report = optimize(settings(MODEL, output, data=data, iterations=20))
     assert report.exit_code == 0
     assert report.accuracy.drop <= report.accuracy.budget
-    assert settings.output.is_file()
+    assert output.is_file()
     ranks = [site.rank for site in report.replaced]
     assert all((rank // (rank & -rank)) in (1, 3) for rank in ranks)

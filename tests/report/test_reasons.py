@@ -9,10 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 import quiet
+from asked import settings
 from written import low_rank, model
 
-import onnxcp
-from onnxcp.data.roles import Sources
 from onnxcp.fitting import task
 from onnxcp.fitting.fits import Fits
 from onnxcp.latency import candidates, table
@@ -20,6 +19,7 @@ from onnxcp.latency.candidates import Latency, Measured
 from onnxcp.measure import time_budget
 from onnxcp.measure.timing import Speedup, Timing
 from onnxcp.optimization import kept_layers, pipeline, precisions, scores
+from onnxcp.optimization.pipeline import optimize
 from onnxcp.optimization.reasons import Kind, because
 from onnxcp.plan import Choice
 from onnxcp.report.json import schema, to_json
@@ -28,7 +28,6 @@ from onnxcp.report.optimize import to_text
 pytestmark = pytest.mark.usefixtures("quiet")
 NODES = "[a] b = Conv (x, v) c = Relu (b) [d] y = Conv (c, w)"
 INTERFACE = "float[1,64,16,16] x) => (float[1,64,16,16] y"
-TARGET = onnxcp.Target.named("cpu", 1)
 FASTER = "faster"
 SAID_FASTER = {  # of layers whose chains are faster, and stay all the same
     Kind.NOT_SURELY_FASTER,
@@ -58,9 +57,8 @@ def run(tmp_path, kept):
         path = tmp_path / "m.onnx"
         stored = {"v": low_rank(1), "w": low_rank(2)} if tensors is None else tensors
         model(path, nodes, stored, interface)
-        defaults = {"model": path, "output": tmp_path / "o.onnx", "target": TARGET}
-        defaults |= {"turns": 8, "cache": kept, "overwrite": True}
-        report = onnxcp.optimize(onnxcp.Settings(**{**defaults, **given}))
+        given = {"cache": kept, "overwrite": True, **given}
+        report = optimize(settings(path, tmp_path / "o.onnx", **given))
         is_sound(report)
         return report
 
@@ -95,10 +93,6 @@ def kinds(report):
     return {site.name: site.kind for site in report.sites}
 
 
-def limits(error):
-    return onnxcp.Limits(max_error=error)
-
-
 def equal_wholes(monkeypatch, lead=1.0):
     """Whole models that take equally long, however fast their layers are; or the second less."""
     timed = (Timing((lead,) * 8), Timing((1.0,) * 8))
@@ -106,21 +100,21 @@ def equal_wholes(monkeypatch, lead=1.0):
 
 
 def test_a_plan_within_the_budget(run):
-    report = run(limits=limits(0.2))
+    report = run(max_error=0.2)
     assert report.exit_code == 0
     assert report.reason["kind"] == "faster"
     assert set(kinds(report).values()) == {"measured"}
 
 
 def test_layers_that_options_leave_out(run):
-    assert kinds(run(include=("a",), limits=limits(0.2))) == {"a": "measured", "d": "excluded"}
+    assert kinds(run(include=("a",), max_error=0.2)) == {"a": "measured", "d": "excluded"}
     report = run(exclude=("*",))
     assert report.reason["kind"] == "all-excluded"
     assert set(kinds(report).values()) == {"excluded"}
 
 
 def test_layers_without_a_rank_and_those_that_a_replayed_plan_does_not_name(run, tmp_path):
-    report = run(ranks=("a=16",))
+    report = run(rank=("a=16",))
     assert report.reason["kind"] == "forced"
     assert kinds(report) == {"a": "measured", "d": "no-rank"}
     plan = (tmp_path / "o.plan.json").rename(tmp_path / "replayed.json")
@@ -131,7 +125,7 @@ def test_layers_without_a_rank_and_those_that_a_replayed_plan_does_not_name(run,
 
 
 def test_a_plan_that_is_refused_names_what_it_was_refused_for(run):
-    report = run(ranks=("*=8",), limits=limits(0.0001))
+    report = run(rank=("*=8",), max_error=0.0001)
     assert report.exit_code == 1
     assert report.reason["kind"] == "over-budget"
     assert set(kinds(report).values()) == {"tried"}
@@ -225,7 +219,7 @@ def test_layers_that_there_was_no_time_for_are_blamed_for_nothing(run, hurried, 
 
 
 def test_no_plan_within_the_budget_tells_how_many_were_judged_and_what_the_best_lost(run):
-    report = run(limits=limits(1e-7))
+    report = run(max_error=1e-7)
     assert report.reason["kind"] == "none-within"
     assert set(kinds(report).values()) <= {"all-over-budget", "not-judged"}
     assert "all-over-budget" in kinds(report).values()
@@ -245,14 +239,14 @@ def test_time_that_is_over_after_a_judgement_tells_both(run, monkeypatch):
         return real(self, plan, effort)
 
     monkeypatch.setattr(scores.Court, "judge", judge)
-    report = run(time_budget=60.0, limits=limits(1e-7))
+    report = run(time_budget=60.0, max_error=1e-7)
     assert report.reason["kind"] == "late-judged"
     assert "1 plan judged" in report.verdict
 
 
 def test_a_layer_that_the_plan_leaves_tells_what_its_chain_would_have_cost(run):
     hard = np.random.default_rng(0).standard_normal((64, 64, 1, 1)) / 8
-    report = run(tensors={"v": low_rank(1), "w": hard}, limits=limits(0.1))
+    report = run(tensors={"v": low_rank(1), "w": hard}, max_error=0.1)
     assert kinds(report) == {"a": "measured", "d": "left-by-plan"}
     assert "% " in report.sites[1].reason or report.sites[1].reason.endswith("%")
 
@@ -275,7 +269,7 @@ def test_a_speed_that_the_whole_model_does_not_reach(run, monkeypatch):
 @pytest.mark.parametrize("lead", [1.0, 1.005, 0.5])
 def test_a_whole_model_that_is_not_clearly_faster_is_not_written(run, monkeypatch, lead):
     equal_wholes(monkeypatch, lead)
-    report = run(limits=limits(0.2))
+    report = run(max_error=0.2)
     assert (report.exit_code, report.reason["kind"]) == (1, "slower")
     assert set(kinds(report).values()) == {"tried"}
 
@@ -295,11 +289,11 @@ def samples(tmp_path):
     """Samples to calibrate int8 with, without labels."""
     path = tmp_path / "d.npz"
     np.savez(path, x=np.random.default_rng(5).standard_normal((80, 64, 16, 16)).astype("f"))
-    return Sources(data=(str(path),))
+    return (str(path),)
 
 
 def test_int8_that_uses_the_whole_budget_leaves_none_for_chains(run, samples):
-    report = run(precision="int8", sources=samples, limits=limits(1e-6), include=("a",))
+    report = run(precision="int8", data=samples, max_error=1e-6, include=("a",))
     assert report.exit_code == 1
     assert report.reason["kind"] == "over-budget"
     assert kinds(report) == {"a": "nothing-left", "d": "excluded"}
@@ -308,7 +302,7 @@ def test_int8_that_uses_the_whole_budget_leaves_none_for_chains(run, samples):
 
 def test_chains_that_another_model_beats_are_said_to_have_lost_to_it(run, samples, monkeypatch):
     only(monkeypatch, lambda outcome: not outcome.plan.choices)
-    report = run(precision="int8", sources=samples, limits=limits(0.3))
+    report = run(precision="int8", data=samples, max_error=0.3)
     assert report.exit_code == 0
     assert report.model.written == "int8 alone"
     assert "rival" in kinds(report).values()
@@ -316,7 +310,7 @@ def test_chains_that_another_model_beats_are_said_to_have_lost_to_it(run, sample
 
 def test_a_float_model_for_int8_is_said_first(run, samples, monkeypatch):
     only(monkeypatch, lambda outcome: outcome.precision == "float32")
-    report = run(precision="int8", sources=samples, limits=limits(0.3))
+    report = run(precision="int8", data=samples, max_error=0.3)
     assert (report.exit_code, report.reason["kind"]) == (0, "in-float")
     assert report.verdict.startswith("float32 is written, not int8")
     assert (report.precision, report.model.written) == ("float32", "chains in float")
@@ -330,7 +324,7 @@ def slow_int8(monkeypatch):
 
 
 def test_int8_with_every_layer_faster_in_float_ends_with_a_model(run, samples, slow_int8):
-    report = run(precision="int8", sources=samples, limits=limits(0.3), cache=None)
+    report = run(precision="int8", data=samples, max_error=0.3, cache=None)
     assert (report.exit_code, report.reason["kind"]) == (0, "in-float")
     assert report.model.written == "chains in float"
 
@@ -339,7 +333,7 @@ def test_where_every_layer_is_faster_in_float_one_stays_in_int8_and_says_so(
     run, samples, slow_int8, monkeypatch
 ):
     only(monkeypatch, lambda outcome: outcome.precision == "int8" and outcome.plan.choices)
-    report = run(precision="int8", sources=samples, limits=limits(0.3), cache=None)
+    report = run(precision="int8", data=samples, max_error=0.3, cache=None)
     assert sorted(kinds(report).values()) == ["stays-quantized", "tried"]
     assert "chains in int8" in report.verdict
 
@@ -356,8 +350,8 @@ def profiled(run, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(pipeline.Job, "latency_table", noted)
-        run(exclude=("d",), limits=limits(1e-7))
-        run(limits=limits(1e-7))
+        run(exclude=("d",), max_error=1e-7)
+        run(max_error=1e-7)
 
     def written(**changes):
         path = tmp_path / "latency.json"
@@ -369,14 +363,14 @@ def profiled(run, tmp_path, monkeypatch):
 
 
 def test_times_of_another_machine_are_said_to_be(run, profiled):
-    report = run(latency=profiled(), limits=limits(0.2))
+    report = run(latency=profiled(), max_error=0.2)
     assert report.exit_code == 0
     assert set(kinds(report).values()) == {"measured-there"}
 
 
 def test_a_table_that_does_not_add_up_proves_nothing_of_another_machine(run, profiled):
     checks = (table.Check(-1.0, 1.0),)
-    report = run(latency=profiled(checks=checks), limits=limits(0.2))
+    report = run(latency=profiled(checks=checks), max_error=0.2)
     assert (report.exit_code, report.reason["kind"]) == (1, "unreliable-table")
     assert report.search.is_reliable is False
     assert report.search.scale <= 1.0

@@ -140,12 +140,11 @@ def _apart(path: Path) -> float | None:
 
     from onnxcp.data.roles import Sources, prepare
     from onnxcp.graph import io
-    from onnxcp.graph.input_specs import parse_shape
     from onnxcp.runtime.providers import Target
     from onnxcp.runtime.sessions import open_runner
 
-    given = dict(parse_shape(text) for text in shapes_of(path)[1::2])
-    feeds = prepare(io.load(path).inputs, Sources(input_shapes=given)).timed_feeds
+    given = Sources(input_shape=tuple(shapes_of(path)[1::2]))
+    feeds = prepare(io.load(path).inputs, given).timed_feeds
     mine = open_runner(path, Target.named("cpu", 1))(feeds)
     try:
         theirs = list(ReferenceEvaluator(str(path)).run(None, dict(feeds)))

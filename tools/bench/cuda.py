@@ -72,7 +72,8 @@ def measured(path: Path, name: str, batch: int, target: Target, folder: Path) ->
     """One row: the model as it is, and with every chain that is faster."""
     model, given = io.load(path), shapes(name, batch)
     free = not given and any(spec.has_free_batch for spec in model.inputs)
-    fed = Sources(batch=batch if free else None, input_shapes=given)
+    texts = tuple(f"{n}:{'x'.join(map(str, shape))}" for n, shape in given.items())
+    fed = Sources(batch=batch if free else None, input_shape=texts)
     inputs = prepare(model.inputs, fed)
     sites, _ = survey(model, inputs.shapes, target, inputs.timed_feeds)
     wanted = {s.name: choices(s, target.block) for s in sites}

@@ -40,11 +40,12 @@ from onnxcp.measure import metrics
 from onnxcp.measure.accuracy import Evaluation
 from onnxcp.measure.evaluator import Limits
 from onnxcp.optimization.job import Job
+from onnxcp.options.training import OPTIMIZERS
 from onnxcp.plan import Plan
 from onnxcp.runtime.providers import Target as Provider
 from onnxcp.seeds import digits
 from onnxcp.training.finetune import Finetuned, Round, finetune
-from onnxcp.training.recipe import OPTIMIZERS, Recipe
+from onnxcp.training.recipe import Recipe
 
 FITS = ("als", "epc", "inputs")
 CORRECTED = 1e-3  # gain of sensitivity over ten sweeps below which correction has converged
@@ -135,7 +136,7 @@ def trained(
     data = options.data / "cifar10"
     recipe = Recipe(
         epochs=options.epochs,
-        batch=128,
+        batch_size=128,
         learning_rate=highest,
         optimizer=optimizer,
         temperature=2.0,
@@ -145,8 +146,11 @@ def trained(
         reference=job.model.path,
         candidate=folder / f"{fit}.onnx",
         output=output,
-        sources=Sources(data=(str(data / "test.npz"),), preprocess="cifar10"),
-        train=(f"{data / 'train.npz'}[:{options.images}]",),
+        sources=Sources(
+            data=(str(data / "test.npz"),),
+            train=(f"{data / 'train.npz'}[:{options.images}]",),
+            preprocess="cifar10",
+        ),
         limits=Limits(),
         target=CPU,
     )

@@ -12,16 +12,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from networks import MODELS
 
-from onnxcp.data.roles import Sources
 from onnxcp.forms.solvers.cp_algebra import Factors, Target, balance, dense
 from onnxcp.forms.solvers.cp_als import WINDOW, Iterates, least_squares, sweep
 from onnxcp.forms.solvers.norm import relative_error
 from onnxcp.graph.sites import Site
 from onnxcp.optimization.job import Job, open_job
-from onnxcp.optimization.settings import Settings
+from onnxcp.optimization.settings import Asked, Settings
+from onnxcp.options.data import DataOptions
+from onnxcp.options.fit import FitOptions
+from onnxcp.options.plan import PlanOptions
+from onnxcp.options.run import RunOptions
+from onnxcp.options.target import TargetOptions
 from onnxcp.plan import Plan
 from onnxcp.progress import silent
-from onnxcp.runtime.providers import Target as Provider
 
 
 def alternating(
@@ -60,22 +63,20 @@ def uniform_job(model: str, form: str, ratio: float, data: Path, seed: int = 0) 
     """What `optimize` makes of a CIFAR-10 network at rank = ratio × output channels; its fits
     are in the plain norm until it is told to calibrate."""
     folder = data / "cifar10"
-    sources = Sources(
+    samples = DataOptions(
         data=(str(folder / "test.npz"),),
         calibration=(str(folder / "calibration.npz"),),
         preprocess="cifar10",
     )
     with TemporaryDirectory() as temporary:
-        settings = Settings(
-            model=data / MODELS[model],
-            output=Path(temporary) / "out.onnx",
-            target=Provider.named("cpu", 1),
-            sources=sources,
-            form=form,
-            ranks=(f"*={ratio}c",),
-            exclude=("conv1",),
-            seed=seed,
+        asked = Asked(
+            data=samples,
+            plan=PlanOptions(form=form, rank=(f"*={ratio}c",), exclude=("conv1",)),
+            target=TargetOptions(threads=1),
+            fit=FitOptions(jobs=1, no_cache=True),
+            run=RunOptions(seed=seed),
         )
+        settings = Settings.of(data / MODELS[model], Path(temporary) / "out.onnx", asked)
         with open_job(settings, silent) as job:
             yield job
 

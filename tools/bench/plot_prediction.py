@@ -16,19 +16,21 @@ from pathlib import Path
 import numpy as np
 from networks import DATA, MODELS, sources
 
-from onnxcp.data.roles import Sources
 from onnxcp.latency.candidates import steps
 from onnxcp.latency.tabulate import contexts
-from onnxcp.measure.evaluator import Limits, Referee
+from onnxcp.measure.evaluator import Referee
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.measure.timing import speedup, take_turns
 from onnxcp.optimization.job import Job, open_job
 from onnxcp.optimization.menu import make_menu
 from onnxcp.optimization.rounds import effort_for
 from onnxcp.optimization.scores import Court
-from onnxcp.optimization.settings import Settings
+from onnxcp.optimization.settings import Asked, Settings
+from onnxcp.options.budget import BudgetOptions
+from onnxcp.options.data import DataOptions
+from onnxcp.options.fit import FitOptions
+from onnxcp.options.target import TargetOptions
 from onnxcp.progress import silent
-from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
 from onnxcp.search.frontier import frontier
 from onnxcp.search.loss_curve import Point, fit
@@ -150,16 +152,17 @@ def main() -> None:
         folder = Path(temporary)
         given = sources(options.model, options.data, folder)
         named = dict(zip(given[::2], given[1::2], strict=True))
-        settings = Settings(
-            model=options.data / MODELS[options.model],
-            output=folder / "out.onnx",
-            target=Target.named("cpu", 1),
-            sources=Sources(
-                (named["--data"],), (named["--calibration"],), named.get("--preprocess", "none")
+        asked = Asked(
+            data=DataOptions(
+                data=(named["--data"],),
+                calibration=(named["--calibration"],),
+                preprocess=named.get("--preprocess", "none"),
             ),
-            limits=Limits(metric=named.get("--metric")),
-            jobs=options.jobs,
+            budget=BudgetOptions(metric=named.get("--metric")),
+            target=TargetOptions(threads=1),
+            fit=FitOptions(jobs=options.jobs, no_cache=True),
         )
+        settings = Settings.of(options.data / MODELS[options.model], folder / "out.onnx", asked)
         with open_job(settings, silent) as job:
             found = rows(job)
     if options.picture is not None:

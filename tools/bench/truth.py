@@ -37,6 +37,7 @@ from onnxcp.graph import io
 from onnxcp.measure import baseline, benchmark
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.measure.timing import disturbance, take_turns
+from onnxcp.options.duration import DurationOptions
 from onnxcp.progress import silent
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
@@ -87,7 +88,7 @@ def asked(true: float, question: Callable[[], benchmark.Run]) -> Answer:
 
 def compared(paths: Sequence[Path], target: Target) -> benchmark.Run:
     """What `onnxcp benchmark` does with these models."""
-    length = benchmark.Length(warmup=10, iterations=100, seconds=SECONDS)
+    length = DurationOptions(warmup=10, iterations=100, duration=SECONDS)
     return benchmark.run(paths, Sources(), target, length, silent).runs[0]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from onnxcp.errors import MissingPackage, ProviderError
 
 Held = Any  # an array on a device: numpy's, or a torch tensor
-DEVICES = ("cpu", "cuda", "torch")  # the last: torch on the CPU, for tests and comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ CPU = Device(_same, _same, np.einsum)
 
 
 def named(name: str) -> Device:
-    """The device of a name in `DEVICES`.
+    """The device of a name in `options.fit.DEVICES`.
 
     Raises:
         MissingPackage: PyTorch is not installed.
@@ -48,11 +47,11 @@ def named(name: str) -> Device:
         from tensorly.backend.pytorch_backend import PyTorchBackend
     except ImportError as error:
         raise MissingPackage(
-            f"--fit-device {name}: PyTorch is not installed: pip install 'onnxcp[finetune]'"
+            f"<<fit_device={name}>>: PyTorch is not installed: pip install 'onnxcp[finetune]'"
         ) from error
     if where == "cuda" and not torch.cuda.is_available():
         raise ProviderError(
-            "--fit-device cuda: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
+            "<<fit_device=cuda>>: PyTorch finds no CUDA device; check the driver (nvidia-smi) and "
             "that torch is a CUDA build, or leave it out to fit on the CPU"
         )
 

@@ -115,7 +115,7 @@ def refuse_infinite(covariance: Square, where: str) -> None:
     if not np.isfinite(covariance).all():
         raise DataError(
             f"{where}: its inputs are NaN or infinite on the calibration data; "
-            "give other samples, or check --preprocess"
+            "give other samples, or check <<preprocess>>"
         )
 
 
