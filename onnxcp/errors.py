@@ -29,7 +29,8 @@ it is in Python; `cli` shows it as a flag, prints the message after "error: " an
 
 import re
 
-OPTION = re.compile(r"<<(\w+)(?:=(.*?))?>>", re.DOTALL)  # an option in a text, and its value
+# An option in a text, and its value; in Markdown the brackets are escaped.
+OPTION = re.compile(r"\\?<\\?<(\w+)(?:=(.*?))?\\?>\\?>", re.DOTALL)
 
 # What reading a document that somebody else may have changed can raise: fields that are missing,
 # too few, of another type or too large, and lists in lists without end.
@@ -45,7 +46,7 @@ MALFORMED = (
 
 def as_keywords(text: str) -> str:
     """A text whose options stand as keywords of Python: `max_drop`, or `max_drop=0.7`."""
-    return OPTION.sub(lambda match: "=".join(filter(None, match.groups())), text)
+    return OPTION.sub(lambda m: m[1] if m[2] is None else f"{m[1]}={m[2]}", text)
 
 
 class OnnxcpError(Exception):

@@ -17,8 +17,8 @@ def flag(name: str) -> str:
 def as_flags(value: Value) -> Value:
     """A text, or a record with texts at any depth, whose options stand as flags: `--max-drop`,
     or `--max-drop 0.7`."""
-    return with_texts(value, lambda text: OPTION.sub(_said, text) if "<<" in text else text)
+    return with_texts(value, lambda text: OPTION.sub(_said, text))
 
 
 def _said(match: re.Match[str]) -> str:
-    return " ".join([flag(match[1]), *filter(None, [match[2]])])
+    return flag(match[1]) if match[2] is None else f"{flag(match[1])} {match[2]}"

@@ -65,7 +65,7 @@ def optimize(
             settings,
             shlex.join(["onnxcp", *sys.argv[1:]]),
             progress,
-            lambda made: {path: WRITERS[path.suffix](as_flags(made)) for path in run.report},
+            lambda made: {p: as_flags(WRITERS[p.suffix](as_flags(made))) for p in run.report},
         )
     _show(as_flags(report), quiet=console.quiet)
     raise typer.Exit(report.exit_code)

@@ -7,6 +7,7 @@ import typer
 
 from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, progress_shown
+from onnxcp.cli.flags import as_flags
 from onnxcp.cli.options import Model, warn_of_threads
 from onnxcp.options.data import DataOptions
 from onnxcp.options.option import Option
@@ -54,6 +55,6 @@ def profile(
             precision=target.precision or FLOAT32,
             progress=progress,
         )
-    publish({output: table.to_text(made)}, overwrite=run.overwrite)
+    publish({output: table.to_text(as_flags(made))}, overwrite=run.overwrite)
     if not console.quiet:
-        typer.echo(tabulate.as_text(made))
+        typer.echo(as_flags(tabulate.as_text(made)))

@@ -35,7 +35,8 @@ def inputs_of_both(reference: Model, candidate: Model, sources: Sources) -> Inpu
     except (DataError, UsageError) as error:
         refusing = [m for m in (reference, candidate) if _refuses(m, sources)]
         if len(refusing) == 1:
-            raise type(error)(f"{refusing[0].path}, only this of the two: {error}") from error
+            where = f"{refusing[0].path}, only this of the two"
+            raise type(error)(f"{where}: {error.text}") from error
         raise
 
 

@@ -205,7 +205,7 @@ def _plain(bench: _Bench, choices: Sequence[Choice]) -> Latency:
             refuse_busy((dense,))
         ratios = [speedup(dense, timing) for timing in timings]
     except TooBusy as error:
-        return Latency(min(dense.seconds), (), str(error))
+        return Latency(min(dense.seconds), (), error.text)
     pairs = zip(choices, ratios, strict=True)
     return Latency(dense.median, tuple(Measured(c, dense.median / r.ratio, r) for c, r in pairs))
 

@@ -14,9 +14,9 @@ from onnxcp.measure.accuracy import Z95, Batches, Evaluation, changed
 from onnxcp.measure.by_sample import Outputs, lay_out
 from onnxcp.measure.evidence import is_coarse
 from onnxcp.measure.judged_outputs import Judged
-from onnxcp.measure.named_metric import metric_of
 from onnxcp.measure.metric_table import METRICS
 from onnxcp.measure.metrics import CLEAR_DROP, Metric
+from onnxcp.measure.named_metric import metric_of
 from onnxcp.options.budget import BudgetOptions, parse_drop
 from onnxcp.options.option import values_of
 from onnxcp.plan import Budget, Score

@@ -343,7 +343,7 @@ def _timed(job: Job, outcome: Outcome) -> Outcome:
     try:
         return replace(outcome, timings=_time(job, job.deployed(outcome.staged)), busy=None)
     except TooBusy as error:
-        return replace(outcome, timings=None, busy=str(error))
+        return replace(outcome, timings=None, busy=error.text)
 
 
 def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:

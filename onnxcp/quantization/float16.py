@@ -46,7 +46,7 @@ def halved(proto: onnx.ModelProto, *, where: str = "the model") -> onnx.ModelPro
         open_runner(made.SerializeToString(), Target.named("cpu", 1))
     except ModelError as error:
         raise ModelError(
-            f"{where}: in float16 it is no valid model: {error}; keep it in float32"
+            f"{where}: in float16 it is no valid model: {error.text}; keep it in float32"
         ) from error
     return made
 

@@ -128,7 +128,7 @@ def _installed() -> Installed:
     try:
         return Installed(str(runtime().__version__), builds(), cuda_version(), None)
     except MissingPackage as error:
-        return Installed(None, builds(), None, str(error))
+        return Installed(None, builds(), None, error.text)
 
 
 def _main_providers(installed: Installed) -> list[str]:

@@ -109,9 +109,9 @@ def answer(name: str) -> Proof:
         difference = _difference(target)
         problem = _judged(difference, target)
     except ModelError as error:  # there is nothing wrong with the model
-        problem = f"{error}; check {target.provider.libraries}"
+        problem = f"{error.text}; check {target.provider.libraries}"
     except OnnxcpError as error:
-        problem = str(error).removeprefix(f"provider {target.name}: ")
+        problem = error.text.removeprefix(f"provider {target.name}: ")
     except Exception as error:
         problem = f"{type(error).__name__}: {error}; check the libraries that onnxcp uses"
     seconds = time.perf_counter() - begin

@@ -140,7 +140,7 @@ def _session(model: bytes | str, where: str, target: Target) -> Any:
     except ModelError as error:
         if row.name == "cpu" or not _blames_provider(error, target):
             raise
-        cause = why_not(row) or f"{error}; {_remedy(row)}"
+        cause = why_not(row) or f"{error.text}; {_remedy(row)}"
         raise ProviderError(f"provider {row.name}: {cause}") from error
     for row in (target.provider, *target.others):
         if row.ort_name not in session.get_providers():

@@ -17,7 +17,6 @@ For a budget of time all but bisect and genetic need no judgement.
 """
 
 from collections.abc import Callable
-
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxcp.options.table import Table

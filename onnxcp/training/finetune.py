@@ -220,5 +220,5 @@ def _proof(
         watch = stopwatch(asked.target)
         old, chained, new = take_turns(runs, watch, turns=TURNS, warmup=5, seconds=SECONDS)
     except TooBusy as error:
-        return Proof(before, after, found.relative_l2, None, None, str(error))
+        return Proof(before, after, found.relative_l2, None, None, error.text)
     return Proof(before, after, found.relative_l2, speedup(old, new), speedup(chained, new))

@@ -131,7 +131,7 @@ def run(
         except ModelError as error:
             if not failures:
                 raise
-            failures.append(str(error))
+            failures.append(error.text)
     failures += _failures(verdict, accuracy)
     return Comparison(
         str(reference),

@@ -122,7 +122,7 @@ def _geometry(node: onnx.NodeProto, window: tuple[int, ...]) -> Geometry | str:
     try:
         found = padded(node, window, None)
     except ModelError as error:
-        return str(error)
+        return error.text
     return f"{named(node)} has auto_pad {found}" if isinstance(found, str) else found
 
 

@@ -338,7 +338,7 @@ def test_a_worker_that_lacks_the_package_is_refused():
 
 
 def test_what_a_function_raises_is_raised_here(address):
-    with pool.open_cluster(address) as found, pytest.raises(UsageError, match="--input-shape"):
+    with pool.open_cluster(address) as found, pytest.raises(UsageError, match="input_shape"):
         found.call(parse_shape, "nonsense")
 
 

@@ -131,7 +131,7 @@ def test_a_recipe_may_be_a_file(tmp_path):
 def test_a_recipe_that_makes_no_sense_is_refused(tmp_path, recipe):
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(recipe))
-    with pytest.raises(DataError, match="--preprocess"):
+    with pytest.raises(DataError, match=r"^preprocess="):
         preprocess.named(str(file))
 
 

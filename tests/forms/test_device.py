@@ -65,7 +65,7 @@ def test_a_fit_on_torch_is_as_good_as_one_in_numpy(form, weighted):
 
 
 def test_a_device_that_is_not_there_is_an_error_with_a_remedy():
-    with pytest.raises((MissingPackage, ProviderError), match="--fit-device cuda"):
+    with pytest.raises((MissingPackage, ProviderError), match="fit_device=cuda"):
         named("cuda")
 
 

@@ -51,7 +51,7 @@ def test_a_refused_kernel_has_no_candidates():
 
 
 def test_an_unknown_image_size_says_what_to_pass():
-    with pytest.raises(UsageError, match="--input-shape"):
+    with pytest.raises(UsageError, match="input_shape"):
         candidate_ranks(FORMS["cp3"], site(image=None), 16)
 
 

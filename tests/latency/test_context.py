@@ -115,5 +115,5 @@ def test_weights_that_are_inputs_stay_inputs():
 def test_a_site_of_unknown_size_says_what_to_pass():
     proto = model("y = Relu (a) }")
     (site,), _ = sites.find(proto, {})
-    with pytest.raises(UsageError, match="--input-shape"):
+    with pytest.raises(UsageError, match="input_shape"):
         Graph(proto, {}).context(site)

@@ -94,10 +94,10 @@ def test_a_metric_without_its_labels_is_refused():
     ],
 )
 def test_a_metric_that_cannot_differ_is_refused_with_one_that_can(metric, shape):
-    labels, choosing = np.zeros(50, int), r"cannot change on output 'y'.*choose --metric \S+,"
+    labels, choosing = np.zeros(50, int), r"cannot change on output 'y'.*choose metric=\S+,"
     with pytest.raises(UsageError, match=choosing) as refused:
         choose(metric, {"y": shape}, labels, "made")
-    other = str(refused.value).split("choose --metric ")[1].split(",")[0]
+    other = str(refused.value).split("choose metric=")[1].split(",")[0]
     score = choose(other, {"y": shape}, labels, "made").metric.score
     outputs = np.random.default_rng(0).standard_normal((50, *shape))
     assert (score(-outputs, outputs, labels) != score(outputs, outputs, labels)).any()
@@ -114,7 +114,7 @@ def test_class_metrics_judge_the_output_that_is_of_classes():
 
 
 def test_an_output_that_is_not_there_is_refused_by_name():
-    with pytest.raises(UsageError, match="--output-name z: not judged; choose of y"):
+    with pytest.raises(UsageError, match="output_name=z: not judged; choose of y"):
         choose("cosine", {"y": (3,)}, None, "made", ["z"])
 
 

@@ -94,7 +94,7 @@ def test_a_doubt_says_what_was_measured_and_how_many_samples_would_do():
     text = doubt(measured, weigh(measured), plans=1, share=0.5)
     for words in ("drop of +0.0025", "budget 0.01", "-0.0240 to +0.0290", "cannot tell"):
         assert words in text
-    assert "about 5,400 judging samples would (11,000 in --data)" in text
+    assert "about 5,400 judging samples would (11,000 in <<data>>)" in text
 
 
 @pytest.mark.parametrize(

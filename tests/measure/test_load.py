@@ -107,7 +107,7 @@ def test_a_model_is_never_told_from_itself(seed):
 
 
 def test_several_threads_that_always_wait_are_refused():
-    with pytest.raises(TooBusy, match=r"other work ran in 100% of \d+ turns.*--threads 1"):
+    with pytest.raises(TooBusy, match=r"other work ran in 100% of \d+ turns.*threads=1"):
         Shared(steady(1), has_processor=False).turns(LONG, SHORT)
 
 

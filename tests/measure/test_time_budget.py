@@ -194,7 +194,7 @@ def test_timing_that_the_budget_ended_is_not_said_to_have_found_nothing_faster(
     assert kinds(report) == ["not-faster"] * 4 + ["not-timed"] * 2
     assert (report.exit_code, report.reason["kind"]) == (1, "timing-late")
     assert "100 s ended the timing with 2 of 6 layers not timed" in report.verdict
-    assert "raise --time-budget" in report.verdict
+    assert "raise <<time_budget>>" in report.verdict
 
 
 def test_where_all_was_timed_in_time_nothing_is_faster(made, tmp_path, monkeypatch, only_faster):

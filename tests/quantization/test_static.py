@@ -373,7 +373,7 @@ def test_samples_that_tell_nothing_are_refused(tmp_path, given, message):
 
 
 def test_no_samples_at_all_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no samples to take the ranges .* give --calibration"):
+    with pytest.raises(DataError, match=r"no samples to take the ranges .* give calibration"):
         prepare_int8(tiny(tmp_path), None, FREE, Scheme())
 
 

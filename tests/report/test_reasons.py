@@ -215,7 +215,7 @@ def test_layers_that_there_was_no_time_for_are_blamed_for_nothing(run, hurried, 
     assert "not-timed" in kinds(report).values()
     assert set(kinds(report).values()) <= {"not-timed", "all-over-budget", "measured", "not-judged"}
     assert len(report.search.judged) >= 1
-    assert "--resume" in report.verdict + "".join(report.warnings)
+    assert "<<resume>>" in report.verdict + "".join(report.warnings)
 
 
 def test_no_plan_within_the_budget_tells_how_many_were_judged_and_what_the_best_lost(run):

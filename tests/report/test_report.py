@@ -12,6 +12,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
+from onnxcp.cli.flags import as_flags
 from onnxcp.measure.evidence import doubt, weigh
 from onnxcp.measure.metric_table import METRICS
 from onnxcp.report import WRITERS
@@ -219,13 +220,13 @@ def test_a_training_that_rounds_in_vain_is_said_to(left, said):
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_markdown_reads_as_agreed(name):
-    golden(f"{name}.md", WRITERS[".md"](REPORTS[name]))
+    golden(f"{name}.md", as_flags(WRITERS[".md"](REPORTS[name])))
 
 
 @pytest.mark.parametrize("name", REPORTS)
 @pytest.mark.parametrize("width", [80, 120])
 def test_text_reads_as_agreed_and_stays_within_the_terminal(name, width):
-    text = to_text(REPORTS[name], width)
+    text = as_flags(to_text(REPORTS[name], width))
     golden(f"{name}.{width}.txt", text)
     assert max(map(len, text.splitlines())) <= width
 

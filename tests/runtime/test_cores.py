@@ -133,17 +133,20 @@ PINNED = """
 import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from onnxcp.runtime.cores import usable
-from onnxcp.cli.options import jobs
-from onnxcp.providers import Target
-from onnxcp.sessions import open_runner
-from onnxcp.workers import processes
+from pathlib import Path
+from onnxcp.cluster.processes import processes
+from onnxcp.optimization.settings import Asked, Settings
+from onnxcp.runtime.providers import Target
+from onnxcp.runtime.sessions import open_runner
 from threadpoolctl import threadpool_info
 target = Target.named("cpu")
-runner = open_runner(__import__("pathlib").Path(sys.argv[1]), target)
+model = Path(sys.argv[1])
+jobs = Settings.of(model, None, Asked()).jobs
+runner = open_runner(model, target)
 threads = runner.session.get_session_options().intra_op_num_threads
 with processes(1):
     pools = max(library["num_threads"] for library in threadpool_info())
-print(usable().count, target.count, threads, jobs(None, None), pools)
+print(usable().count, target.count, threads, jobs, pools)
 """
 
 

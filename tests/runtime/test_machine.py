@@ -113,7 +113,7 @@ def test_a_machine_without_a_gpu_is_told_what_brings_one(driver):
     cause, remedy = no_cuda(13).split("; ")
     assert cause.startswith("no NVIDIA GPU")
     assert "install the NVIDIA driver" in remedy
-    assert "--provider cpu" in remedy
+    assert "<<provider=cpu>>" in remedy
 
 
 def test_this_machine_has_cores_and_a_name():

@@ -34,7 +34,7 @@ def test_a_recorded_provider_need_not_be_offered_here():
 
 @pytest.mark.parametrize("names", ["tpu", "cpu,tpu", "", "cpu,", "CPUExecutionProvider"])
 def test_an_unknown_provider_is_refused_with_those_there_are(names, offered):
-    with pytest.raises(UsageError, match=r"--provider .*: unknown; choose one of cpu, cuda.*vitis"):
+    with pytest.raises(UsageError, match=r"provider=.*: unknown; choose one of cpu, cuda.*vitis"):
         Target.named(names)
 
 
@@ -45,12 +45,12 @@ def test_any_other_that_the_runtime_offers_is_used_by_name(offered):
 
 
 def test_a_provider_that_runs_models_on_other_machines_is_refused(offered):
-    with pytest.raises(UsageError, match="--provider azure: unknown"):
+    with pytest.raises(UsageError, match="provider=azure: unknown"):
         Target.named("azure")
 
 
 def test_negative_threads_are_refused():
-    with pytest.raises(UsageError, match="--threads -1"):
+    with pytest.raises(UsageError, match="threads=-1"):
         Target.named("cpu", -1)
 
 
@@ -67,7 +67,7 @@ WRONG = {
 @pytest.mark.parametrize("row", WRONG.values(), ids=WRONG)
 def test_an_option_is_refused_that_is(row):
     name, options, words = row
-    with pytest.raises(UsageError, match=f"--provider-option .*{words}"):
+    with pytest.raises(UsageError, match=f"provider_option=.*{words}"):
         Target.named(name, options=options)
 
 

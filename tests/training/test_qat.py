@@ -38,7 +38,7 @@ DATA = Path(os.environ.get("ONNXCP_DATA", ROOT / "../shared/data")).resolve()
 COARSE = Scheme(  # so that there is something to win
     per_channel=False, reduce_range=True, method="percentile", percentile=99
 )
-RECIPE = Recipe(epochs=3, batch=32, learning_rate=3e-4, train="all")
+RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=3e-4, weights="all")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_the_model_prepared_is_not_changed(model, inputs, ready):
 
 
 def test_some_weights_can_be_left_as_they_are(model, inputs, ready):
-    recipe = replace(RECIPE, epochs=1, train="block/*")
+    recipe = replace(RECIPE, epochs=1, weights="block/*")
     made, told = teach_int8(model, ready, inputs, recipe)
     assert len(told.trained.weights) == 4
     before, after = stored(ready.folded), stored(made.folded)
@@ -135,7 +135,9 @@ def test_chains_are_trained_with_what_the_replaced_layers_gave(inputs, tmp_path)
     chained = io.load(write(original.path, tmp_path / "chained.onnx", {"second": "cp3"}))
     given = replace(inputs, calibration=samples(), training=samples(64), validation=samples(16))
     ready = static.prepare(chained.proto, samples(), FREE, exact()).corrected()
-    recipe = replace(RECIPE, train="chains", features=1.0, stability=0.1, learning_rate=0.01)
+    recipe = replace(
+        RECIPE, weights="chains", feature_weight=1.0, stability=0.1, learning_rate=0.01
+    )
     _, told = teach_int8(original, ready, given, recipe)
     names = {f"second/cp/{role}.weight" for role in ("inputs", "window", "outputs")}
     biases = {"b2", "second/cp/inputs.2", "second/cp/window.2"}  # two that correct means
@@ -189,7 +191,7 @@ def test_too_few_samples_are_refused(model, inputs, ready):
 
 def test_weights_that_no_product_reads_are_refused(model, inputs, ready):
     with pytest.raises(UsageError, match="names no weights"):
-        teach_int8(model, ready, inputs, replace(RECIPE, train="nothing*"))
+        teach_int8(model, ready, inputs, replace(RECIPE, weights="nothing*"))
 
 
 def test_a_model_that_the_runtime_computes_otherwise_is_not_trained(
@@ -223,7 +225,8 @@ def test_resnet20_in_coarse_int8_gets_its_accuracy_back():
     ready = static.prepare(
         model.proto, inputs.calibration, inputs.calibration_batching, COARSE
     ).corrected()
-    made, told = teach_int8(model, ready, inputs, Recipe(epochs=2, learning_rate=1e-4, train="all"))
+    recipe = Recipe(epochs=2, learning_rate=1e-4, weights="all")
+    made, told = teach_int8(model, ready, inputs, recipe)
     target = Target.named("cpu", 1)
     judge = Evaluation(
         open_runner(model.path, target), inputs.samples, METRICS["top1"], inputs.batching

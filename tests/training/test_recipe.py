@@ -15,7 +15,7 @@ def written(tmp_path, **fields):
 
 
 def test_code_that_a_file_names_is_not_imported(tmp_path):
-    with pytest.raises(UsageError, match=r"only the command line may name: pass --loss"):
+    with pytest.raises(UsageError, match=r"only the command line may name: pass loss"):
         from_file(written(tmp_path, loss="os:getcwd"), {})
 
 

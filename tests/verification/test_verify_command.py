@@ -11,6 +11,7 @@ from written import edited, model, verify, weight, write
 
 from onnxcp.cli import app
 from onnxcp.errors import UsageError
+from onnxcp.options.tolerance import ToleranceOptions
 from onnxcp.verification.difference import Tolerance
 from onnxcp.verification.tolerances import parse
 
@@ -201,13 +202,13 @@ def test_an_output_without_its_own_tolerance_takes_the_general_one(bounds, faili
 
 
 def test_a_name_may_hold_colons():
-    made = parse(["a:0:0.5", "0.1"], [], ["a:0:max"]).of(["a:0", "b"])
+    made = parse(ToleranceOptions(("a:0:0.5", "0.1"), (), ("a:0:max",))).of(["a:0", "b"])
     assert made == {"a:0": Tolerance(0.5, 0.0, "max"), "b": Tolerance(0.1, 0.0)}
 
 
 def test_a_statistic_for_an_output_without_tolerance_bounds_nothing():
     with pytest.raises(UsageError, match="y:max: bounds nothing"):
-        parse([], ["z:1"], ["y:max"]).of(["y", "z"])
+        parse(ToleranceOptions((), ("z:1",), ("y:max",))).of(["y", "z"])
 
 
 def test_top_k_counts_the_channels_asked_for():
