@@ -7,18 +7,21 @@ from typing import Any, Unpack
 
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
-from onnxcp.api.settings import precision_of, sources_of, target_of
+from onnxcp.api.settings import data_of
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Benchmark
+from onnxcp.data.roles import Sources
 from onnxcp.errors import UsageError
 from onnxcp.measure import baseline as earlier
 from onnxcp.measure.baseline import Change, of_two, parse_limit
-from onnxcp.measure.benchmark import Length, Timed, batch_sizes, run
+from onnxcp.measure.benchmark import Timed, batch_sizes, run
 from onnxcp.options.duration import DurationOptions
 from onnxcp.options.run import RunOptions
-from onnxcp.options.target import FLOAT32, TargetOptions
+from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
+from onnxcp.quantization.precision import FLOAT32
 from onnxcp.report.benchmark import times, to_json, to_text
+from onnxcp.runtime.providers import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class BenchmarkResult(Timed):
         return to_text(self, self.changes)
 
     def to_json(self) -> str:
-        """What the command prints with --json."""
+        """What the command prints as JSON."""
         return to_json(self, self.changes)
 
     def to_csv(self) -> str:
@@ -106,7 +109,7 @@ def benchmark(
     with staging() as staged:
         given: dict[str, Any] = {**options}
         where = grouped(TargetOptions, {**given, "iterations": None})
-        length, asked = grouped(DurationOptions, given), precision_of(where)
+        length, asked = grouped(DurationOptions, given), where.precision or FLOAT32
         seed = grouped(RunOptions, given).seed
         paths = [staged.model(model)]
         paths += [] if other is None else [staged.model(other, "other")]
@@ -116,9 +119,9 @@ def benchmark(
         limit = _limit(given.get("fail_if_slower"), is_compared=is_compared)
         timed = run(
             paths,
-            sources_of(given, staged, paths[0], seed=seed),
-            target_of(where),
-            Length(length.warmup, length.iterations, length.duration),
+            Sources.of(data_of(given, staged, paths[0]), seed),
+            Target.of(where),
+            length,
             progress,
             batches,
             precision=asked,

@@ -23,7 +23,7 @@ class DoctorResult(Findings):
         return as_text(self, width)
 
     def to_json(self) -> str:
-        """What the command prints with --json."""
+        """What the command prints as JSON."""
         return as_json(self)
 
 

@@ -1,6 +1,5 @@
 """`onnxcp.finetune`: train a rewritten model's weights to give what the original gives."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,10 +9,12 @@ import onnx
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
-from onnxcp.api.settings import limits_of, sources_of, target_of
+from onnxcp.api.settings import data_of
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Finetune, PathLike
+from onnxcp.data.roles import Sources
 from onnxcp.errors import UsageError
+from onnxcp.measure.evaluator import Limits
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
@@ -21,16 +22,10 @@ from onnxcp.options.training import TrainingOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.report.finetune import to_json, to_text
 from onnxcp.results import AccuracyRecord
+from onnxcp.runtime.providers import Target
 from onnxcp.training import finetune as training
 from onnxcp.training.distill import refuse_without_torch
 from onnxcp.training.finetune import Finetuned
-
-RENAMED = {  # options, as a recipe's fields
-    "batch_size": "batch",
-    "label_weight": "labels",
-    "feature_weight": "features",
-    "weights": "train",
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +77,7 @@ class FinetuneResult(Finetuned):
         return to_text(self)
 
     def to_json(self) -> str:
-        """What the command prints with --json."""
+        """What the command prints as JSON."""
         return to_json(self)
 
 
@@ -110,26 +105,21 @@ def finetune(
         OnnxcpError: unusable models, samples or keywords, which the message names.
     """
     refuse_without_torch()
-    from onnxcp.training.recipe import from_file
+    from onnxcp.training.recipe import recipe_of
 
     with staging() as staged:
         given: dict[str, Any] = {**options}
         old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")
         run, how = grouped(RunOptions, given), grouped(TrainingOptions, given)
-        recipe = from_file(how.recipe, _said(given, how, run.seed))
-        sources = sources_of(given, staged, old, seed=run.seed)
+        recipe = recipe_of(how, run)
         asked = training.Round(
             old,
             new,
             staged.output(given.get("output"), "finetuned.onnx"),
-            sources,
-            sources.train,
-            limits_of(given),
-            target_of(grouped(TargetOptions, given)),
-            run.work_dir,
-            run.resume,
-            grouped(BudgetOptions, given).accept_baseline,
-            run.overwrite,
+            Sources.of(data_of(given, staged, old), run.seed),
+            Limits.of(grouped(BudgetOptions, given)),
+            Target.of(grouped(TargetOptions, given)),
+            run,
             also_read=(how.recipe, how.loss),
         )
         found = training.finetune(asked, recipe, progress)
@@ -144,10 +134,3 @@ def _as_given(asked: training.Round, staged: Staging) -> training.Round:
     paths = (asked.reference, asked.candidate, asked.output)
     old, new, output = (Path(staged.words(str(path))) for path in paths)
     return replace(asked, reference=old, candidate=new, output=output)
-
-
-def _said(given: Mapping[str, Any], how: TrainingOptions, seed: int) -> dict[str, Any]:
-    """What counts instead of what a recipe's file says, by the names that it has there."""
-    said = {n: getattr(how, n) for n in sorted(how.given or ()) if n != "recipe"}
-    named = {RENAMED.get(name, name): value for name, value in said.items()}
-    return named if how.recipe and given.get("seed") is None else {**named, "seed": seed}

@@ -5,11 +5,13 @@ from typing import Any, Unpack
 
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
-from onnxcp.api.settings import forms_of, jobs_of, sources_of, target_of
+from onnxcp.api.settings import data_of
 from onnxcp.api.staging import staging
 from onnxcp.api.types import Inspect
+from onnxcp.data.roles import Sources
 from onnxcp.fitting import rank_curves
 from onnxcp.fitting.rank_curves import RankCurve
+from onnxcp.forms import named
 from onnxcp.graph.layers import Layer
 from onnxcp.latency.listing import ELIGIBLE, Listing, survey_layers
 from onnxcp.options.fit import FitOptions
@@ -17,6 +19,8 @@ from onnxcp.options.plan import PlanOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.report.inspect import as_json, as_text
+from onnxcp.runtime.cores import usable
+from onnxcp.runtime.providers import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class InspectResult(Listing):
         return rank_curves.as_text(self.curves) if self.curves else as_text(self, width)
 
     def to_json(self) -> str:
-        """What the command prints with --json."""
+        """What the command prints as JSON."""
         return rank_curves.as_json(self.curves) if self.curves else as_json(self)
 
 
@@ -52,7 +56,8 @@ def inspect(
         ranks: whether to fit, and give error and sensitivity against rank, too.
         form: of `ranks`: auto, or one form.
         calibration: samples that `ranks` weighs errors by, as `onnxcp.optimize` takes them.
-        cache: a folder for fits that outlive the call; without it none are kept.
+        cache: a folder for fits that outlive the call, as the command has it; `no_cache` keeps
+            none.
 
     Raises:
         TypeError: an unknown keyword, with the nearest that there is.
@@ -61,21 +66,21 @@ def inspect(
     """
     with staging() as staged:
         given: dict[str, Any] = {**options}
-        target = target_of(grouped(TargetOptions, given))
+        target = Target.of(grouped(TargetOptions, given))
         path = staged.model(model)
-        sources = sources_of(given, staged, path)
+        sources = Sources.of(data_of(given, staged, path))
         listing = survey_layers(path, sources, target, profile=bool(given.get("profile")))
         curves = list[RankCurve]()
         if given.get("ranks"):
             fits = grouped(FitOptions, given)
-            forms = forms_of(grouped(PlanOptions, given).form)
+            forms = named(grouped(PlanOptions, given).form)
             curves = rank_curves.rank_curves(
                 path,
                 sources,
                 target,
                 forms,
-                jobs=jobs_of(fits),
-                cache=fits.cache,
+                jobs=fits.jobs or usable().count,
+                cache=fits.cache_folder,
                 progress=progress,
             )
         found = InspectResult(

@@ -1,31 +1,24 @@
 """`onnxcp.optimize`: the main job, on files or on what is in memory."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import onnx
 
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
-from onnxcp.api.settings import (
-    jobs_of,
-    limits_of,
-    precision_of,
-    sources_of,
-    target_of,
-)
+from onnxcp.api.settings import data_of
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Optimize, PathLike
 from onnxcp.errors import UsageError
 from onnxcp.graph.io import existing
 from onnxcp.optimization import pipeline
-from onnxcp.optimization.settings import Settings
+from onnxcp.optimization.settings import SUFFIX, Asked, Settings
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.fit import FitOptions
-from onnxcp.options.plan import PlanOptions, seconds
+from onnxcp.options.plan import PlanOptions
 from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.options.training import TrainingOptions
@@ -35,9 +28,7 @@ from onnxcp.report.json import to_json
 from onnxcp.report.markdown import to_markdown
 from onnxcp.report.optimize import to_text
 from onnxcp.results import AccuracyRecord, Report, SiteRecord
-
-if TYPE_CHECKING:
-    from onnxcp.training.recipe import Recipe
+from onnxcp.training.distill import refuse_without_torch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +130,8 @@ def optimize(
         output: where to write the model and its plan; by default nothing is written, and
             `result.save` does it.
         plan, latency: a path, or the result of an earlier `optimize`, or of `profile`.
-        cache: a folder for fits that outlive the run; without it none are kept.
+        cache: a folder for fits that outlive the run, as the command has it; `no_cache` keeps
+            none.
 
     Returns:
         The result, also where nothing is faster or the budget is not met: then its `model` is
@@ -161,61 +153,17 @@ def optimize(
 def _settings(model: ModelLike, given: dict[str, Any], staged: Staging) -> Settings:
     path = existing(staged.model(model))
     given |= {name: staged.document(given.get(name), name) for name in ("plan", "latency")}
-    plans, target = grouped(PlanOptions, given), grouped(TargetOptions, given)
-    budget, fits = grouped(BudgetOptions, given), grouped(FitOptions, given)
-    run = grouped(RunOptions, given)
-    return Settings(
-        model=path,
-        output=staged.output(given.get("output"), path.with_suffix(".cp.onnx").name),
-        target=target_of(target),
-        precision=precision_of(target, plans.plan),
-        raise_opset=target.raise_opset,
-        sources=sources_of(given, staged, path, seed=run.seed),
-        limits=limits_of(given),
-        form=plans.form,
-        strategy=plans.strategy,
-        target_speedup=budget.target_speedup,
-        latency=target.latency,
-        time_budget=None if plans.time_budget is None else seconds(plans.time_budget),
-        work_dir=run.work_dir,
-        resume=run.resume,
-        pareto=plans.pareto,
-        ranks=plans.rank,
-        include=plans.include,
-        exclude=plans.exclude,
-        plan=plans.plan,
-        seed=run.seed,
-        turns=target.iterations,
-        allow_unchanged=budget.allow_unchanged,
-        jobs=jobs_of(fits),
-        cluster=fits.cluster,
-        fit_device=fits.fit_device,
-        cache=fits.cache,
-        correct_bias=fits.bias_correction,
-        sequential=fits.sequential,
-        calibration_memory=fits.memory,
-        accept_baseline=budget.accept_baseline,
-        training=_training(given, run.seed),
-        overwrite=run.overwrite,
+    training = grouped(TrainingOptions, given)
+    if training.finetune:
+        refuse_without_torch()
+    asked = Asked(
+        data_of(given, staged, path),
+        grouped(BudgetOptions, given),
+        grouped(PlanOptions, given),
+        grouped(TargetOptions, given),
+        grouped(FitOptions, given),
+        training,
+        grouped(RunOptions, given),
     )
-
-
-def _training(given: Mapping[str, Any], seed: int) -> "Recipe | None":
-    """How plans are trained; None where they are not.
-
-    Raises:
-        MissingPackage: PyTorch is not installed.
-        UsageError: a value that a recipe cannot have, or one without `finetune`.
-    """
-    from onnxcp.training.distill import refuse_without_torch
-    from onnxcp.training.recipe import from_file
-
-    options = grouped(TrainingOptions, given)
-    said = {n: getattr(options, n) for n in sorted(options.given or ()) if n != "finetune"}
-    if not options.finetune:
-        for name, value in said.items():
-            raise UsageError(f"<<{name}={value}>>: goes with <<finetune>>")
-        return None
-    refuse_without_torch()
-    said.pop("recipe", None)
-    return from_file(options.recipe, {**said, "seed": seed})
+    output = staged.output(given.get("output"), path.with_suffix(SUFFIX).name)
+    return Settings.of(path, output, asked)

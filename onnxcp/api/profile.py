@@ -6,17 +6,21 @@ from typing import Any, Unpack
 
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
-from onnxcp.api.settings import forms_of, precision_of, sources_of, target_of
+from onnxcp.api.settings import data_of
 from onnxcp.api.staging import staging
 from onnxcp.api.types import PathLike, Profile
 from onnxcp.artifacts.publishing import publish
 from onnxcp.artifacts.reservation import Reads, reserve
+from onnxcp.data.roles import Sources
+from onnxcp.forms import named
 from onnxcp.latency import tabulate
 from onnxcp.latency.table import Table, to_text
 from onnxcp.options.plan import PlanOptions
 from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
+from onnxcp.quantization.precision import FLOAT32
+from onnxcp.runtime.providers import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,14 @@ def profile(
     with staging() as staged:
         given: dict[str, Any] = {**options}
         where, run = grouped(TargetOptions, given), grouped(RunOptions, given)
-        forms = forms_of(grouped(PlanOptions, given).form)
+        forms = named(grouped(PlanOptions, given).form)
         path, output = staged.model(model), given.get("output")
         if output is not None:
             reserve([Path(output)], Reads((path,)), overwrite=run.overwrite)
-        sources = sources_of(given, staged, path, seed=run.seed)
-        precision = precision_of(where)
+        sources = Sources.of(data_of(given, staged, path), run.seed)
+        precision = where.precision or FLOAT32
         table = tabulate.profile(
-            path, sources, target_of(where), forms, precision=precision, progress=progress
+            path, sources, Target.of(where), forms, precision=precision, progress=progress
         )
         made = ProfileResult(**{f.name: getattr(table, f.name) for f in fields(table)})
         if output is not None:

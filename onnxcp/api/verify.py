@@ -1,13 +1,15 @@
 """`onnxcp.verify`: are two models' outputs equal, and if not where and by how much."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
-from onnxcp.api.settings import limits_of, sources_of, target_of
+from onnxcp.api.settings import data_of
 from onnxcp.api.staging import staging
 from onnxcp.api.types import Verify
+from onnxcp.data.roles import Sources
+from onnxcp.measure.evaluator import Limits
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
@@ -15,9 +17,8 @@ from onnxcp.options.tolerance import ToleranceOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.report.verify import as_json, as_text
 from onnxcp.runtime.providers import Target
-from onnxcp.verification.comparison import Bounds, Comparison, run
+from onnxcp.verification.comparison import Comparison, run
 from onnxcp.verification.difference import Difference
-from onnxcp.verification.tolerances import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class VerifyResult(Comparison):
         return as_text(self, width)
 
     def to_json(self) -> str:
-        """What the command prints with --json."""
+        """What the command prints as JSON."""
         return as_json(self)
 
 
@@ -69,30 +70,19 @@ def verify(
     with staging() as staged:
         given: dict[str, Any] = {**options}
         where = grouped(TargetOptions, given)
-        bounds, budget = grouped(ToleranceOptions, given), grouped(BudgetOptions, given)
-        limits, seed = limits_of(given), grouped(RunOptions, given).seed
-        target = target_of(where).exact
-        elsewhere = given.get("reference_provider")
-        other = target
+        elsewhere, other = given.get("reference_provider"), None
         if elsewhere not in (None, where.provider):
-            other = Target.named(elsewhere, where.threads).exact
+            other = Target.of(replace(where, provider=elsewhere, provider_option=())).exact
         old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")
         found = run(
             old,
             new,
-            sources_of(given, staged, old, seed=seed),
-            target,
+            Sources.of(data_of(given, staged, old), grouped(RunOptions, given).seed),
+            Target.of(where).exact,
             other,
-            bounds=Bounds(
-                parse(bounds.rtol, bounds.atol, bounds.check_error_stat),
-                limits.metric,
-                limits.max_drop,
-                limits.outputs,
-                bounds.top_k,
-            ),
+            limits=Limits.of(grouped(BudgetOptions, given)),
+            bounds=grouped(ToleranceOptions, given),
             precision=where.precision,
-            require_surgery=bounds.require_surgery,
-            accept_baseline=budget.accept_baseline,
             progress=progress,
         )
         made = VerifyResult(**{f.name: getattr(found, f.name) for f in fields(found)})

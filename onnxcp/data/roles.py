@@ -217,8 +217,8 @@ def _refuse_reuse(sources: Sources) -> None:
             for source in specs:
                 if share_samples(evaluated, source):
                     raise UsageError(
-                        f"<<data={evaluated}>> and <<{option}={source}>> share samples; samples for "
-                        f"{purpose} must not be used for evaluation: give others, or parts as "
+                        f"<<data={evaluated}>> and <<{option}={source}>> share samples; samples "
+                        f"for {purpose} must not be used for evaluation: give others, or parts as "
                         "PATH[:400] and PATH[400:]"
                     )
 
@@ -234,7 +234,8 @@ def _timed(samples: Samples, shapes: Mapping[str, Shape]) -> Feeds:
     if any(feeds[name].shape != shape for name, shape in shapes.items()):
         shown = ", ".join(f"{n}:{'x'.join(map(str, s))}" for n, s in shapes.items())
         raise UsageError(
-            f"<<input_shape={shown}>> differs from the shape of the samples in <<data>>; leave it out"
+            f"<<input_shape={shown}>> differs from the shape of the samples in <<data>>; leave it "
+            "out"
         )
     return feeds
 

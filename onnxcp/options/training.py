@@ -67,7 +67,7 @@ class RecipeOptions:
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 2), ("patience", 0)):
             if getattr(self, name) < least:
-                raise UsageError(f"<<{name}={getattr(self, name)}>>: give {least} or more")
+                raise UsageError(f"<<{name}={getattr(self, name)}>>: must be at least {least}")
         self._refuse_numbers()
         self._refuse_choices()
         if "mix" in self.augment and (self.label_weight or self.loss):
@@ -82,7 +82,7 @@ class RecipeOptions:
                 raise UsageError(f"<<{name}={value}>>: give a number above 0, at most {most:g}")
         for name in ("label_weight", "feature_weight", "stability"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"<<{name}={getattr(self, name)}>>: give 0 or more")
+                raise UsageError(f"<<{name}={getattr(self, name)}>>: must be at least 0")
 
     def _refuse_choices(self) -> None:
         for name, choice, choices in (

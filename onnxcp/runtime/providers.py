@@ -168,7 +168,9 @@ class Target:
         """
         first, *others = [_row(name.strip().lower()) for name in names.split(",")]
         if threads < 0:
-            raise UsageError(f"<<threads={threads}>>: must be at least 1, or 0 for all usable cores")
+            raise UsageError(
+                f"<<threads={threads}>>: must be at least 1, or 0 for all usable cores"
+            )
         if first.known is not None:
             for key, value in (options or {}).items():
                 _check(first, key, value)

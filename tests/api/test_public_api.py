@@ -8,8 +8,6 @@ import typing
 import pytest
 from typer.main import get_command
 
-from asked import settings
-
 import onnxcp
 from onnxcp.cli import app
 
