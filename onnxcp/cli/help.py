@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,7 @@ def summary(page: str) -> str:
 
 
 def help(
+    context: typer.Context,
     topic: Annotated[
         str | None,
         typer.Argument(
@@ -57,7 +58,7 @@ def help(
             typer.echo(_contents(pages))
             return
         if topic not in pages:
-            raise UsageError(_unknown(topic, list(pages)))
+            raise UsageError(f"help {topic}: {_remedy(topic, list(pages), _commands(context))}")
         page = _for_the_command_line(pages[topic])
         if sys.stdout.isatty():
             _render(page, width())
@@ -71,12 +72,22 @@ def _contents(pages: dict[str, str]) -> str:
     return "\n".join([*rows, "", "onnxcp help TOPIC shows a page; start with: onnxcp help guide"])
 
 
-def _unknown(topic: str, known: Sequence[str]) -> str:
+def _commands(context: typer.Context) -> Sequence[str]:
+    group: Any = context.find_root().command
+    names: Sequence[str] = group.list_commands(context)
+    return names
+
+
+def _remedy(topic: str, known: Sequence[str], commands: Sequence[str]) -> str:
+    """What to do about a topic that has no page."""
     from difflib import get_close_matches
 
+    choice = f"choose one of {', '.join(known)}"
+    if topic in commands:
+        return f"a command has no page; see onnxcp {topic} --help, or {choice}"
     near = get_close_matches(topic.lower(), known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"help {topic}: no such topic; {hint}choose one of {', '.join(known)}"
+    return f"no such topic; {hint}{choice}"
 
 
 def _for_the_command_line(page: str) -> str:

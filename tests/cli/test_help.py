@@ -60,13 +60,20 @@ def test_a_page_says_which_command_shows_another(topic):
 
 @pytest.mark.parametrize(
     ("asked", "near"),
-    [("dta", "data"), ("INT8", "int8"), ("finetuning", "fine-tuning"), ("benchmark", "benchmarks")],
+    [("dta", "data"), ("INT8", "int8"), ("finetuning", "fine-tuning"), ("provider", "providers")],
 )
 def test_an_unknown_topic_is_wrong_use_and_the_near_one_is_named(asked, near):
     ended = run(asked)
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert f"did you mean {near}?" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["optimize", "benchmark", "finetune"])
+def test_who_asks_for_a_command_learns_where_its_help_is(command):
+    ended = run(command)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert f"see onnxcp {command} --help" in ended.stderr
 
 
 def test_a_topic_like_no_other_is_answered_with_all():
