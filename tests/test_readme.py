@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from itertools import pairwise
 
@@ -16,6 +17,10 @@ from typer.testing import CliRunner
 
 import onnxcp
 from onnxcp.cli import app
+from onnxcp.data.preset_table import PRESETS
+from onnxcp.forms import FORMS
+from onnxcp.measure.metric_table import METRICS
+from onnxcp.search import STRATEGIES
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "onnxcp/docs").glob("*.md"))]
@@ -183,6 +188,49 @@ def test_scripts_they_name_take_the_options(command, helps):
     source = (ROOT / path).read_text(encoding="utf-8")
     assert [option for option in options(script) if f'"{option}"' not in source] == []
     assert options(passed_on) <= options(helps["optimize"]) | options(helps["finetune"])
+
+
+UNDESCRIBED = {"--help"}  # says itself what it is
+
+
+@pytest.mark.parametrize("command", COMMANDS_HELP)
+def test_every_option_of_a_command_is_described(command, helps):
+    described = options(ALL)
+    positive = {option.replace("--no-", "--", 1) for option in described}
+    negative = {option.replace("--", "--no-", 1) for option in described}
+    assert options(helps[command]) - described - positive - negative - UNDESCRIBED == set()
+
+
+def first_cells(page):
+    """Names in the first column of a page's tables."""
+    cells = re.findall(r"^\|([^|]*)\|", TEXTS[page], re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([\w.-]+)[^`]*`", cell)}
+
+
+@pytest.mark.parametrize(
+    ("table", "page"),
+    [(FORMS, "guide.md"), (STRATEGIES, "guide.md"), (METRICS, "data.md"), (PRESETS, "data.md")],
+    ids=["forms", "strategies", "metrics", "presets"],
+)
+def test_every_row_of_a_table_is_described(table, page):
+    assert {*table} <= first_cells(page)
+
+
+def test_every_command_is_described():
+    assert {*COMMANDS_HELP} <= first_cells("guide.md")
+    assert {command.callback.__name__ for command in app.registered_commands} == {*COMMANDS_HELP}
+
+
+def test_every_package_is_described():
+    packages = {path.parent.name for path in (ROOT / "onnxcp").glob("*/__init__.py")}
+    assert packages <= first_cells("extending.md")
+
+
+def test_every_extra_is_described():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {f"[{extra}]" for extra in project["optional-dependencies"]} <= {
+        *re.findall(r"^\| `(\[\w+\])`", TEXTS["guide.md"], re.MULTILINE)
+    }
 
 
 def test_the_readme_is_short():
