@@ -4,6 +4,7 @@ target nothing else may be there to install."""
 import inspect
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,7 @@ COMMANDS = (  # that work there, run in an empty folder
     ),
     ("profile", str(MODEL), "-o", "latency.json", "--threads", "1"),
     ("doctor",),
+    ("help", "data"),
 )
 
 
@@ -176,6 +178,12 @@ def test_a_command_that_needs_more_says_so(tmp_path):
     assert code == 3
     assert output.startswith("error: ")
     assert "is not installed; this command needs all of: pip install" in output
+
+
+def test_the_manual_names_these_packages():
+    page = (ROOT / "onnxcp/docs/providers.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"of the packages only ([^.]+)\.", " ".join(page.split()))
+    assert set(re.split(", | and ", listed)) == {*PACKAGES}
 
 
 @pytest.mark.slow
