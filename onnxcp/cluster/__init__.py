@@ -1,1 +1,1 @@
-"""Fits and evaluations elsewhere: processes of this machine, or the workers of a Dask cluster."""
+"""Fits and evaluations in other processes: on this machine, or on the workers of a Dask cluster."""

@@ -1,15 +1,16 @@
-"""Workers of a cluster: calls done far away, and what happens where some of it dies.
+"""Calls on the workers of a Dask cluster, and what happens when workers or the scheduler fail.
 
-A call takes a function and what it needs; a `Parcel` among that is sent to a worker once and
-stays there for as long as it is kept here. A call whose worker dies is done again by another,
-with its parcels sent anew; one whose cluster dies ends with a `ClusterError`, and never hangs.
+A call takes a function and its arguments. An argument that is a `SharedValue` is sent to a worker
+once and stays there for as long as it is alive here. If a worker dies, another one repeats the
+call, and shared values are sent again. If the cluster dies, the call ends with a `ClusterError`;
+it never hangs.
 
-What the function raises comes back as a value, so that whatever Dask raises is of the cluster.
-Every thread of a worker does one call at a time. The scheduler only hands on, but unpickles what
-it hands on, so that it needs the same packages.
+An exception of the function comes back as a value, so that any exception of Dask is about the
+cluster. Every thread of a worker runs one call at a time. The scheduler unpickles what it passes
+on, so it needs the same packages as the workers.
 
-Numbers are those of a run without a cluster where the workers' packages and kind of processor
-are the same; the packages are checked.
+Results equal those of a run without a cluster if the workers have the same packages and kind of
+processor; only the packages are checked.
 """
 
 import contextlib
@@ -23,8 +24,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from onnxcp.cluster.dask_client import (
-    CONNECT,
-    Line,
+    CONNECT_SECONDS,
+    Connection,
     cause,
     connected,
     is_deadly,
@@ -34,48 +35,52 @@ from onnxcp.cluster.dask_client import (
 )
 from onnxcp.errors import ClusterError
 
-LOST = 60.0  # seconds without any worker after which a cluster counts as dead
-PAUSE = 1.0  # seconds between two looks at whether it is
-ATTEMPTS = 3  # at a call whose parcels die with the worker that holds them
+LOST_SECONDS = 60.0  # without any worker, after which a cluster counts as lost
+PAUSE_SECONDS = 1.0  # between two checks of the cluster
+ATTEMPTS = 3  # at a call whose shared values are lost with the worker that holds them
 
-NOTHING_LOST = "nothing finished is lost: fits are kept in the cache; run again"
+NOTHING_LOST = "finished work is not lost: fits are kept in the cache; run again"
 
 
-class Parcel(ABC):
-    """Something large that many calls need. A worker keeps it until it is collected here."""
+class SharedValue(ABC):
+    """A large value that many calls need; a worker keeps it until it is garbage-collected here."""
 
     __slots__ = ("__weakref__",)
 
     @abstractmethod
     def packed(self) -> object:
-        """What travels; asked for again where the worker that held it was lost."""
+        """What is sent; called again if the worker that held it was lost."""
 
 
 class Cluster:
-    """A scheduler's workers. `executor` has a thread here for each of their `threads`, to
-    `call` from."""
+    """The workers of a scheduler.
 
-    def __init__(self, line: Line, threads: int, executor: Executor) -> None:
+    `executor` has a thread on this machine for each of the workers' `threads`, to `call` from.
+    """
+
+    def __init__(self, connection: Connection, threads: int, executor: Executor) -> None:
         self.threads, self.executor = threads, executor
-        self._line, self._versions = line, versions()
-        self._sent: WeakKeyDictionary[Parcel, Any] = WeakKeyDictionary()
-        self._sending, self._looking = threading.Lock(), threading.Lock()
-        self._looked = self._alive = time.monotonic()
-        self._dead = ""
+        self._connection, self._versions = connection, versions()
+        self._sent: WeakKeyDictionary[SharedValue, Any] = WeakKeyDictionary()
+        self._sending, self._checking = threading.Lock(), threading.Lock()
+        self._last_check = self._last_alive = time.monotonic()
+        self._failure = ""  # why the cluster counts as lost
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of this package gives on some worker, `Parcel`s handed to it unpacked.
+        """The result of a function of this package that some worker runs.
+
+        The function receives a `SharedValue` as what its `packed` returns.
 
         Raises:
-            ClusterError: the cluster is lost, or its workers die of this call.
+            ClusterError: the cluster is lost, or several workers died while they ran this call.
             Exception: whatever the function raises.
         """
         for _ in range(ATTEMPTS):
             try:
                 answer = self._answer(function, arguments)
-            except _Failure as failure:  # mostly a worker was lost, and parcels with it
-                last = failure.__cause__
-                if is_deadly(last):
+            except _Failure as failure:  # mostly a lost worker that held shared values
+                dask_error = failure.__cause__
+                if is_deadly(dask_error):
                     break
                 self._wait_for_workers()
             else:
@@ -83,97 +88,103 @@ class Cluster:
                     raise answer
                 return answer
         raise self._error(
-            f"{function.__name__} failed on one worker after the other ({cause(last)}); those that "
-            "die lack memory: give them more, or fewer threads each"
-        ) from last
+            f"{function.__name__} failed on several workers ({cause(dask_error)}); they probably "
+            "lack memory: give them more, or fewer threads each"
+        ) from dask_error
 
     def _answer(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        sent = [self._parcel(a) if isinstance(a, Parcel) else a for a in arguments]
+        sent = [self._handle(a) if isinstance(a, SharedValue) else a for a in arguments]
         key = f"{function.__name__}-{uuid.uuid4().hex}"
-        return self._awaited(self._line.call, key, answered, (self._versions, function, *sent))
+        return self._awaited(
+            self._connection.call, key, run_on_worker, (self._versions, function, *sent)
+        )
 
-    def _parcel(self, parcel: Parcel) -> Any:
-        """Sent one at a time: they share the wire anyway."""
+    def _handle(self, value: SharedValue) -> Any:
+        """The handle of a value, which is sent first if needed; one at a time, on one network."""
         with self._sending:
-            known = self._sent.get(parcel)
-            if known is None or known.status != "finished":
-                key = f"{type(parcel).__name__}-{uuid.uuid4().hex}"
-                known = self._awaited(self._line.send, key, parcel.packed())[key]
-                self._sent[parcel] = known
-            return known
+            handle = self._sent.get(value)
+            if handle is None or handle.status != "finished":
+                key = f"{type(value).__name__}-{uuid.uuid4().hex}"
+                handle = self._awaited(self._connection.send, key, value.packed())[key]
+                self._sent[value] = handle
+            return handle
 
     def _awaited(self, begin: Callable[..., Future[Any]], *arguments: Any) -> Any:
-        """Raises _Failure from whatever Dask raises, or ClusterError."""
-        since = time.monotonic()
-        self._refuse_dead(since)
-        begun = begin(*arguments)
+        """The result; raises _Failure from whatever Dask raises, or ClusterError."""
+        begun = time.monotonic()
+        self._refuse_dead(begun)
+        future = begin(*arguments)
         try:
-            while not wait([begun], PAUSE).done:
-                self._refuse_dead(since)
+            while not wait([future], PAUSE_SECONDS).done:
+                self._refuse_dead(begun)
         finally:
-            begun.cancel()
+            future.cancel()
         try:
-            return begun.result()
+            return future.result()
         except Exception as error:
             raise _Failure from error
 
     def _wait_for_workers(self) -> None:
         begun = time.monotonic()
-        while self._line.status == "connecting" or not self._has_workers():
+        while self._connection.status == "connecting" or not self._has_workers():
             self._refuse_dead(begun)
-            time.sleep(PAUSE)
+            time.sleep(PAUSE_SECONDS)
 
     def _refuse_dead(self, since: float) -> None:
         """Raises ClusterError if the scheduler is gone, or there was no worker for too long."""
-        with self._looking:  # one look for all who wait
-            if time.monotonic() - self._looked >= PAUSE:
+        with self._checking:  # one check for all threads that wait
+            if time.monotonic() - self._last_check >= PAUSE_SECONDS:
                 if self._has_workers():
-                    self._alive = time.monotonic()
-                self._looked = time.monotonic()
-            if self._line.status in ("closing", "closed"):
-                self._dead = f"the scheduler is gone and did not come back in {CONNECT:.0f} s"
-            elif time.monotonic() - max(since, self._alive) > LOST:
-                self._dead = f"no worker was heard of for {LOST:.0f} s"
-            if self._dead:
-                raise self._error(self._dead)
+                    self._last_alive = time.monotonic()
+                self._last_check = time.monotonic()
+            if self._connection.status in ("closing", "closed"):
+                self._failure = (
+                    f"the scheduler is gone and did not come back in {CONNECT_SECONDS:.0f} s"
+                )
+            elif time.monotonic() - max(since, self._last_alive) > LOST_SECONDS:
+                self._failure = f"no worker answered for {LOST_SECONDS:.0f} s"
+            if self._failure:
+                raise self._error(self._failure)
 
     def _has_workers(self) -> bool:
         with contextlib.suppress(Exception):
-            return self._line.threads(PAUSE) > 0
+            return self._connection.threads(PAUSE_SECONDS) > 0
         return False
 
     def _error(self, what: str) -> ClusterError:
-        return ClusterError(f"<<cluster={self._line.address}>>: {what}; {NOTHING_LOST}")
+        return ClusterError(f"<<cluster={self._connection.address}>>: {what}; {NOTHING_LOST}")
 
 
 class _Failure(Exception):
-    """Of Dask, which is its cause, and not of what was called."""
+    """Dask failed, not the function that was called; `__cause__` is Dask's exception."""
 
 
 @contextlib.contextmanager
 def open_cluster(address: str) -> Iterator[Cluster]:
-    """The workers of the scheduler at an address; let go when the block ends, however it ends.
+    """The workers of the scheduler at an address; released when the block ends, also by an error.
 
     Raises:
         MissingPackage: Dask is not installed.
         ClusterError: no scheduler answers, it has no workers, or they run other versions.
     """
-    with connected(address) as (line, threads):
+    with connected(address) as (connection, threads):
         executor = ThreadPoolExecutor(threads, "onnxcp-cluster")
         try:
-            yield Cluster(line, threads, executor)
+            yield Cluster(connection, threads, executor)
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-            line.close()  # which ends the calls that still wait
+            connection.close()  # ends the calls that still wait
             executor.shutdown()
 
 
-def answered(wanted: Mapping[str, str], function: Callable[..., Any], *arguments: Any) -> object:
-    """On a worker: what the function gives, or the exception that it raised."""
+def run_on_worker(
+    expected: Mapping[str, str], function: Callable[..., Any], *arguments: Any
+) -> object:
+    """The function's result or the exception that it raised; this runs on a worker."""
     try:
-        refuse_other(versions(), wanted, worker())  # it may have joined after the check
+        refuse_other(versions(), expected, worker())  # the worker may have joined after the check
         return function(*arguments)
     except MemoryError:
-        raise  # of this worker: another may have more
+        raise  # another worker may have more memory
     except Exception as error:
         return error

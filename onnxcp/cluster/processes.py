@@ -1,4 +1,4 @@
-"""Processes that fit, and that are gone when a run ends, however it ends."""
+"""Worker processes on this machine, which end with the run, however it ends."""
 
 import os
 import pickle
@@ -26,8 +26,10 @@ B = TypeVar("B")
 
 @contextmanager
 def processes(jobs: int) -> Iterator[Executor | None]:
-    """Processes for fits, gone when the block ends, however it ends; None for one job. Linear
-    algebra here keeps to the cores that this process may use."""
+    """An executor of `jobs` processes, which end with the block; None for one job.
+
+    Within the block, linear algebra in this process uses no more than the usable cores.
+    """
     with _on_usable_cores():
         if jobs == 1:
             yield None
@@ -38,7 +40,7 @@ def processes(jobs: int) -> Iterator[Executor | None]:
 
 @contextmanager
 def _on_usable_cores() -> Iterator[None]:
-    """Libraries of linear algebra know what a process is pinned to, and of no quota."""
+    """Limit linear algebra libraries to the usable cores; they respect affinity, but no quota."""
     limit = usable().count
     if any(library["num_threads"] > limit for library in threadpool_info()):
         with threadpool_limits(limit):
@@ -49,83 +51,97 @@ def _on_usable_cores() -> Iterator[None]:
 
 @contextmanager
 def _started(jobs: int) -> Iterator[Executor]:
-    with _interrupts_ignored(), _left_alone():
+    with _interrupts_ignored(), _loky_environment():
         executor = ProcessPoolExecutor(jobs, initializer=end_with, initargs=(os.getpid(),))
         started = [executor.submit(int) for _ in range(jobs)]
     with temporary.folder() as folder:
         try:
-            wait(started)  # so that nothing starts up while something is timed
+            wait(started)  # so that no process starts up while a model is timed
             yield _ByFile(executor, folder)
         finally:
             executor.shutdown(wait=True, kill_workers=True)
 
 
 class _ByFile(Executor):
-    """An executor whose results come back as files, and only their names through its pipe: a
-    process killed halfway through a large message would leave its reader waiting for ever."""
+    """An executor that returns results in files, and only file names through its pipe.
+
+    A process killed halfway through a large message would leave its reader waiting forever.
+    """
 
     def __init__(self, executor: Executor, folder: Path) -> None:
         self._executor, self._folder = executor, folder
 
     def submit(self, fn: Callable[..., B], /, *args: object, **kwargs: object) -> Future[B]:
-        asked = self._executor.submit(_filed, self._folder, partial(fn, *args, **kwargs))
-        given: Future[B] = Future()
-        asked.add_done_callback(lambda done: _pass_on(done, given))
-        return given
+        stored = self._executor.submit(_stored, self._folder, partial(fn, *args, **kwargs))
+        result: Future[B] = Future()
+        stored.add_done_callback(lambda done: _set_result(result, done))
+        return result
 
 
-def _filed(folder: Path, work: Callable[[], B]) -> Path | B:
-    """The file that holds what `work` makes; without room for one, what it makes itself."""
-    made = work()
+def _stored(folder: Path, work: Callable[[], B]) -> Path | B:
+    """The file that holds the result of `work`; the result itself if the disk is full."""
+    result = work()
     path = folder / f"{uuid.uuid4().hex}.pickle"
     try:
-        path.write_bytes(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
+        path.write_bytes(pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
     except OSError:
-        return made
+        return result
     return path
 
 
-def _pass_on(done: Future[Path | B], given: Future[B]) -> None:
+def _set_result(result: Future[B], done: Future[Path | B]) -> None:
     try:
-        found = done.result()
-        given.set_result(_unfiled(found) if isinstance(found, Path) else found)
-    except BaseException as error:  # whatever it is belongs to who asked
-        given.set_exception(error)
+        value = done.result()
+        result.set_result(_loaded(value) if isinstance(value, Path) else value)
+    except BaseException as error:  # belongs to the caller, whatever it is
+        result.set_exception(error)
 
 
-def _unfiled(path: Path) -> Any:
-    made = pickle.loads(path.read_bytes())
+def _loaded(path: Path) -> Any:
+    """The result in a file, which is removed."""
+    result = pickle.loads(path.read_bytes())
     path.unlink()
-    return made
+    return result
 
 
-def in_threads(work: Callable[[A], B], given: Iterable[A], count: int) -> Iterator[B]:
-    """What `work` makes of each, in order, `count` at once: to keep as many processes busy."""
+def in_threads(work: Callable[[A], B], items: Iterable[A], count: int) -> Iterator[B]:
+    """The results of `work` for each item, in order, `count` at once.
+
+    For work that waits for other processes, to keep `count` of them busy.
+    """
     if count == 1:
-        yield from map(work, given)
+        yield from map(work, items)
         return
     pool = ThreadPoolExecutor(count)
     try:
-        yield from pool.map(work, given)
-    finally:  # without a wait: Ctrl-C must not last as long as the fits that were begun
+        yield from pool.map(work, items)
+    finally:  # does not wait: Ctrl-C must not last as long as the fits in progress
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
-def while_alive(name: str) -> Iterator[None]:
+def naming_killed_process(name: str) -> Iterator[None]:
+    """Within the block, a killed worker process is an error that names the layer `name`.
+
+    Raises:
+        OnnxcpError: a process was killed.
+    """
     try:
         yield
     except BrokenExecutor as error:
         raise OnnxcpError(
-            f"{name}: a process that fits was killed, probably for lack of memory; "
+            f"{name}: a fitting process was killed, probably for lack of memory; "
             "try a smaller <<jobs>>"
         ) from error
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, which reaches every process of a terminal:
-    the first one ends the others. Ignored signals are inherited, before a child runs a line."""
+    """Processes started within the block ignore Ctrl-C.
+
+    Ctrl-C reaches every process of a terminal; the main process ends the others. A child inherits
+    ignored signals before it runs any code.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -137,20 +153,22 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def _left_alone() -> Iterator[None]:
-    """Processes started inside do not warn of semaphores that a killed one left: loky's
-    tracker, which does, is also what cleans them up. Nor are they replaced, with a warning,
-    for what a fit holds: so loky does where psutil is installed, which Dask brings. They start
-    without the current folder on their path, and then get the path of this process."""
+def _loky_environment() -> Iterator[None]:
+    """The environment variables for processes that loky starts within the block.
+
+    - No warnings about semaphores of killed processes: loky's tracker cleans them up itself.
+    - No restart of processes whose memory grows: loky does so if psutil is installed.
+    - The current folder is not on the path at start; loky then sets the path of this process.
+    """
     quiet = "ignore::UserWarning:loky.backend.resource_tracker"
-    warned = os.environ.get("PYTHONWARNINGS")
-    wanted = {
-        "PYTHONWARNINGS": f"{warned},{quiet}" if warned else quiet,
+    filters = os.environ.get("PYTHONWARNINGS")
+    variables = {
+        "PYTHONWARNINGS": f"{filters},{quiet}" if filters else quiet,
         "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**62),
         "PYTHONSAFEPATH": "1",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxcp.chain import Chain, Kernel, Stage, with_bias
 from onnxcp.cluster.pool import Cluster
-from onnxcp.cluster.processes import while_alive
+from onnxcp.cluster.processes import naming_killed_process
 from onnxcp.errors import PlanError
 from onnxcp.fitting.rank_grid import knots, knots_up_to, read_off
 from onnxcp.fitting.statistics import Statistics
@@ -114,7 +114,7 @@ class Fits:
         """
         starts, choice = self.get(name, choice).factors, choice.plain
         task = Task(choice, (), FULL, starts, self._store, self._device)
-        with while_alive(name):
+        with naming_killed_process(name):
             done = self._submit(task, wanted.aim).result()
         if done.outcome.is_usable:
             self._refits[name, choice] = (wanted, done)
@@ -127,7 +127,7 @@ class Fits:
         """
         if effort == FULL and (name, choice.plain) in self._refits:
             return self._refits[name, choice.plain][1]
-        with while_alive(name):
+        with naming_killed_process(name):
             return self._future(name, choice, effort).result()
 
     def _future(self, name: str, choice: Choice, effort: Effort) -> Future[Fitted]:
@@ -155,7 +155,7 @@ class Fits:
     ) -> Future[Fitted]:
         seed = (self._seed, *digits(f"{site.tensor}|{choice.form}|{choice.rank}"))
         task = Task(choice, seed, effort, starts, self._store, self._device)
-        with while_alive(site.name):
+        with naming_killed_process(site.name):
             return self._submit(task, self._aim(site))
 
     def _submit(self, task: Task, aim: Aim) -> Future[Fitted]:

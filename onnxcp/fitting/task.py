@@ -13,7 +13,7 @@ import scipy.linalg  # noqa: F401  before a limit of threads: it holds for what 
 from threadpoolctl import threadpool_limits
 
 from onnxcp.chain import Kernel
-from onnxcp.cluster.pool import Cluster, Parcel
+from onnxcp.cluster.pool import Cluster, SharedValue
 from onnxcp.fitting import store
 from onnxcp.fitting.store import Entry
 from onnxcp.forms import FORMS, Effort, Outcome
@@ -57,7 +57,7 @@ class Fitted(Entry):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Aim(Parcel):
+class Aim(SharedValue):
     """What fits are to come near: a kernel, in the norm of the covariances of its groups'
     inputs, with their hash, which is empty where none are known."""
 

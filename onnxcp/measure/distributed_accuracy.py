@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp.cluster.pool import Cluster, Parcel
+from onnxcp.cluster.pool import Cluster, SharedValue
 from onnxcp.data.samples import Batching, Samples
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.io import data_file
@@ -79,7 +79,7 @@ class SpreadRunner:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Chunk(Parcel):
+class _Chunk(SharedValue):
     """Some of the samples."""
 
     samples: Samples
@@ -101,7 +101,7 @@ class _Feeds:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Files(Parcel):
+class _Files(SharedValue):
     """A model as written by `files.save`: its file, and its external data if it has some; with
     what is judged of it among its outputs."""
 

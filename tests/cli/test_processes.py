@@ -157,7 +157,7 @@ def test_a_worker_killed_from_outside_ends_the_run_with_a_remedy(model, tmp_path
         os.kill(workers(process.pid)[0], signal.SIGKILL)
         line = last_line(process)
     assert process.returncode == WRONG_USE
-    assert "a process that fits was killed" in line
+    assert "a fitting process was killed" in line
     assert "--jobs" in line
     assert not list(tmp_path.iterdir())
 

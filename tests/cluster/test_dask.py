@@ -21,7 +21,7 @@ from processes import INTERRUPTED, MISSING, WRONG_USE, wait_for
 
 import onnxcp
 from onnxcp.cluster import dask_client, pool
-from onnxcp.cluster.dask_client import Line
+from onnxcp.cluster.dask_client import Connection
 from onnxcp.cluster.pool import Cluster
 from onnxcp.errors import ClusterError, UsageError
 from onnxcp.fitting.fits import Fits
@@ -218,7 +218,7 @@ def test_what_a_killed_worker_was_doing_is_done_by_another(
         time.sleep(0.3)  # both workers have a kernel and fit it by now
         processes.workers[killed].kill()
 
-    after(monkeypatch, 2, Line, "call", kill)
+    after(monkeypatch, 2, Connection, "call", kill)
     there, _ = optimized(model, tmp_path / "there", *LONG, "--cluster", processes.address)
     assert processes.workers[killed].wait(1) < 0
     assert there == fitted_here
@@ -227,8 +227,8 @@ def test_what_a_killed_worker_was_doing_is_done_by_another(
 def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
     processes, model, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(dask_client, "CONNECT", 1.0)
-    monkeypatch.setattr(pool, "PAUSE", 0.2)
+    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.2)
     after(monkeypatch, 1, cache, "save", processes.scheduler.kill)
     line = refused(model, tmp_path, processes.address, "--cache", tmp_path / "cache")
     assert "the scheduler is gone" in line
@@ -237,15 +237,16 @@ def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
 
 
 IMPATIENT = (
-    "from onnxcp.cluster import dask_client, pool; dask_client.CONNECT, pool.LOST = 1.0, 2.5;"
+    "from onnxcp.cluster import dask_client, pool;"
+    "dask_client.CONNECT_SECONDS, pool.LOST_SECONDS = 1.0, 2.5;"
     "from onnxcp.cli import main; main()"
 )
 
 
 ENDS = {
     "a killed scheduler": ("scheduler", signal.SIGKILL, [], "the scheduler is gone"),
-    "a frozen scheduler": ("scheduler", signal.SIGSTOP, [], "no worker was heard of"),
-    "killed workers": ("workers", signal.SIGKILL, [], "no worker was heard of"),
+    "a frozen scheduler": ("scheduler", signal.SIGSTOP, [], "no worker answered"),
+    "killed workers": ("workers", signal.SIGKILL, [], "no worker answered"),
     "ctrl-c while all is frozen": ("workers", signal.SIGSTOP, [signal.SIGINT], "interrupted"),
 }
 
@@ -280,7 +281,7 @@ def test_a_run_ends_soon_and_with_one_line(row, processes, model, tmp_path):
 def test_a_scheduler_without_workers_names_the_command_that_starts_one(
     tmp_path, model, monkeypatch
 ):
-    monkeypatch.setattr(dask_client, "START", 0.5)
+    monkeypatch.setattr(dask_client, "START_SECONDS", 0.5)
     alone = Processes(tmp_path)
     try:
         assert f"`dask worker {alone.address}`" in refused(model, tmp_path, alone.address)
@@ -298,13 +299,13 @@ def silent():
 
 
 def test_an_address_that_refuses_ends_the_run(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(dask_client, "CONNECT", 0.5)
+    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 0.5)
     assert "no Dask scheduler answers" in refused(model, tmp_path, "tcp://127.0.0.1:1")
 
 
 def test_an_address_that_says_nothing_ends_the_run(silent, model, monkeypatch, tmp_path):
-    monkeypatch.setattr(dask_client, "CONNECT", 0.5)
-    assert "no Dask scheduler answers: silence" in refused(model, tmp_path, silent)
+    monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 0.5)
+    assert "no Dask scheduler answers: no answer" in refused(model, tmp_path, silent)
 
 
 @pytest.mark.parametrize("address", ["", "host", "tcp://127.0.0.1:port", "tls://127.0.0.1:1"])
@@ -342,7 +343,7 @@ def test_what_a_function_raises_is_raised_here(address):
         found.call(parse_shape, "nonsense")
 
 
-def test_a_parcel_travels_once_for_as_long_as_it_is_kept(address, monkeypatch):
+def test_a_shared_value_is_sent_once_for_as_long_as_it_is_alive(address, monkeypatch):
     packed, pack = [], Aim.packed
     monkeypatch.setattr(Aim, "packed", lambda self: packed.append(1) or pack(self))
     aim = Aim(np.ones((4, 4)), 1, (None,), "")
