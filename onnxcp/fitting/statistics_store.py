@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxcp.fitting.statistics import Statistics
 from onnxcp.storage import atomic_write
-from onnxcp.storage.checksums import opened, sealed
+from onnxcp.storage.checksums import verified, with_checksum
 from onnxcp.storage.read_errors import DAMAGED
 
 NOTE, MEANS = "statistics.json", "means.npz"
@@ -35,7 +35,7 @@ def save_statistics(folder: Path, found: Mapping[str, Statistics]) -> None:
         }
     with atomic_write.whole(folder / MEANS) as stream:
         np.savez(stream, **means)
-    note = sealed({"tensors": rows, "means": _digest(means[name] for name in sorted(means))})
+    note = with_checksum({"tensors": rows, "means": _digest(means[name] for name in sorted(means))})
     atomic_write.write_text(folder / NOTE, json.dumps(note))
 
 
@@ -43,7 +43,7 @@ def load_statistics(folder: Path) -> dict[str, Statistics] | None:
     """What an earlier run noted in a folder; None where it did not come to its end, or anything
     is not as it was."""
     try:
-        note = opened(json.loads((folder / NOTE).read_text(encoding="utf-8")))
+        note = verified(json.loads((folder / NOTE).read_text(encoding="utf-8")))
         with (folder / MEANS).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             means = dict(stored)
         if _digest(means[name] for name in sorted(means)) != note["means"]:

@@ -121,7 +121,7 @@ class Recovery:
             for at, score in known.items()
         ]
         found = fit(points, self.limit)
-        return found if price is None else replace(found, doubt=price.doubt)
+        return found if price is None else replace(found, relative_error=price.relative_error)
 
     def _gain(self) -> float:
         """Of what a short training leaves, what a long one of the same plan does."""

@@ -1,19 +1,19 @@
-"""Strategies: which candidate for which site, judged against a budget.
+"""Rank strategies: which candidate each site gets, within a budget.
 
-A strategy sees a menu of numbers and a judge, never a runtime or a model. To add one:
-a module with a function `(Menu, Budget, Judge) -> Plan`, and a row here, which is imported when
-it is first used.
+A strategy sees a menu of numbers and a judge, never a runtime or a model. To add one, write a
+module with a function `(Menu, Budget, Judge) -> Plan`, and add a row here; the module is imported
+when the strategy is first used.
 
-| strategy | choose it when | judgements |
+| strategy | choose it if | evaluations |
 |---|---|---|
 | knapsack | there is no reason for another | 4–14 |
-| bisect | predicted losses are not to be trusted, and time is no matter | some 10 a site |
-| estimate | what the model stores matters as much as its time | 15–31 |
-| vbmf | ranks should follow from the weights, as published | 5 |
-| genetic | a night may be spent, and few sites lose together what none loses alone | up to 120 |
-| uniform | a baseline is wanted that one number describes | 5–9 |
+| bisect | predicted losses mislead, and search time does not matter | about 10 per site |
+| estimate | the size of the model matters as much as its time | 15–31 |
+| vbmf | ranks should follow from the weights alone, as published | 5 |
+| genetic | predicted losses mislead, sites are few, and the search may take a night | up to 120 |
+| uniform | you need a baseline that one number describes | 5–9 |
 
-For a budget of time all but bisect and genetic need no judgement.
+For a time budget, only bisect and genetic evaluate plans.
 """
 
 from collections.abc import Callable

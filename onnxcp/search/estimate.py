@@ -1,8 +1,8 @@
-"""One share of the parameters for all sites, then a search around it by groups of sites.
+"""One share of the parameters for all sites, then a search by groups of equal sites.
 
-Choose it where what a model stores matters as much as its time: it takes a dozen judgements
-and knows nothing of how sensitive sites are until the search by groups. Source: Song et al.
-2021 (Journal of Software 32(11):3468), parameter estimation.
+Choose it if the size of the model matters as much as its time. The first part ignores how
+sensitive sites are. Source: Song et al. 2021 (Journal of Software 32(11):3468), parameter
+estimation.
 """
 
 from collections import defaultdict
@@ -12,23 +12,25 @@ from functools import partial
 from onnxcp.plan import Budget, Candidate, Judge, Menu, Plan
 from onnxcp.search.plan_family import best_of, plan_of, quickest
 
-SHARES = [2 ** (-step / 8) for step in range(64)]  # of the original's parameters
-TRIES = 24  # judgements of the search by groups
+SHARES = [2 ** (-step / 8) for step in range(64)]  # of the original parameters
+MAX_GROUP_EVALUATIONS = 24
 
 
 def estimate(menu: Menu, budget: Budget, judge: Judge) -> Plan:
-    """One share of parameters bisected against the budget, then faster groups one by one.
+    """The smallest share of parameters within the budget, then single groups made faster.
 
-    A budget of time takes no judgement: the largest share that is fast enough.
+    A time budget needs no evaluation: the largest share that is fast enough.
     """
     family = [partial(at_share, menu, share) for share in SHARES]
-    found = best_of(family, menu, budget, judge)
-    return _refined(menu, budget, judge, found) if budget.seconds is None else found
+    plan = best_of(family, menu, budget, judge)
+    return _refined(menu, budget, judge, plan) if budget.seconds is None else plan
 
 
 def at_share(menu: Menu, share: float) -> Plan:
-    """Per form the largest rank within a share of the original's parameters; of those the
-    fastest. Where no rank is within it, the candidate that stores least."""
+    """The fastest of each form's largest rank within a share of the original parameters.
+
+    A site without such a rank gets the candidate with the fewest parameters.
+    """
     return plan_of(
         _within(candidates, share * menu.originals[name].parameters)
         for name, candidates in menu.sites.items()
@@ -44,14 +46,14 @@ def _within(candidates: Sequence[Candidate], parameters: float) -> Candidate | N
 
 
 def _refined(menu: Menu, budget: Budget, judge: Judge, plan: Plan) -> Plan:
-    """The plan after single groups of sites were made faster while the budget held.
+    """The plan after single groups of sites were made faster within the budget.
 
-    The change that saves most is tried first. One that was refused is not tried again: the
-    plan only gets harsher.
+    The change that saves most is tried first. A change over the budget is not tried again, since
+    the plan only loses more later.
     """
-    refused: set[object] = set()
-    for _ in range(TRIES):
-        moves = [m for m in _moves(menu, plan) if m.key not in refused]
+    over_budget: set[object] = set()
+    for _ in range(MAX_GROUP_EVALUATIONS):
+        moves = [m for m in _moves(menu, plan) if m.key not in over_budget]
         trials = [(Plan({**plan.choices, **move.choices}), move) for move in moves]
         faster = [(t, m) for t, m in trials if menu.seconds(t) < menu.seconds(plan)]
         if not faster:
@@ -60,35 +62,38 @@ def _refined(menu: Menu, budget: Budget, judge: Judge, plan: Plan) -> Plan:
         if judge(trial).within(budget):
             plan = trial
         else:
-            refused.add(move.key)
+            over_budget.add(move.key)
     return plan
 
 
 def _moves(menu: Menu, plan: Plan) -> Iterator[Plan]:
-    """For every group of equal sites: all at the next smaller rank, or all at the next faster
-    candidate of any form."""
+    """Changes of a group of equal sites: to the next smaller rank, or the next faster candidate.
+
+    Sites are equal if their parameters and output channels are. Each change is a plan of the
+    group alone.
+    """
     groups: dict[object, list[str]] = defaultdict(list)
     for name in menu.sites:
         original = menu.originals[name]
         groups[original.parameters, original.channels].append(name)
     for group in groups.values():
-        now = {name: _chosen(menu, plan, name) for name in group}
-        yield plan_of(_smaller(menu.sites[name], c) for name, c in now.items())
-        yield plan_of(_faster(menu.sites[name], c) for name, c in now.items())
+        current = {name: _chosen(menu, plan, name) for name in group}
+        yield plan_of(_smaller(menu.sites[name], c) for name, c in current.items())
+        yield plan_of(_faster(menu.sites[name], c) for name, c in current.items())
 
 
 def _chosen(menu: Menu, plan: Plan, site: str) -> Candidate | None:
     return next((c for c in menu.sites[site] if c.choice == plan.choices.get(site)), None)
 
 
-def _smaller(candidates: Sequence[Candidate], now: Candidate | None) -> Candidate | None:
-    if now is None:
+def _smaller(candidates: Sequence[Candidate], current: Candidate | None) -> Candidate | None:
+    if current is None:
         return None
-    form, rank = now.choice.form, now.choice.rank
-    below = [c for c in candidates if c.choice.form == form and c.choice.rank < rank]
-    return max(below, key=lambda c: c.choice.rank, default=None)
+    form, rank = current.choice.form, current.choice.rank
+    smaller = [c for c in candidates if c.choice.form == form and c.choice.rank < rank]
+    return max(smaller, key=lambda c: c.choice.rank, default=None)
 
 
-def _faster(candidates: Sequence[Candidate], now: Candidate | None) -> Candidate | None:
-    below = [c for c in candidates if now is None or c.seconds < now.seconds]
-    return max(below, key=lambda c: c.seconds, default=None)
+def _faster(candidates: Sequence[Candidate], current: Candidate | None) -> Candidate | None:
+    faster = [c for c in candidates if current is None or c.seconds < current.seconds]
+    return max(faster, key=lambda c: c.seconds, default=None)

@@ -1,8 +1,8 @@
-"""The plans that predict best: for every time saved, the least predicted loss.
+"""The frontier of plans: the least predicted loss for every amount of time saved.
 
-A multiple-choice knapsack, solved exactly by dynamic programming on a grid of times. One run
-gives every plan of the frontier. Source: Kellerer, Pferschy & Pisinger, Knapsack Problems,
-2004, chapter 11.
+This is a multiple-choice knapsack problem, solved exactly by dynamic programming on a grid of
+times. One run gives every plan of the frontier. Axes: C candidates of a site, G grid levels, P
+plans. Source: Kellerer, Pferschy & Pisinger, Knapsack Problems, 2004, chapter 11.
 """
 
 import math
@@ -14,15 +14,15 @@ from onnxcp.arrays import Float64, Int64
 from onnxcp.plan import Candidate, Menu, Plan
 from onnxcp.search.plan_family import plan_of
 
-GRID = 10_000  # levels of the most that can be saved: a site's saving is off by at most one
-ROUNDING = 1e-9  # of a level: what a division may lose is not rounded down
+GRID = 10_000  # levels of the largest possible saving; a site's saving is off by at most one level
+ROUNDING = 1e-9  # of a level: division errors must not round down
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
-    """One site: what it may take and save, in levels, and what it takes at every level."""
+    """One site's candidates with the time they save, in seconds and levels, and their loss."""
 
-    candidates: tuple[Candidate | None, ...]  # None: left as it is
+    candidates: tuple[Candidate | None, ...]  # None: unchanged
     saved: Float64[np.ndarray, " C"]
     loss: Float64[np.ndarray, " C"]
     levels: Int64[np.ndarray, " C"]
@@ -30,34 +30,38 @@ class _Column:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frontier:
-    """Plans of strictly growing saving and predicted loss, made when they are asked for."""
+    """Plans by position, with strictly increasing saving and predicted loss.
+
+    A plan is built when it is requested.
+    """
 
     saved: Float64[np.ndarray, " P"]  # seconds
     loss: Float64[np.ndarray, " P"]  # predicted
     _ends: Int64[np.ndarray, " P"]  # the level of every plan
     _columns: tuple[_Column, ...]
-    _picks: tuple[Int64[np.ndarray, " G"], ...]  # by site: the candidate taken at every level
+    _picks: tuple[Int64[np.ndarray, " G"], ...]  # by site: the candidate chosen at every level
 
     def __len__(self) -> int:
         return len(self.saved)
 
     def plan(self, position: int) -> Plan:
-        level, taken = int(self._ends[position]), list[Candidate | None]()
+        """The plan at a position; 0 saves least."""
+        level, chosen = int(self._ends[position]), list[Candidate | None]()
         for column, picks in zip(reversed(self._columns), reversed(self._picks), strict=True):
             pick = picks[level]
-            taken.append(column.candidates[pick])
+            chosen.append(column.candidates[pick])
             level -= int(column.levels[pick])
-        return plan_of(taken)
+        return plan_of(chosen)
 
     def position(self, loss: float) -> int:
-        """Of the fastest plan with at most this predicted loss."""
+        """The position of the fastest plan with at most this predicted loss; -1 if none."""
         return int(np.searchsorted(self.loss, loss, side="right")) - 1
 
 
 def frontier(menu: Menu) -> Frontier:
-    """Every plan with which no other saves as much at less predicted loss.
+    """All plans for which no other saves as much time at less predicted loss.
 
-    Candidates that save nothing or whose predicted loss is infinite are left out.
+    Candidates that save no time or have an infinite predicted loss are left out.
     """
     columns = _columns(menu)
     levels = np.arange(GRID + 1)
@@ -99,8 +103,8 @@ def _usable(menu: Menu, site: str) -> list[Candidate]:
 def _undominated(
     saved: Float64[np.ndarray, " G"], loss: Float64[np.ndarray, " G"]
 ) -> Int64[np.ndarray, " P"]:
-    """Levels at which no higher level loses as little, and no lower one saves as much."""
+    """Levels for which no higher level loses as little and no lower level saves as much."""
     above = np.append(np.minimum.accumulate(loss[::-1])[::-1][1:], np.inf)
-    kept = np.flatnonzero(loss < above)
-    most = np.maximum.accumulate(np.append(-np.inf, saved[kept]))[:-1]
-    return kept[saved[kept] > most]
+    candidates = np.flatnonzero(loss < above)
+    saved_below = np.maximum.accumulate(np.append(-np.inf, saved[candidates]))[:-1]
+    return candidates[saved[candidates] > saved_below]

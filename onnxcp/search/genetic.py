@@ -1,11 +1,11 @@
-"""Evolution of whole plans: what sites lose together is judged, not added up.
+"""A genetic search over whole plans: the joint loss of all sites is measured, not predicted.
 
-Choose it where a night may be spent, sites are few, and predicted losses mislead: it takes
-some hundred judgements, and with twenty sites these find no more than `uniform` does. With
-`menu.journal` a search that was killed goes on where it ended, and several processes may
-share one. Source: Song et al. 2021 (Journal of Software 32(11):3468), the genetic search;
-Deb et al., A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE Transactions
-on Evolutionary Computation 6(2), 2002, as Optuna has it.
+Choose it if predicted losses mislead, sites are few, and the search may take a night: it
+evaluates about a hundred plans. With twenty sites it finds no more than `uniform` does. With
+`menu.journal` a killed search continues where it ended, and several processes can share one.
+Sources: Song et al. 2021 (Journal of Software 32(11):3468), the genetic search; Deb et al., A
+fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE Transactions on Evolutionary
+Computation 6(2), 2002, as implemented in Optuna.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from optuna.storages import JournalStorage
     from optuna.trial import FrozenTrial
 
-TRIALS = 120  # of all processes that share a journal
+TRIALS = 120  # in all, of the processes that share a journal
 POPULATION = 24
-SEEDED = 20  # uniform plans that the first generation starts with
-LEFT = 10  # seconds after which the lock of a killed process is broken
-NAME, MENU, BUDGET = "onnxcp", "menu", "budget"  # a study, an attribute and a constraint of it
+UNIFORM_PLANS = 20  # in the first generation
+LOCK_SECONDS = 10  # after which the lock of a killed process is broken
+NAME, MENU, BUDGET = "onnxcp", "menu", "budget"  # the study, its attribute and its constraint
 
-Genes = Mapping[str, int]  # by site, the position in its row
-Rows = Mapping[str, tuple[Candidate | None, ...]]  # None leaves it; then from slow to fast
+Genes = Mapping[str, int]  # by site: the position in its row
+Rows = Mapping[str, tuple[Candidate | None, ...]]  # by site: None (unchanged), then slow to fast
 
 
 def genetic(menu: Menu, budget: Budget, judge: Judge) -> Plan:
-    """The best of `TRIALS` plans, bred for little time and loss with the budget as a constraint.
+    """The best of `TRIALS` plans, by time and loss, with the budget as a constraint.
 
     Raises:
         MissingPackage: Optuna is not installed.
-        PlanError: the journal is of another menu or budget, or is no journal.
+        PlanError: the journal belongs to another menu or budget, or is not a journal.
     """
     if not any(menu.sites.values()):
         return Plan()
@@ -51,8 +51,8 @@ def genetic(menu: Menu, budget: Budget, judge: Judge) -> Plan:
         trial = study.ask()
         genes = {name: trial.suggest_int(name, 0, len(row) - 1) for name, row in rows.items()}
         plan = _plan(rows, genes)
-        known = next((t.values[1] for t in done if t.params == genes), None)
-        loss = _loss(menu, budget, judge, plan) if known is None else known
+        measured = next((t.values[1] for t in done if t.params == genes), None)
+        loss = _loss(menu, budget, judge, plan) if measured is None else measured
         trial.set_constraint(BUDGET, _excess(budget, menu.seconds(plan), loss))
         study.tell(trial, (menu.seconds(plan), loss))
     first, second = (0, 1) if budget.seconds is None else (1, 0)
@@ -62,7 +62,7 @@ def genetic(menu: Menu, budget: Budget, judge: Judge) -> Plan:
 
 
 def _loss(menu: Menu, budget: Budget, judge: Judge, plan: Plan) -> float:
-    """As judged; infinite without a judgement where the plan is too slow anyway."""
+    """The measured loss; infinite, without an evaluation, if the plan is too slow anyway."""
     if not plan.choices:
         return 0.0
     if budget.seconds is not None and menu.seconds(plan) > budget.seconds:
@@ -72,16 +72,16 @@ def _loss(menu: Menu, budget: Budget, judge: Judge, plan: Plan) -> float:
 
 
 def _excess(budget: Budget, seconds: float, loss: float) -> float:
-    """How far a plan is over the budget; not above 0 where it is within."""
+    """By how much a plan exceeds the budget, in loss or seconds; 0 or less if it does not."""
     return loss - budget.limit if budget.seconds is None else seconds - budget.seconds
 
 
 def _first(menu: Menu) -> Iterator[Plan]:
-    """The model as it is and some uniform plans, from the gentlest to the fastest."""
+    """The empty plan and some uniform plans, from the largest ranks to the smallest."""
     yield Plan()
     family = multiples(menu)
     last = len(family) - 1
-    for position in sorted({last * k // (SEEDED - 1) for k in range(SEEDED)}):
+    for position in sorted({last * k // (UNIFORM_PLANS - 1) for k in range(UNIFORM_PLANS)}):
         yield family[position]()
 
 
@@ -116,14 +116,14 @@ def _study(menu: Menu, budget: Budget) -> "Study":
         directions=["minimize", "minimize"],
         load_if_exists=True,
     )
-    mine = _digest(menu, budget)
-    if study.user_attrs.get(MENU, mine) != mine:
+    digest = _digest(menu, budget)
+    if study.user_attrs.get(MENU, digest) != digest:
         raise PlanError(
-            f"{menu.journal}: the journal of another search: sites, times or the budget differ; "
+            f"{menu.journal}: belongs to another search: sites, times or the budget differ; "
             "name another file, or delete this one"
         )
-    study.set_user_attr(MENU, mine)
-    seed = menu.seed + len(study.get_trials(deepcopy=False))  # processes are not to agree
+    study.set_user_attr(MENU, digest)
+    seed = menu.seed + len(study.get_trials(deepcopy=False))  # another one for each process
     study.sampler = optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
     return study
 
@@ -132,15 +132,15 @@ def _storage(journal: Path) -> "JournalStorage":
     from onnxcp.search.journal import open_storage
 
     try:
-        return open_storage(journal, LEFT)
+        return open_storage(journal, LOCK_SECONDS)
     except OSError as error:
-        raise PlanError(f"{journal}: {error.strerror}; name a file that can be written") from error
+        raise PlanError(f"{journal}: {error.strerror}; name a file you can write to") from error
     except (ValueError, LookupError, TypeError) as error:
         raise PlanError(f"{journal}: not the journal of a search; name another file") from error
 
 
 def _digest(menu: Menu, budget: Budget) -> str:
-    """What trials depend on, as one number: they can be compared where it is the same."""
+    """The hash of all that trials depend on; trials with the same hash can be compared."""
     rows = [(name, [*row], menu.originals[name]) for name, row in menu.sites.items()]
-    told = repr((rows, menu.total, budget.limit, budget.seconds))
-    return hashlib.sha256(told.encode()).hexdigest()
+    text = repr((rows, menu.total, budget.limit, budget.seconds))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,10 +1,10 @@
-"""Plans in a row from gentle to harsh, of which a budget picks one.
+"""Families of plans: ordered from the least loss to the fastest, one of which fits a budget.
 
-Most strategies boil the ranks of all sites down to one number: a multiple of the channels, a
-share of the parameters, a loss that each site may cause. The plans along it are a family:
-each is faster than the one before it and loses more. A family holds recipes, not plans, so
-that only those looked at are made; every family starts with the model as it is and ends with
-every site's fastest candidate.
+Most strategies reduce the ranks of all sites to one number: a multiple of the channels, a share
+of the parameters, a loss that each site may cause. The plans along that number are a family:
+each one is faster than the one before, and loses more. A family holds functions that build
+plans, so that only the plans looked at are built. `best_of` adds the empty plan before a family
+and the fastest plan after it.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ Family = Sequence[Callable[[], Plan]]
 
 
 def best_of(family: Family, menu: Menu, budget: Budget, judge: Judge) -> Plan:
-    """The harshest plan within the budget; for a budget of time the gentlest one fast enough.
+    """The fastest plan within a loss budget, or the first plan within a time budget.
 
     Found by bisection. Empty if no plan of the family is within the budget.
     """
@@ -41,7 +41,7 @@ def fastest(menu: Menu) -> Plan:
 
 
 def at_ranks(menu: Menu, targets: Mapping[str, float | Fraction]) -> Plan:
-    """Every site's fastest candidate of at least the target rank; a site without is left."""
+    """Every site's fastest candidate of at least its target rank; sites without one are left."""
     return plan_of(
         quickest(c for c in candidates if c.choice.rank >= targets[name])
         for name, candidates in menu.sites.items()
@@ -49,10 +49,10 @@ def at_ranks(menu: Menu, targets: Mapping[str, float | Fraction]) -> Plan:
 
 
 def quickest(candidates: Iterable[Candidate]) -> Candidate | None:
-    """The one of least time."""
+    """The fastest candidate; None if there are none."""
     return min(candidates, key=lambda c: c.seconds, default=None)
 
 
 def plan_of(candidates: Iterable[Candidate | None]) -> Plan:
-    """The plan that takes these candidates."""
+    """The plan of these candidates, at most one per site; None leaves a site unchanged."""
     return Plan({c.site: c.choice for c in candidates if c is not None})

@@ -1,7 +1,6 @@
 """Every site at the same multiple of its output channels.
 
-Choose it for a baseline that anyone can state in one number ("rank 1.5 C"), with which the
-other strategies are compared.
+Choose it for a baseline that one number describes ("rank 1.5 C").
 """
 
 from fractions import Fraction
@@ -12,15 +11,15 @@ from onnxcp.search.plan_family import Family, at_ranks, best_of
 
 
 def uniform(menu: Menu, budget: Budget, judge: Judge) -> Plan:
-    """One multiple of the output channels for all sites, bisected against the budget."""
+    """The smallest multiple of the output channels, the same for all sites, within the budget."""
     return best_of(multiples(menu), menu, budget, judge)
 
 
 def multiples(menu: Menu) -> Family:
-    """A plan for every multiple that some candidate's rank is of its site's channels."""
+    """One plan per ratio of rank to output channels among all candidates, largest first."""
     channels = {name: menu.originals[name].channels for name in menu.sites}
-    found = {Fraction(c.choice.rank, channels[n]) for n, row in menu.sites.items() for c in row}
-    return [partial(_at_multiple, menu, multiple) for multiple in sorted(found, reverse=True)]
+    ratios = {Fraction(c.choice.rank, channels[n]) for n, row in menu.sites.items() for c in row}
+    return [partial(_at_multiple, menu, ratio) for ratio in sorted(ratios, reverse=True)]
 
 
 def _at_multiple(menu: Menu, multiple: Fraction) -> Plan:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp.storage import atomic_write, temporary
-from onnxcp.storage.checksums import opened, sealed
+from onnxcp.storage.checksums import verified, with_checksum
 from onnxcp.storage.read_errors import DAMAGED
 
 ENTRY = re.compile(r"[0-9a-f]{64}\.(npz|json)")
@@ -31,7 +31,7 @@ def default_folder(environment: Mapping[str, str]) -> Path:
 def load_note(folder: Path, key: str) -> Any:
     """What was noted under a key; None where there is nothing that can be read."""
     try:
-        note = opened(json.loads(path_of(folder, key, "json").read_text(encoding="utf-8")))
+        note = verified(json.loads(path_of(folder, key, "json").read_text(encoding="utf-8")))
         return note["note"] if note["key"] == key else None
     except DAMAGED:
         return None
@@ -43,7 +43,7 @@ def save_note(folder: Path, key: str, note: Any) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write.whole(path, survives_power_cut=False) as file:
-            file.write(json.dumps(sealed({"key": key, "note": note})).encode())
+            file.write(json.dumps(with_checksum({"key": key, "note": note})).encode())
 
 
 def prune(folder: Path, limit: int = LIMIT) -> None:

@@ -1,4 +1,4 @@
-"""Documents that know when they were damaged: JSON with the hash of its content."""
+"""JSON documents with a checksum of their content."""
 
 import hashlib
 import json
@@ -8,26 +8,26 @@ HASH = "sha256"
 
 
 def digest(document: Any) -> str:
-    """The hash of a JSON document, whatever the order of its keys."""
+    """The SHA-256 of a JSON document; the order of keys does not matter."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """A document with its hash beside its fields."""
+def with_checksum(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the document with its hash in the field `HASH`."""
     plain = json.loads(json.dumps(document))
     return {**plain, HASH: digest(plain)}
 
 
-def opened(document: Any) -> dict[str, Any]:
-    """What was sealed.
+def verified(document: Any) -> dict[str, Any]:
+    """The document that was given to `with_checksum`.
 
     Raises:
-        ValueError: it is no such document, or not as it was.
+        ValueError: it has no hash, or its content does not match the hash.
     """
     if not isinstance(document, dict):
-        raise ValueError("no document with a hash")
+        raise ValueError("not a document with a checksum")
     plain = {name: value for name, value in document.items() if name != HASH}
     if document.get(HASH) != digest(plain):
-        raise ValueError("the content is not what its hash is of")
+        raise ValueError("the content does not match its checksum")
     return plain

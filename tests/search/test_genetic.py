@@ -113,7 +113,7 @@ class TestJournal:
     def test_of_another_search_is_refused(self, tmp_path, menu, budget):
         mine = self.menu(tmp_path)
         genetic(mine, BUDGET, judge_of(mine))
-        with pytest.raises(PlanError, match=r"search\.journal: the journal of another search"):
+        with pytest.raises(PlanError, match=r"search\.journal: belongs to another search"):
             genetic(replace(menu, journal=mine.journal), budget, Judge(None))
 
     @pytest.mark.parametrize("text", ["hello\n\n", "[1]\n", '{"a": 1}\n'])

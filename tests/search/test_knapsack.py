@@ -91,7 +91,7 @@ def test_a_broken_model_turns_it_back():
 class TestCurve:
     def test_goes_through_exact_points(self):
         curve = fit([Point(x, 2 * x, 0.0) for x in (0.001, 0.01, 0.1)], limit=0.01)
-        assert (curve.scale, curve.exponent, curve.doubt) == pytest.approx((2, 1, 0))
+        assert (curve.scale, curve.exponent, curve.relative_error) == pytest.approx((2, 1, 0))
         assert curve.predicted(0.01) == pytest.approx(0.005)
 
     @pytest.mark.parametrize("exponent", [0.5, 1.4])

@@ -19,7 +19,7 @@ def scores(price, noise=NOISE, seed=0):
 
 def test_the_price_is_within_the_doubt_it_states():
     found = [pooled(scores(0.3, seed=seed)) for seed in range(200)]
-    off = [(price.scale / 0.3 - 1) / price.doubt for price in found if price is not None]
+    off = [(price.scale / 0.3 - 1) / price.relative_error for price in found if price is not None]
     assert len(off) == 200
     assert np.std(off) == pytest.approx(1, abs=0.15)
 

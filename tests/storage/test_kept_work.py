@@ -12,7 +12,7 @@ from onnxcp.errors import WorkError
 from onnxcp.fitting import statistics_store, store
 from onnxcp.fitting.statistics import Statistics, stored
 from onnxcp.storage import cache, keys, workdir
-from onnxcp.storage.checksums import opened, sealed
+from onnxcp.storage.checksums import verified, with_checksum
 
 RNG = np.random.default_rng(0)
 
@@ -93,13 +93,13 @@ def test_fits_with_a_bit_flipped_are_as_good_as_none(tmp_path):
 @pytest.mark.parametrize("document", [None, [], {}, {"a": 1}, {"a": 1, "sha256": "0"}])
 def test_what_was_not_sealed_is_not_opened(document):
     with pytest.raises(ValueError, match="hash"):
-        opened(document)
+        verified(document)
 
 
 def test_what_was_sealed_is_opened_whatever_the_order_of_its_keys():
     document = {"b": [1, 2.5, None], "a": {"x": float("inf")}}
-    kept = json.loads(json.dumps(sealed(document)))
-    assert opened(dict(reversed(kept.items()))) == document
+    kept = json.loads(json.dumps(with_checksum(document)))
+    assert verified(dict(reversed(kept.items()))) == document
 
 
 def test_files_that_are_no_entries_are_never_pruned(tmp_path):

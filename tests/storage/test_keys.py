@@ -19,7 +19,7 @@ USERS = {
     "latency table": tabulate.CODE,
     "shortcuts": shortcut_timing.CODE,
     "judgement": scores.CODE,
-    "workers": dask_client.FITTING,
+    "workers": dask_client.FITTING_CODE,
 }
 
 
