@@ -154,8 +154,8 @@ def _threads(connection: Connection) -> int:
         threads = connection.threads(START_SECONDS)
     except Exception as error:
         raise ClusterError(
-            f"<<cluster={connection.address}>>: no worker is ready: {cause(error)}; start some with "
-            f"`dask worker {connection.address}`"
+            f"<<cluster={connection.address}>>: no worker is ready: {cause(error)}; start some "
+            f"with `dask worker {connection.address}`"
         ) from error
     versions_by_name = {"the scheduler": _scheduler_versions(connection)}
     versions_by_name |= {f"worker {name}": answer for name, answer in answers.items()}
