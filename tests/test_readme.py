@@ -81,9 +81,11 @@ def test_the_commands_work_in_their_order_and_print_what_the_readme_shows(checko
 
 
 def labels(output):
-    """What lines of an output begin with, without figures, which depend on the machine."""
-    begins = (re.split(r"  +|: |\d", line.strip())[0].strip() for line in output.splitlines())
-    return [begin for begin in begins if begin not in ("", "…")]
+    """What lines of an output begin with, without what depends on the machine: figures, and
+    which layers are kept."""
+    lines = [line.strip() for line in output.splitlines() if not line.startswith(("kept ", "…"))]
+    begins = [re.split(r"  +|: |\d", line)[0].strip() for line in lines]
+    return [begin for begin in begins if begin]
 
 
 def test_the_listing_that_the_readme_shows_is_exact():
