@@ -4,6 +4,7 @@ Option names in texts, here and in messages, stand between `<<` and `>>`: `<<max
 a value `<<max_drop=0.7>>`. The command line prints them as flags, the library as keywords.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
@@ -62,8 +63,13 @@ def described(hint: Any) -> tuple[Any, Option | None]:
     return kind, next((extra for extra in extras if isinstance(extra, Option)), None)
 
 
-def options_of(group: type[Group]) -> Iterator[Described]:
+@functools.cache
+def options_of(group: type[Group]) -> tuple[Described, ...]:
     """The options of a group, in order."""
+    return tuple(_described(group))
+
+
+def _described(group: type[Group]) -> Iterator[Described]:
     hints = get_type_hints(group, include_extras=True)
     for field in fields(group):
         kind, option = described(hints[field.name])

@@ -37,7 +37,7 @@ class TargetOptions:
     provider: Annotated[
         str,
         Option(
-            "Where models run: cpu, cuda, or any other that ONNX Runtime offers (see doctor); "
+            "Where models run: {choices}, or any other that ONNX Runtime offers (see doctor); "
             "NAME,cpu lets nodes run elsewhere.",
             metavar="NAME",
             choices=("onnxcp.runtime.providers:PROVIDERS",),

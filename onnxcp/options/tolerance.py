@@ -25,7 +25,7 @@ class ToleranceOptions:
     ] = ()
     check_error_stat: Annotated[
         tuple[str, ...],
-        Option("What the tolerance bounds: elemwise, max, mean or median.", "[OUTPUT:]STAT"),
+        Option("What the tolerance bounds: {choices}.", metavar="[OUTPUT:]STAT", choices=STATS),
     ] = ()
     top_k: Annotated[int, Option("Strongest channels that agree.", metavar="K", min=1)] = TOP_K
     require_surgery: Annotated[

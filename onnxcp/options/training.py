@@ -54,7 +54,13 @@ class RecipeOptions:
     batch_norm: Annotated[str, Option("{choices}.", metavar="HOW", choices=BATCH_NORMS)] = "frozen"
     augment: Annotated[
         tuple[str, ...],
-        Option("Of flip, crop and mix; images only.", metavar="LIST", is_list=True),
+        Option(
+            "Of {choices}, with commas between them; images only.",
+            metavar="LIST",
+            choices=AUGMENTATIONS,
+            is_open=True,
+            is_list=True,
+        ),
     ] = ()
     patience: Annotated[int, Option("Epochs without gain that end it.", metavar="N")] = 0
     device: Annotated[str, Option("To train on: {choices}.", metavar="NAME", choices=DEVICES)] = (
