@@ -11,7 +11,7 @@ from onnxcp.api.settings import data_of
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Benchmark
 from onnxcp.data.roles import Sources
-from onnxcp.errors import UsageError
+from onnxcp.errors import UsageError, as_keywords
 from onnxcp.measure import baseline as earlier
 from onnxcp.measure.baseline import Change, of_two, parse_limit
 from onnxcp.measure.benchmark import Timed, batch_sizes, run
@@ -70,7 +70,7 @@ class BenchmarkResult(Timed):
 
     def to_text(self) -> str:
         """What the command prints."""
-        return to_text(self, self.changes)
+        return as_keywords(to_text(self, self.changes))
 
     def to_json(self) -> str:
         """What the command prints as JSON."""

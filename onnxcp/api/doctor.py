@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from onnxcp.api.keywords import verb
 from onnxcp.api.types import Names
+from onnxcp.errors import as_keywords
 from onnxcp.report.doctor import as_json, as_text
 from onnxcp.runtime.diagnosis import Findings, examine
 
@@ -20,7 +21,7 @@ class DoctorResult(Findings):
 
     def to_text(self, width: int = 80) -> str:
         """What the command prints."""
-        return as_text(self, width)
+        return as_keywords(as_text(self, width))
 
     def to_json(self) -> str:
         """What the command prints as JSON."""

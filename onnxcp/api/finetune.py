@@ -13,7 +13,7 @@ from onnxcp.api.settings import data_of
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Finetune, PathLike
 from onnxcp.data.roles import Sources
-from onnxcp.errors import UsageError
+from onnxcp.errors import UsageError, as_keywords
 from onnxcp.measure.evaluator import Limits
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.run import RunOptions
@@ -74,7 +74,7 @@ class FinetuneResult(Finetuned):
 
     def to_text(self) -> str:
         """What the command prints."""
-        return to_text(self)
+        return as_keywords(to_text(self))
 
     def to_json(self) -> str:
         """What the command prints as JSON."""

@@ -5,16 +5,16 @@ from typing import Any, Unpack
 
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
-from onnxcp.api.settings import data_of
+from onnxcp.api.settings import data_of, fits_of
 from onnxcp.api.staging import staging
 from onnxcp.api.types import Inspect
 from onnxcp.data.roles import Sources
+from onnxcp.errors import as_keywords
 from onnxcp.fitting import rank_curves
 from onnxcp.fitting.rank_curves import RankCurve
 from onnxcp.forms import named
 from onnxcp.graph.layers import Layer
 from onnxcp.latency.listing import ELIGIBLE, Listing, survey_layers
-from onnxcp.options.fit import FitOptions
 from onnxcp.options.plan import PlanOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
@@ -37,7 +37,9 @@ class InspectResult(Listing):
 
     def to_text(self, width: int = 120) -> str:
         """What the command prints."""
-        return rank_curves.as_text(self.curves) if self.curves else as_text(self, width)
+        return as_keywords(
+            rank_curves.as_text(self.curves) if self.curves else as_text(self, width)
+        )
 
     def to_json(self) -> str:
         """What the command prints as JSON."""
@@ -56,8 +58,8 @@ def inspect(
         ranks: whether to fit, and give error and sensitivity against rank, too.
         form: of `ranks`: auto, or one form.
         calibration: samples that `ranks` weighs errors by, as `onnxcp.optimize` takes them.
-        cache: a folder for fits that outlive the call, as the command has it; `no_cache` keeps
-            none.
+        cache: a folder for fits that outlive the call; without it none are kept, but with
+            `no_cache=False`, which keeps them where the command does.
 
     Raises:
         TypeError: an unknown keyword, with the nearest that there is.
@@ -72,7 +74,7 @@ def inspect(
         listing = survey_layers(path, sources, target, profile=bool(given.get("profile")))
         curves = list[RankCurve]()
         if given.get("ranks"):
-            fits = grouped(FitOptions, given)
+            fits = fits_of(given)
             forms = named(grouped(PlanOptions, given).form)
             curves = rank_curves.rank_curves(
                 path,

@@ -9,15 +9,14 @@ import onnx
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
-from onnxcp.api.settings import data_of
+from onnxcp.api.settings import data_of, fits_of
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Optimize, PathLike
-from onnxcp.errors import UsageError
+from onnxcp.errors import UsageError, as_keywords
 from onnxcp.graph.io import existing
 from onnxcp.optimization import pipeline
 from onnxcp.optimization.settings import SUFFIX, Asked, Settings
 from onnxcp.options.budget import BudgetOptions
-from onnxcp.options.fit import FitOptions
 from onnxcp.options.plan import PlanOptions
 from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
@@ -102,11 +101,11 @@ class OptimizeResult:
 
     def to_text(self, width: int = 80) -> str:
         """The report as the command prints it."""
-        return to_text(self.report, width)
+        return as_keywords(to_text(self.report, width))
 
     def to_markdown(self) -> str:
         """The report for a pull request or a wiki page."""
-        return to_markdown(self.report)
+        return as_keywords(to_markdown(self.report))
 
     def to_json(self) -> str:
         """The report as RUN.json has it."""
@@ -130,8 +129,8 @@ def optimize(
         output: where to write the model and its plan; by default nothing is written, and
             `result.save` does it.
         plan, latency: a path, or the result of an earlier `optimize`, or of `profile`.
-        cache: a folder for fits that outlive the run, as the command has it; `no_cache` keeps
-            none.
+        cache: a folder for fits that outlive the run; without it none are kept, but with
+            `no_cache=False`, which keeps them where the command does.
 
     Returns:
         The result, also where nothing is faster or the budget is not met: then its `model` is
@@ -161,7 +160,7 @@ def _settings(model: ModelLike, given: dict[str, Any], staged: Staging) -> Setti
         grouped(BudgetOptions, given),
         grouped(PlanOptions, given),
         grouped(TargetOptions, given),
-        grouped(FitOptions, given),
+        fits_of(given),
         training,
         grouped(RunOptions, given),
     )

@@ -12,6 +12,7 @@ from onnxcp.api.types import PathLike, Profile
 from onnxcp.artifacts.publishing import publish
 from onnxcp.artifacts.reservation import Reads, reserve
 from onnxcp.data.roles import Sources
+from onnxcp.errors import as_keywords
 from onnxcp.forms import named
 from onnxcp.latency import tabulate
 from onnxcp.latency.table import Table, to_text
@@ -45,7 +46,7 @@ class ProfileResult(Table):
 
     def to_text(self) -> str:
         """What the command prints."""
-        return tabulate.as_text(self)
+        return as_keywords(tabulate.as_text(self))
 
     def to_json(self) -> str:
         """What the command writes."""

@@ -1,4 +1,5 @@
-"""Keywords of a verb that name samples, as the group of options that the commands have."""
+"""Keywords of a verb that do not stand for what they do on the command line alone: samples, which
+may be in memory, and the cache, which is off unless it is named."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from onnxcp.api.keywords import grouped
 from onnxcp.api.staging import Staging
 from onnxcp.errors import UsageError
 from onnxcp.options.data import DataOptions
+from onnxcp.options.fit import FitOptions
 
 SAMPLES = ("data", "calibration", "train")  # keywords
 
@@ -37,3 +39,14 @@ def _refuse_same(given: Mapping[str, Any]) -> None:
                 f"<<{name}>>: is the object that <<data>> is, and its samples must not judge; "
                 "give others, or leave it out"
             )
+
+
+def fits_of(given: Mapping[str, Any]) -> FitOptions:
+    """How kernels are fitted, from the keywords of a verb. A call keeps no fits unless it is told
+    to: it writes no file that its caller has not named.
+
+    Raises:
+        UsageError: a value that the group refuses.
+    """
+    is_told = given.get("cache") is not None or given.get("no_cache") is not None
+    return grouped(FitOptions, given if is_told else {**given, "no_cache": True})

@@ -1,12 +1,10 @@
 """What one call of a verb works with: its temporary folder, and the words its caller knows.
 
 Models and samples in memory lie in the folder as files for as long as the call lasts. In what is
-returned or raised they are called as the caller calls them: `model`, `data`; and an option is
-named as a keyword, not as the flag of the command line.
+returned or raised they are called as the caller calls them: `model`, `data`.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,9 +16,6 @@ from onnxcp.api.samples import DataLike, sample_specs
 from onnxcp.errors import OnnxcpError, as_keywords
 from onnxcp.escape import with_texts
 from onnxcp.storage import temporary
-
-FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
-LEADING = re.compile(r"""\A--([a-z][a-z0-9-]*) ('[^']*'|"[^"]*"|\S+): """)
 
 IN_MEMORY = "in memory"  # the output of a call that writes none
 
@@ -78,7 +73,7 @@ class Staging:
         """A text in the caller's words."""
         for path, name in self.names.items():
             text = text.replace(path, name)
-        return _as_keywords(text)
+        return as_keywords(text)
 
 
 @contextmanager
@@ -92,15 +87,3 @@ def staging() -> Iterator[Staging]:
         except OnnxcpError as error:
             error.args = (staged.words(error.text),)
             raise
-
-
-def _as_keywords(text: str) -> str:
-    """A text with options as keywords: `max_drop=0.7` at the start of what is wrong with it,
-    `max_drop` elsewhere."""
-    text = as_keywords(text)
-    text = LEADING.sub(lambda found: f"{_keyword(found[1])}={found[2]}: ", text, count=1)
-    return FLAG.sub(lambda found: _keyword(found[1]), text)
-
-
-def _keyword(flag: str) -> str:
-    return flag.replace("-", "_")

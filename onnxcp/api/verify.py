@@ -9,6 +9,7 @@ from onnxcp.api.settings import data_of
 from onnxcp.api.staging import staging
 from onnxcp.api.types import Verify
 from onnxcp.data.roles import Sources
+from onnxcp.errors import as_keywords
 from onnxcp.measure.evaluator import Limits
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.run import RunOptions
@@ -34,7 +35,7 @@ class VerifyResult(Comparison):
 
     def to_text(self, width: int = 80) -> str:
         """What the command prints."""
-        return as_text(self, width)
+        return as_keywords(as_text(self, width))
 
     def to_json(self) -> str:
         """What the command prints as JSON."""

@@ -166,22 +166,22 @@ BAD = {
     "texts": ({"input": np.array(["a", "b"])}, DataError, r"data\['input'\]: of <U1"),
     "objects": ({"input": [object()]}, DataError, r"data\['input'\]: of object"),
     "ragged lists": ({"input": [[1], [1, 2]]}, DataError, r"data\['input'\]: not an array"),
-    "another name": ([({"image": IMAGES}, LABELS)], DataError, "data: feeds without the input"),
+    "another name": ([({"image": IMAGES}, LABELS)], DataError, r"\Adata: feeds .*image"),
     "another shape": ({"input": IMAGES[:, :, :4]}, DataError, "do not fit the input"),
     "labels of another number": (
         [(IMAGES, LABELS[:5])],
         DataError,
-        "data: labels and samples of a feed differ in number",
+        r"\Adata: .*number of",
     ),
     "labels for some": (
         [(IMAGES[:8], LABELS[:8]), (IMAGES[8:], None)],
         DataError,
-        "data: some feeds have labels and some have none",
+        r"\Adata: .*some .*labels",
     ),
     "labels of another count": (
         {"input": IMAGES, "label": LABELS[:5]},
         DataError,
-        "data: arrays of unequal length: input 96, label 5",
+        r"\Adata: .*: input 96, label 5",
     ),
 }
 

@@ -130,6 +130,19 @@ def test_advice_names_keywords(left_alone):
     assert "--" not in advice
 
 
+def test_fits_are_kept_where_a_call_is_told_to_and_else_nowhere(
+    original, samples, tmp_path, monkeypatch, quiet
+):
+    usual, named = tmp_path / "usual", tmp_path / "named"
+    monkeypatch.setenv("ONNXCP_CACHE", str(usual))
+    onnxcp.optimize(original, data=samples, **FORCED)
+    assert not usual.exists()
+    onnxcp.optimize(original, data=samples, cache=named, **FORCED)
+    assert any(named.rglob("*.npz"))
+    onnxcp.optimize(original, data=samples, no_cache=False, **FORCED)
+    assert any(usual.rglob("*.npz"))
+
+
 def test_a_result_is_replayed_as_a_plan(original, samples, forced, quiet):
     again = onnxcp.optimize(original, data=samples, plan=forced, threads=1, iterations=8)
     assert again.plan == forced.plan
@@ -143,6 +156,14 @@ def test_a_metric_may_be_a_function(original, samples, quiet):
     result = onnxcp.optimize(original, data=samples, metric=right, max_drop="50%", **FORCED)
     assert result.accuracy.metric == "right"
     assert result.accuracy.before == pytest.approx(1.0, abs=0.05)
+
+
+def test_no_text_holds_an_option_as_it_is_written_inside(original, left_alone, quiet):
+    verified = onnxcp.verify(original, original)
+    timed = onnxcp.benchmark(original, iterations=8, duration=0, threads=1)
+    texts = [r.to_text() + r.to_json() for r in (left_alone, verified, timed)]
+    assert not any("<<" in text for text in [*texts, left_alone.to_markdown()])
+    assert "give rtol/atol or max_drop" in verified.to_text(width=120)
 
 
 def test_progress_is_told_to_whoever_asks(original, quiet):
