@@ -1,1 +1,1 @@
-"""The files that a run writes: reserved before any work, published whole or not at all."""
+"""The output files of a run: checked before any work, published together or not at all."""

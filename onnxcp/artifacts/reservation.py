@@ -1,8 +1,7 @@
-"""Before any work: every file that a run would write can be written, and none is one it reads.
+"""Checks before any work: the run can write its output files, and none of them is an input.
 
-Files are compared by what they are, not by what they are called: a link or a hard link to a file
-that is read is that file. What a run writes are plain files; a link, a device, a FIFO, a socket
-or a folder in such a place is refused, not replaced.
+Files are compared by identity, not by name: a symbolic or hard link to an input is that input.
+Outputs are regular files; a link, device, FIFO, socket or folder in their place is refused.
 """
 
 import contextlib
@@ -38,15 +37,18 @@ CODE = re.compile(r"([A-Za-z_][\w.]*):[A-Za-z_]\w*(:\w+)?")  # module:function
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What a run reads: models, with the files of their external data; samples as options name
-    them (SPEC), folders with all that is in them; other files, where they are given."""
+    """The inputs of a run.
+
+    Models include their external data. `samples` are SPECs; a folder includes everything in it.
+    `others` are further files or SPECs; None is ignored.
+    """
 
     models: tuple[Path, ...] = ()
     samples: tuple[str, ...] = ()
     others: tuple[Path | str | None, ...] = ()
 
     def files(self) -> Iterator[Path]:
-        """Every file, as far as there are such."""
+        """Every file that exists among the inputs."""
         for model in self.models:
             yield model
             yield from _data_of(model)
@@ -57,31 +59,31 @@ class Reads:
 
 
 def model_files(output: Path) -> tuple[Path, ...]:
-    """What is written for a model: itself and its external data.
+    """The files that are written for a model: the model and its external data.
 
     Raises:
-        OutputError: it is no name of a file.
+        OutputError: something that is not a regular file is in the model's place.
     """
-    _refuse_odd(output)
+    _refuse_irregular(output)
     return output, data_file(output)
 
 
 def reserve(outputs: Sequence[Path], reads: Reads, *, overwrite: bool = False) -> None:
-    """Make sure that a run can write its outputs; what killed runs left beside them is removed.
+    """Check that a run can write its outputs; removes leftovers of killed runs beside them.
 
     Raises:
-        OutputError: one exists and `overwrite` is off, is no plain file, is read by the run or
-            named twice, or its folder is missing or cannot be written to.
+        OutputError: an output exists and `overwrite` is off, is not a regular file, is an input
+            of the run, is named twice, or its folder is missing or not writable.
     """
     recover(path.parent for path in outputs)
-    known: set[tuple[Path, str]] = set()
+    names: set[tuple[Path, str]] = set()
     for path in outputs:
-        name = _place(path)
-        if name in known:
+        name = _resolved(path)
+        if name in names:
             raise OutputError(f"{path}: this run writes that file already; choose another name")
-        known.add(name)
+        names.add(name)
     for path in outputs:
-        _refuse_odd(path)
+        _refuse_irregular(path)
     _refuse_read(outputs, reads)
     for path in outputs:
         if path.exists() and not overwrite:
@@ -90,10 +92,10 @@ def reserve(outputs: Sequence[Path], reads: Reads, *, overwrite: bool = False) -
 
 
 def reserve_folder(folder: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work, that files can be written to it.
+    """Create a folder for outputs if needed, and check that it may be used.
 
     Raises:
-        OutputError: it holds files and `overwrite` is off, or it can not be made.
+        OutputError: it is not empty and `overwrite` is off, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,27 +107,27 @@ def reserve_folder(folder: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{folder}: not empty; name another or pass <<overwrite>>")
 
 
-def _place(path: Path) -> tuple[Path, str]:
-    """The folder as it is, and the name in it, which may be a link."""
+def _resolved(path: Path) -> tuple[Path, str]:
+    """The resolved folder and the name in it, which may be a link."""
     try:
         return path.parent.resolve(), path.name
     except (OSError, RuntimeError):
         return path.parent.absolute(), path.name
 
 
-def _refuse_odd(path: Path) -> None:
-    """Raises OutputError for what is there and is no plain file."""
+def _refuse_irregular(path: Path) -> None:
+    """Raises OutputError if the path exists and is not a regular file."""
     try:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISREG(mode):
-        what = KINDS.get(stat.S_IFMT(mode), "is no plain file")
+        what = KINDS.get(stat.S_IFMT(mode), "is not a regular file")
         raise OutputError(f"{path}: {what}; name a file")
 
 
 def _refuse_read(outputs: Sequence[Path], reads: Reads) -> None:
-    """Raises OutputError for an output that is a file the run reads."""
+    """Raises OutputError for an output that is an input of the run."""
     written = {_identity(path): path for path in outputs if path.exists()}
     if not written:
         return
@@ -138,10 +140,10 @@ def _refuse_read(outputs: Sequence[Path], reads: Reads) -> None:
 
 def _identity(path: Path) -> Identity | None:
     try:
-        about = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
-    return about.st_dev, about.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _refuse_unwritable(path: Path) -> None:
@@ -150,12 +152,12 @@ def _refuse_unwritable(path: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"{path}: can not write there: {error.strerror}; name a folder you can write to"
+            f"{path}: cannot be written: {error.strerror}; name a folder you can write to"
         ) from error
 
 
 def _data_of(model: Path) -> Iterator[Path]:
-    """Files of a model's external data; none of what cannot be read, which is said later."""
+    """Files of a model's external data; none if the model cannot be read, as reported later."""
     if not model.is_file():
         return
     try:
@@ -166,18 +168,18 @@ def _data_of(model: Path) -> Iterator[Path]:
 
 
 def _files_of(source: str) -> Iterator[Path]:
-    """The files that an option names: one, all of a folder, or the module of a function."""
+    """The files that a SPEC names: one file, all in a folder, or the module of a function."""
     path = parse_spec(source)[0]
     if samples_path(path).is_dir():
         yield from _all_in(samples_path(path), set())
     elif path.exists():
         yield path
-    elif (found := CODE.fullmatch(source)) is not None:
-        yield from _module_files(found[1])
+    elif (match := CODE.fullmatch(source)) is not None:
+        yield from _module_files(match[1])
 
 
 def _all_in(folder: Path, seen: set[Identity | None]) -> Iterator[Path]:
-    """Every file below a folder, through links too; each folder once."""
+    """Every file below a folder, following links; visits each folder once."""
     seen.add(_identity(folder))
     try:
         entries = list(os.scandir(folder))
@@ -192,7 +194,7 @@ def _all_in(folder: Path, seen: set[Identity | None]) -> Iterator[Path]:
 
 
 def _module_files(module: str) -> Iterable[Path]:
-    """The file of a module's outermost package, found without running any code."""
+    """The file of a module's top-level package, found without running any code."""
     try:
         spec = importlib.util.find_spec(module.partition(".")[0])
     except (ImportError, ValueError):

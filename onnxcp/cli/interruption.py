@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from onnxcp.storage.workdir import finished
+from onnxcp.storage.workdir import count_finished
 
 
 def told(
@@ -34,7 +34,7 @@ def _seen(path: Path) -> tuple[int, int, int] | None:
 
 
 def _kept(work_dir: Path | None) -> str:
-    count = 0 if work_dir is None else finished(work_dir)
+    count = 0 if work_dir is None else count_finished(work_dir)
     if not count:
         return ""
     results = f"{count} finished result{'s' * (count != 1)}"

@@ -58,7 +58,7 @@ def named(staged: Path, target: Path, model: Path) -> Named:
 
 
 def _take_in(staged: Path, name: Path) -> None:
-    atomic_write.copied(staged, name)
+    atomic_write.link_or_copy(staged, name)
     atomic_write.sync(name)
 
 

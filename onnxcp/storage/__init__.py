@@ -1,1 +1,1 @@
-"""Files of our own: written whole, cached under keys, kept in a work folder."""
+"""Files that onnxcp writes: whole files, the cache with its keys, and work folders."""

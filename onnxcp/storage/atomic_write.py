@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all: the one way in which anything is written.
+"""Atomic writing: a file appears whole or not at all. All files are written this way.
 
-The bytes go to a temporary file in the same folder and to the disk; then the file takes its name
-in one step, and so does the folder's entry of it. Without `overwrite` the step fails where
-another file has come into being under that name, and that file stays.
+The bytes go to a temporary file in the same folder and are flushed to the disk; then the file is
+renamed in one step, and the folder is flushed. Without `overwrite` that step fails if another
+program has created the file meanwhile, and that file stays.
 """
 
 import contextlib
@@ -24,11 +24,13 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 def whole(
     path: Path, *, overwrite: bool = True, survives_power_cut: bool = True
 ) -> Iterator[BinaryIO]:
-    """A stream whose bytes are the file once the block ends; after an exception, nothing is.
-    What knows its own hash, and can be made again, need not survive a power cut.
+    """A stream; its bytes become the file when the block ends, and are dropped by an exception.
+
+    Without `survives_power_cut` the bytes are not flushed to the disk: for files that carry a
+    checksum and can be computed again.
 
     Raises:
-        FileExistsError: there is such a file, and `overwrite` is off.
+        FileExistsError: the file exists and `overwrite` is off.
         OSError: the disk is full, or the folder cannot be written to.
     """
     with temporary.file(path.parent) as partial:
@@ -43,21 +45,21 @@ def whole(
 
 
 def write_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
-    """Write a file. Raises as `whole` does."""
+    """Write a file atomically. Raises what `whole` does."""
     with whole(path, overwrite=overwrite) as stream:
         stream.write(content)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = True) -> None:
-    """Write a file of UTF-8 text. Raises as `whole` does."""
+    """Write a file of UTF-8 text atomically. Raises what `whole` does."""
     write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
 def take_name(staged: Path, path: Path, *, overwrite: bool) -> None:
-    """Give a file of the same file system its name in one step; the old name is gone after it.
+    """Rename a file within a file system in one step; keeps the mode of a file it replaces.
 
     Raises:
-        FileExistsError: there is such a file, and `overwrite` is off.
+        FileExistsError: the target exists and `overwrite` is off.
     """
     if overwrite:
         with contextlib.suppress(OSError):
@@ -65,18 +67,18 @@ def take_name(staged: Path, path: Path, *, overwrite: bool) -> None:
         staged.replace(path)
     elif sys.platform == "win32":
         staged.rename(path)
-    elif not linked(staged, path):
+    elif not hard_linked(staged, path):
         path.touch(exist_ok=False)
         staged.replace(path)
     else:
         staged.unlink()
 
 
-def linked(file: Path, name: Path) -> bool:
-    """Give a file another name; False where the file system has no links.
+def hard_linked(file: Path, name: Path) -> bool:
+    """Give a file a second name; False if the file system does not support hard links.
 
     Raises:
-        FileExistsError: the name is taken.
+        FileExistsError: the name exists.
     """
     try:
         name.hardlink_to(file)
@@ -89,14 +91,14 @@ def linked(file: Path, name: Path) -> bool:
     return True
 
 
-def copied(file: Path, name: Path) -> None:
-    """A second name for a file, or where there are no links a copy of it."""
-    if not linked(file, name):
+def link_or_copy(file: Path, name: Path) -> None:
+    """Give a file a second name; copy it if the file system does not support hard links."""
+    if not hard_linked(file, name):
         shutil.copy2(file, name)
 
 
 def sync(path: Path) -> None:
-    """See a file's bytes, or a folder's names, to the disk, where the system can."""
+    """Flush a file's bytes, or a folder's names, to the disk, if the system supports it."""
     if path.is_dir() and sys.platform == "win32":
         return
     with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
 """The cache folder: entries stored under the hash of all that they depend on (`storage.keys`).
 
-An entry names its own key and the checksum of its content. A damaged entry, or one put there by
-another program, counts as missing: it is computed again and overwritten. A folder that cannot be
-written to costs nothing but the time saved.
+An entry holds its own key and a checksum of its content. A damaged entry, or one that another
+program put there, counts as missing: it is computed again and overwritten. If the folder cannot
+be written to, nothing is cached and nothing fails.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from onnxcp.storage.checksums import verified, with_checksum
 from onnxcp.storage.read_errors import DAMAGED
 
 ENTRY = re.compile(r"[0-9a-f]{64}\.(npz|json)")
-LIMIT = 4 * 2**30  # bytes in a folder; the entries not used for longest go first
+MAX_BYTES = 4 * 2**30  # in a folder; the least recently used entries are removed first
 
 
 def default_folder(environment: Mapping[str, str]) -> Path:
-    """$ONNXCP_CACHE, else onnxcp in the user's cache folder."""
+    """$ONNXCP_CACHE, else `onnxcp` in the user's cache folder; it may not exist yet."""
     if environment.get("ONNXCP_CACHE"):
         return Path(environment["ONNXCP_CACHE"])
     base = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -29,7 +29,7 @@ def default_folder(environment: Mapping[str, str]) -> Path:
 
 
 def load_note(folder: Path, key: str) -> Any:
-    """What was noted under a key; None where there is nothing that can be read."""
+    """The plain values stored under a key; None if there is no readable entry."""
     try:
         note = verified(json.loads(path_of(folder, key, "json").read_text(encoding="utf-8")))
         return note["note"] if note["key"] == key else None
@@ -38,7 +38,7 @@ def load_note(folder: Path, key: str) -> Any:
 
 
 def save_note(folder: Path, key: str, note: Any) -> None:
-    """Note plain values under a key, whole or not at all."""
+    """Store plain values under a key; does nothing if the folder cannot be written to."""
     path = path_of(folder, key, "json")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,16 +46,18 @@ def save_note(folder: Path, key: str, note: Any) -> None:
             file.write(json.dumps(with_checksum({"key": key, "note": note})).encode())
 
 
-def prune(folder: Path, limit: int = LIMIT) -> None:
-    """Drop the entries not used for longest until the folder holds at most `limit` bytes, and
-    what killed runs left half written; nothing that is not an entry."""
+def prune(folder: Path, limit: int = MAX_BYTES) -> None:
+    """Remove the least recently used entries until at most `limit` bytes are left.
+
+    Also removes temporary files of killed runs. Other files are neither counted nor removed.
+    """
     with contextlib.suppress(OSError):
-        for below in folder.glob("??"):
-            temporary.sweep(below)
+        for subfolder in folder.glob("??"):
+            temporary.sweep(subfolder)
         entries = [p for p in folder.glob("??/*.*") if ENTRY.fullmatch(p.name)]
-        found = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in entries)
-        total = sum(size for _, size, _ in found)
-        for _, size, path in found:
+        by_age = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in entries)
+        total = sum(size for _, size, _ in by_age)
+        for _, size, path in by_age:
             if total <= limit:
                 break
             path.unlink(missing_ok=True)
@@ -63,5 +65,5 @@ def prune(folder: Path, limit: int = LIMIT) -> None:
 
 
 def path_of(folder: Path, key: str, suffix: str = "npz") -> Path:
-    """Where the entry of a key lies, whether or not there is one."""
+    """The path of a key's entry, whether or not it exists."""
     return folder / key[:2] / f"{key}.{suffix}"

@@ -1,7 +1,7 @@
-"""Cache keys: the hash of everything that a stored value depends on, our own code included.
+"""Cache keys: the hash of everything that a stored value depends on, including onnxcp's code.
 
-A key names the packages whose sources the value depends on, whole ones: a list of single modules
-has holes as soon as a module is split.
+A key names whole packages whose sources the value depends on: a list of modules would be
+incomplete as soon as a module is split.
 """
 
 import functools
@@ -23,17 +23,17 @@ def key(
     values: Mapping[str, object],
     arrays: Iterable[np.ndarray] = (),
 ) -> str:
-    """The hash [64 hexadecimal digits] of a kind of value, the code that computes it, the settings
-    it depends on, and arrays by their content.
+    """The hash (64 hexadecimal digits) of a value's kind, code, settings and arrays.
 
     Args:
         kind: what is stored under the key, such as "fit".
         code: packages and modules of onnxcp, such as ("forms", "chain").
-        values: plain values, and dataclasses, enumerations, paths and sequences of them.
+        values: settings by name: plain values, dataclasses, enumerations, paths and sequences.
+        arrays: arrays that the value depends on, by content, in this order.
 
     Raises:
-        TypeError: a value that has no plain form.
-        ValueError: a name in `code` that is no package or module of onnxcp.
+        TypeError: a value has no plain form.
+        ValueError: a name in `code` is not a package or module of onnxcp.
     """
     text = json.dumps([kind, code_version(tuple(code)), _plain(values)], sort_keys=True)
     digest = hashlib.sha256(text.encode())
@@ -45,7 +45,11 @@ def key(
 
 @functools.cache
 def code_version(code: tuple[str, ...], package: Path = PACKAGE) -> str:
-    """The hash of the sources of packages and modules."""
+    """The hash of the sources of packages and modules, by name below `package`.
+
+    Raises:
+        ValueError: a name is not a package or module.
+    """
     digest = hashlib.sha256()
     for name in sorted(code):
         folder, module = package / name, package / f"{name}.py"
@@ -59,7 +63,7 @@ def code_version(code: tuple[str, ...], package: Path = PACKAGE) -> str:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON holds it, the same for equal values in every process."""
+    """A value as JSON, the same for equal values in every process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Enum):

@@ -1,4 +1,4 @@
-"""What numpy and the standard library raise over damaged files of arrays or JSON."""
+"""Exceptions that numpy and the standard library raise for damaged files of arrays or JSON."""
 
 import tokenize
 import zipfile

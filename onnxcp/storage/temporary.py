@@ -1,8 +1,8 @@
-"""Temporary files and folders, swept by the next run where a killed one left them.
+"""Temporary files and folders; the next run removes those that a killed run left behind.
 
-Whoever makes one holds a lock on it (flock), which ends with the process, however it ends. What
-has a name of ours, belongs to this user and is not locked was left by a process that is dead.
-Where a file system or a platform knows no such locks nothing is swept.
+The process that creates one holds a lock on it (flock), which ends with the process. A file with
+a name of this form that belongs to this user and is not locked was left by a dead process. If
+the file system or platform does not support such locks, nothing is removed.
 """
 
 import contextlib
@@ -23,19 +23,22 @@ NAME = re.compile(r"\.onnxcp-[0-9a-f]{16}\.(tmp|part)")
 SHARED_NAME = re.compile(r"onnxcp-[0-9a-f]{16}\.tmp")
 HIDDEN_FOLDER, HIDDEN_FILE = ".onnxcp-{}.tmp", ".onnxcp-{}.part"
 SHARED_FOLDER = "onnxcp-{}.tmp"  # in the system's folder for temporary files
-TRIES = 100
+MAX_TRIES = 100  # at a free name
 
 
 @contextlib.contextmanager
 def folder(where: Path | None = None) -> Iterator[Path]:
-    """A folder that is gone when the block ends: in `where`, hidden, or else in the system's
-    folder for temporary files, from which what dead processes left is removed first."""
+    """A new folder, removed when the block ends.
+
+    It is hidden in `where`. Without `where` it is in the system's temporary folder, from which
+    leftovers of dead processes are removed first.
+    """
     if where is None:
         where, name = Path(tempfile.gettempdir()), SHARED_FOLDER
         sweep(where, SHARED_NAME)
     else:
         name = HIDDEN_FOLDER
-    path, lock = _made(where, name, lambda path: path.mkdir(mode=0o700))
+    path, lock = _created(where, name, lambda path: path.mkdir(mode=0o700))
     try:
         yield path
     finally:
@@ -45,8 +48,8 @@ def folder(where: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def file(where: Path) -> Iterator[Path]:
-    """An empty file in a folder, hidden; gone when the block ends unless it was moved away."""
-    path, lock = _made(where, HIDDEN_FILE, lambda path: path.touch(exist_ok=False))
+    """A new, empty, hidden file in a folder; removed when the block ends unless it was moved."""
+    path, lock = _created(where, HIDDEN_FILE, lambda path: path.touch(exist_ok=False))
     try:
         yield path
     finally:
@@ -55,14 +58,13 @@ def file(where: Path) -> Iterator[Path]:
 
 
 def sweep(where: Path, names: re.Pattern[str] = NAME) -> None:
-    """Remove what dead processes left in a folder."""
+    """Remove temporary files and folders of dead processes from a folder."""
     for path in leftovers(where, names):
         sweep_one(path)
 
 
 def sweep_one(path: Path, before: Callable[[Path], None] | None = None) -> None:
-    """Remove something of ours, unless the process that made it is alive; `before` is called
-    with it first."""
+    """Remove a temporary file or folder unless its process is alive; `before` is called first."""
     lock = _locked(path)
     if lock is None:
         return
@@ -77,28 +79,28 @@ def sweep_one(path: Path, before: Callable[[Path], None] | None = None) -> None:
 
 
 def leftovers(where: Path, names: re.Pattern[str] = NAME) -> list[Path]:
-    """What has a name of ours in a folder and is this user's: of dead processes or living."""
+    """Temporary files and folders of this user in a folder, of dead and of running processes."""
     try:
-        return sorted(p for p in where.iterdir() if names.fullmatch(p.name) and _mine(p))
+        return sorted(p for p in where.iterdir() if names.fullmatch(p.name) and _is_own(p))
     except OSError:
         return []
 
 
-def _mine(path: Path) -> bool:
-    """Whether it is a file or a folder, and no link, of this user."""
+def _is_own(path: Path) -> bool:
+    """Whether a path is a file or folder of this user, and not a link."""
     if sys.platform == "win32":
         return False
     try:
-        about = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    is_plain = stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)
-    return is_plain and about.st_uid == os.geteuid()
+    is_plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return is_plain and status.st_uid == os.geteuid()
 
 
-def _made(where: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, int | None]:
-    """Something new and locked, which no sweep has taken for left between the two."""
-    for _ in range(TRIES):
+def _created(where: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """A new path and its lock; repeats if another process removed the path before it was locked."""
+    for _ in range(MAX_TRIES):
         path = where / name.format(secrets.token_hex(8))
         with contextlib.suppress(FileExistsError):
             make(path)
@@ -106,11 +108,11 @@ def _made(where: Path, name: str, make: Callable[[Path], None]) -> tuple[Path, i
             if path.exists():
                 return path, lock
             _released(lock)
-    raise FileExistsError(f"{where}: no name for a temporary file is free")
+    raise FileExistsError(f"{where}: found no free name for a temporary file")
 
 
 def _locked(path: Path, *, wait: bool = False) -> int | None:
-    """The descriptor that holds the lock; None where another one does, or there are no locks."""
+    """The descriptor that holds the lock; None if another process holds it, or without locks."""
     if sys.platform == "win32":
         return None
     try:

@@ -111,5 +111,5 @@ def test_a_run_that_ends_second_does_not_replace_what_the_first_one_wrote(monkey
     model("data")
     ended = CliRunner().invoke(app, ["profile", "m.onnx", "-o", "l.json", "--threads", "1"])
     assert ended.exit_code == 2
-    assert "l.json: came into being" in ended.stderr
+    assert "l.json: was created while this run worked" in ended.stderr
     assert Path("l.json").read_text() == "theirs"

@@ -122,19 +122,21 @@ def test_a_file_in_place_of_the_data_is_never_replaced(tmp_path, out):
 def test_a_file_that_came_into_being_stays_and_nothing_is_written(tmp_path, out):
     plan = out.with_suffix(".plan.json")
     out.write_text("theirs")
-    with pytest.raises(OutputError, match=r"m\.onnx: came into being .* nothing was written"):
+    with pytest.raises(
+        OutputError, match=r"m\.onnx: was created while this run worked;.* nothing was written"
+    ):
         publish({plan: "plan"}, [(staged(tmp_path / "1", 1), out)])
     assert out.read_text() == "theirs"
     assert listing(out.parent) == {"m.onnx"}
 
 
 def test_without_links_files_take_their_places_too(tmp_path, out, monkeypatch):
-    monkeypatch.setattr(atomic_write, "linked", lambda file, name: False)
+    monkeypatch.setattr(atomic_write, "hard_linked", lambda file, name: False)
     publish({out.with_suffix(".plan.json"): "1"}, [(staged(tmp_path / "1", 1), out)])
     publish({}, [(staged(tmp_path / "2", 2), out)], overwrite=True)
     assert value(out) == 2
     report = tmp_path / "r.md"
-    with pytest.raises(OutputError, match="came into being"):
+    with pytest.raises(OutputError, match="was created while this run worked"):
         publish({report: "3"}, [(staged(tmp_path / "3", 3), out)])
     assert value(out) == 2
     assert not report.exists()

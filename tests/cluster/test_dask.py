@@ -24,12 +24,12 @@ from onnxcp.cluster import dask_client, pool
 from onnxcp.cluster.dask_client import Connection
 from onnxcp.cluster.pool import Cluster
 from onnxcp.errors import ClusterError, UsageError
+from onnxcp.fitting import store
 from onnxcp.fitting.fits import Fits
 from onnxcp.fitting.task import Aim
 from onnxcp.forms import DRAFT
 from onnxcp.graph.input_specs import parse_shape
 from onnxcp.plan import Choice
-from onnxcp.storage import cache
 
 pytestmark = [
     pytest.mark.slow,
@@ -229,7 +229,7 @@ def test_a_killed_scheduler_ends_the_run_and_keeps_what_was_done(
 ):
     monkeypatch.setattr(dask_client, "CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(pool, "PAUSE_SECONDS", 0.2)
-    after(monkeypatch, 1, cache, "save", processes.scheduler.kill)
+    after(monkeypatch, 1, store, "save", processes.scheduler.kill)
     line = refused(model, tmp_path, processes.address, "--cache", tmp_path / "cache")
     assert "the scheduler is gone" in line
     assert "fits are kept in the cache; run again" in line

@@ -147,7 +147,7 @@ FOLDERS = {
     "of another model": (lambda p: begun(p, model_sha256="0"), ["--resume"], "another model"),
     "of another version": (lambda p: begun(p, onnxcp="0.0"), ["--resume"], "onnxcp 0.0"),
     "of a run that is not resumed": (begun, [], "pass --resume"),
-    "of something else": (lambda p: p, ["--resume"], "not the work of a run"),
+    "of something else": (lambda p: p, ["--resume"], "not a work folder"),
     "that is a file": (lambda p: p / "digits.onnx", [], "name a folder"),
 }
 

@@ -116,7 +116,7 @@ def test_files_that_are_no_entries_are_never_pruned(tmp_path):
 def test_a_work_folder_belongs_to_one_run_at_a_time(tmp_path):
     with (
         workdir.open_folder(tmp_path / "w", "sha", resume=False),
-        pytest.raises(WorkError, match="another run works in it"),
+        pytest.raises(WorkError, match="another run uses it"),
         workdir.open_folder(tmp_path / "w", "sha", resume=True),
     ):
         pass
@@ -127,7 +127,7 @@ def test_a_work_folder_belongs_to_one_run_at_a_time(tmp_path):
 def test_a_folder_of_other_files_is_refused_without_a_trace(tmp_path):
     (tmp_path / "mine").write_text("mine")
     with (
-        pytest.raises(WorkError, match="not the work of a run"),
+        pytest.raises(WorkError, match="not a work folder"),
         workdir.open_folder(tmp_path, "sha", resume=True),
     ):
         pass
