@@ -252,6 +252,21 @@ class RivalRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PassRecord:
+    """One exact pass: how many places it changes, and whether it was kept. `speedup`, with its
+    95 % interval, is what it brought when it was added to the passes before it; None where it was
+    not timed, and `reason` says why."""
+
+    name: str
+    words: str
+    places: int
+    kept: bool
+    reason: str
+    speedup: float | None = None
+    speedup_ci: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizationRecord:
     """What int8 is and costs. `chained` is what the chains alone lose, before; None where there
     are none. `scheme` says how activations and weights are stored and ranges are chosen."""
@@ -284,6 +299,7 @@ class Report:
     precision: str = "float32"
     finetune: FinetuneRecord | None = None  # None where it was not asked for
     quantization: QuantizationRecord | None = None  # None where int8 was not asked for
+    passes: tuple[PassRecord, ...] | None = None  # None where exact passes were not asked for
     baseline: BaselineRecord = field(default_factory=BaselineRecord)
     warnings: tuple[str, ...] = field(default_factory=tuple)
     reason: Mapping[str, Any] = field(default_factory=dict)  # of the verdict: its kind, and facts

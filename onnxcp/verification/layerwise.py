@@ -24,7 +24,7 @@ from onnxcp.storage import temporary
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class Part:
     """The nodes that give one tensor in the dense model; `fed` is what is not stored of what
     they read."""
 
@@ -45,7 +45,18 @@ def differences(
         OnnxcpError: a model does not run.
     """
     parts = _parts(onnx.load(str(dense)).graph, sources)
-    rewritten = onnx.load(str(chained))
+    return of_parts(parts, onnx.load(str(chained)), target, feeds)
+
+
+def of_parts(
+    parts: Sequence[Part], rewritten: onnx.ModelProto, target: Target, feeds: Iterable[Feeds]
+) -> dict[str, float]:
+    """By output, the relative L2 difference of a rewritten model from parts of the original,
+    which are fed what they read in the rewritten model; infinite where either is not finite alone.
+
+    Raises:
+        OnnxcpError: a model does not run.
+    """
     inputs = {i.name for i in rewritten.graph.input}
     watched = dict.fromkeys(n for p in parts for n in (p.output, *p.fed) if n not in inputs)
     sums = {part.output: np.zeros(2) for part in parts}
@@ -65,10 +76,10 @@ def differences(
     return {name: _ratio(error, size) for name, (error, size) in sums.items()}
 
 
-def _parts(graph: onnx.GraphProto, sources: Mapping[str, str]) -> list[_Part]:
+def _parts(graph: onnx.GraphProto, sources: Mapping[str, str]) -> list[Part]:
     makers = {name: node for node in graph.node for name in node.output}
     tensors = {t.name: t for t in graph.initializer}
-    found = list[_Part]()
+    found = list[Part]()
     for output, source in sources.items():
         nodes, reading = list[onnx.NodeProto](), output
         while reading != source:
@@ -78,11 +89,11 @@ def _parts(graph: onnx.GraphProto, sources: Mapping[str, str]) -> list[_Part]:
         read = dict.fromkeys(n for node in nodes for n in node.input if n and n not in made)
         stored = tuple(tensors[n] for n in read if n in tensors)
         fed = tuple(n for n in read if n not in tensors)
-        found.append(_Part(output, tuple(nodes[::-1]), stored, fed))
+        found.append(Part(output, tuple(nodes[::-1]), stored, fed))
     return found
 
 
-def _model(part: _Part, read: Mapping[str, np.ndarray], whole: onnx.ModelProto) -> bytes:
+def _model(part: Part, read: Mapping[str, np.ndarray], whole: onnx.ModelProto) -> bytes:
     inputs = [
         onnx.helper.make_tensor_value_info(
             name, onnx.helper.np_dtype_to_tensor_dtype(values.dtype), [None] * values.ndim

@@ -1,0 +1,113 @@
+"""Does a model after exact passes compute what it did before?
+
+What both models have in common, byte for byte, needs no proof. Every other tensor that both know
+is computed twice from the same values: by the nodes that make it now, and by those that made it
+before, cut out of the original at the tensors that are still there. So the rounding of one place
+is seen alone, however much the layers behind it amplify it, and the limit is that of one layer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxcp.graph.constants import Constants
+from onnxcp.graph.input_specs import Feeds
+from onnxcp.graph.splice import read_names
+from onnxcp.runtime.providers import Target
+from onnxcp.verification.layerwise import Part, of_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How far each changed tensor is from what the original's nodes make of the same values,
+    relative L2, and what it may be. `failures` name what is not proven."""
+
+    errors: dict[str, float]
+    tolerance: float
+    failures: tuple[str, ...]
+
+    @property
+    def largest(self) -> float:
+        return max(self.errors.values(), default=0.0)
+
+
+def prove(
+    original: onnx.ModelProto, changed: onnx.ModelProto, feeds: Iterable[Feeds], target: Target
+) -> Proof:
+    """Compare a changed model with the original wherever they differ.
+
+    Raises:
+        OnnxcpError: a model does not run.
+    """
+    tolerance = target.tolerance(np.dtype(np.float32))
+    parts, failures = _differing(original, changed)
+    errors = of_parts(parts, changed, target.exact, feeds) if parts else {}
+    wrong = [
+        f"tensor {name!r} is not what it was: relative L2 error {error:.2g} exceeds {tolerance:.2g}"
+        for name, error in errors.items()
+        if not error <= tolerance
+    ]
+    return Proof(errors, tolerance, (*failures, *wrong))
+
+
+def _differing(
+    original: onnx.ModelProto, changed: onnx.ModelProto
+) -> tuple[list[Part], tuple[str, ...]]:
+    """What of the original makes the tensors that other nodes make now; and what is amiss that
+    needs no run to be seen."""
+    makers = {name: node for node in original.graph.node for name in node.output if name}
+    now = {name: node for node in changed.graph.node for name in node.output if name}
+    stored = {t.name: t for t in original.graph.initializer}
+    kept = {t.name: t for t in changed.graph.initializer}
+    failures = [
+        *(f"output {o.name!r} is made no more" for o in changed.graph.output if o.name not in now),
+        *(f"weight {n!r} has other values" for n in kept.keys() & stored if kept[n] != stored[n]),
+    ]
+    known = {*now, *(i.name for i in changed.graph.input)}
+    constants = Constants.of(original)
+    parts = [
+        _part(name, makers, known, constants)
+        for name, node in now.items()
+        if name in makers and node != makers[name] and name not in constants.names
+    ]
+    return parts, tuple(failures)
+
+
+def _part(
+    output: str, makers: dict[str, onnx.NodeProto], known: set[str], constants: Constants
+) -> Part:
+    """The nodes of the original between a tensor and those that both models know."""
+    nodes, waiting, fed = dict[int, onnx.NodeProto](), [output], dict[str, None]()
+    tensors = dict[str, onnx.TensorProto]()
+    while waiting:
+        name = waiting.pop()
+        if name != output and name in constants.names:
+            tensor = constants.find(name)
+            if tensor is not None:
+                tensors[name] = _named(tensor, name)
+                continue
+        if name != output and name in known:
+            fed[name] = None
+            continue
+        node = makers[name]
+        if id(node) not in nodes:
+            nodes[id(node)] = node
+            waiting += _read(node)
+    order = {id(node): place for place, node in enumerate(constants.makers.values())}
+    ordered = sorted(nodes.values(), key=lambda node: order[id(node)])
+    return Part(output, tuple(ordered), tuple(tensors.values()), tuple(fed))
+
+
+def _read(node: onnx.NodeProto) -> Sequence[str]:
+    return [name for name in read_names(onnx.GraphProto(node=[node])) if name]
+
+
+def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    if tensor.name == name:
+        return tensor
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
