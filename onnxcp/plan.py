@@ -150,6 +150,7 @@ class Recipe:
     shortcuts: tuple[str, ...] = ()
     calibration_samples: int = 0  # 0: all of them
     drafts: bool = False
+    passes: tuple[str, ...] = ()  # exact passes, in their order
 
 
 def to_json(
@@ -158,10 +159,13 @@ def to_json(
     """The file `plan` reads. `source` is the model's sha256, `samples` the roles that the
     samples of `data` had (see `sample_roles`)."""
     sites = {n: c.row() for n, c in sorted(plan.choices.items())}
+    fits = asdict(recipe)
+    if not recipe.passes:
+        del fits["passes"]  # versions before know of none
     document = {
         "plan_version": PLAN_VERSION,
         "source_sha256": source,
-        "fits": asdict(recipe),
+        "fits": fits,
         "samples": None if samples is None else dict(samples),
         "sites": sites,
     }

@@ -14,7 +14,8 @@ import onnx
 from onnxcp.data.roles import Inputs
 from onnxcp.errors import SurgeryError
 from onnxcp.graph import io, shapes
-from onnxcp.graph.passes import PASSES, applied, in_order
+from onnxcp.graph.pass_table import PASSES
+from onnxcp.graph.passes import applied, in_order
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.measure.timing import Speedup, Timing, speedup, take_turns
 from onnxcp.progress import Progress, silent
@@ -91,7 +92,7 @@ class Choice:
             SurgeryError: it does not compute what it did: a bug.
         """
         proto = self._applied(tuple(names))
-        proof = prove(self.model.proto, proto, self.inputs.checked, self.target)
+        proof = prove(self.model.proto, proto, self.inputs.surgery_feeds, self.target)
         if proof.failures:
             raise SurgeryError(f"exact passes {', '.join(names)}: {proof.failures[0]}")
         records = tuple(self._records[name] for name in in_order(self._records))
@@ -105,7 +106,7 @@ class Choice:
         if not places:
             return names
         proto = self._applied(trial)
-        proof = prove(self.model.proto, proto, self.inputs.checked, self.target)
+        proof = prove(self.model.proto, proto, self.inputs.surgery_feeds, self.target)
         if proof.failures:
             self._record(name, places, None, f"not proven: {proof.failures[0]}")
             return names
@@ -163,7 +164,7 @@ class Choice:
             if names:
                 path = self.folder / "passes.onnx"
                 io.save(self._applied(names), path, self.model.external)
-            self._runs[names] = open_runner(path, self.target).bound(self.inputs.timed)
+            self._runs[names] = open_runner(path, self.target).bound(self.inputs.timed_feeds)
         return self._runs[names]
 
     def _counts(self, names: tuple[str, ...]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from onnxcp.measure.timing import Timing, speedup, take_turns
 from onnxcp.optimization import kept_layers
 from onnxcp.optimization.after_training import Recovery
 from onnxcp.optimization.decision import decide, foreign
+from onnxcp.optimization.exact_run import optimize_exactly
 from onnxcp.optimization.int8_coverage import some_in_int8
 from onnxcp.optimization.job import Job, open_job
 from onnxcp.optimization.outcome import Outcome, name_of
@@ -66,6 +67,8 @@ def optimize(
         OnnxcpError: unusable input, option, plan, provider or output; or a rewritten model
             that does not compute what its chains stand for (`SurgeryError`).
     """
+    if settings.plan.exact:
+        return optimize_exactly(settings, command, progress, documents)
     reserve_outputs(settings)
     time_budget = TimeBudget(settings.plan.seconds or math.inf)
     with open_job(settings, progress, time_budget) as job:

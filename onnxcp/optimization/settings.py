@@ -9,6 +9,7 @@ from onnxcp.data.roles import Sources
 from onnxcp.errors import UsageError
 from onnxcp.forms import named
 from onnxcp.graph.io import existing
+from onnxcp.graph.pass_table import PASSES
 from onnxcp.measure.evaluator import Limits
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.data import DataOptions
@@ -118,6 +119,26 @@ class Settings:
         if not self.sources.data:
             self.limits.refuse_without_data()
         self._refuse_training()
+        self._refuse_beside_exact()
+
+    def _refuse_beside_exact(self) -> None:
+        """Raises UsageError for options of a search or a training, where none takes place."""
+        if not self.plan.exact:
+            return
+        given = {
+            "latency": self.latency,
+            "target_speedup": self.limits.target_speedup,
+            "max_drop": self.limits.max_drop,
+            "max_error": self.limits.max_error,
+            "finetune": self.training,
+            "precision": self.precision if self.precision != FLOAT32 else None,
+        }
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(f"<<exact>> and <<{option}>> exclude each other: nothing is lost")
+        for name in self.plan.no_pass:
+            if name not in PASSES:
+                raise UsageError(f"<<no_pass={name}>>: unknown; choose {', '.join(PASSES)}")
 
     def _refuse_precision(self) -> None:
         """Raises UsageError for a precision that brings nothing here, or what it excludes."""

@@ -14,7 +14,8 @@ from onnxcp.graph.splice import LISTED_INITIALIZERS
 from onnxcp.latency.table import Check
 from onnxcp.measure.evaluator import MAX_ERROR
 from onnxcp.measure.evidence import doubt, is_coarse, weigh
-from onnxcp.measure.timing import disturbance, speedup
+from onnxcp.measure.latency_record import latency_record
+from onnxcp.measure.timing import speedup
 from onnxcp.optimization import kept_layers
 from onnxcp.optimization.decision import Decision, foreign
 from onnxcp.optimization.job import Job
@@ -30,7 +31,6 @@ from onnxcp.results import (
     CheckRecord,
     EpochRecord,
     FinetuneRecord,
-    LatencyRecord,
     ModelRecord,
     QuantizationRecord,
     Report,
@@ -61,7 +61,9 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         plan={n: c.row() for n, c in sorted(plan.choices.items())},
         exit_code=decision.exit_code,
         accuracy=_accuracy(outcome),
-        latency=_latency(job, outcome),
+        latency=None
+        if outcome.timings is None
+        else latency_record(outcome.timings, job.settings.target, job.inputs.shapes),
         search=_search(job, outcome),
         pareto=outcome.front,
         verification=outcome.verification,
@@ -234,27 +236,6 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "threads": settings.target.count,
         "threads_from": settings.target.why_count,
     }
-
-
-def _latency(job: Job, outcome: Outcome) -> LatencyRecord | None:
-    if outcome.timings is None:
-        return None
-    ratio = speedup(*outcome.timings)
-    before, after = outcome.timings
-    other = disturbance(before, after)
-    return LatencyRecord(
-        before=before.milliseconds(),
-        after=after.milliseconds(),
-        speedup=ratio.ratio,
-        speedup_ci=(ratio.low, ratio.high),
-        turns=len(before.seconds),
-        threads=job.settings.target.count,
-        threads_from=job.settings.target.why_count,
-        provider=job.settings.target.name,
-        shapes=dict(job.inputs.shapes),
-        disturbed=other.disturbed,
-        by_processor=other.by_processor,
-    )
 
 
 def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:

@@ -49,12 +49,32 @@ class PlanOptions:
     include: Annotated[tuple[str, ...], Option("Only these nodes. Repeatable.", "GLOB")] = ()
     exclude: Annotated[tuple[str, ...], Option("Not these nodes. Repeatable.", "GLOB")] = ()
     plan: Annotated[Path | None, Option("Replay a plan exactly.", metavar="FILE")] = None
+    exact: Annotated[
+        bool,
+        Option(
+            "Only change the graph where it computes the same and is measured faster: no data, "
+            "no budget, no loss."
+        ),
+    ] = False
+    no_pass: Annotated[
+        tuple[str, ...],
+        Option(
+            "With <<exact>>: a pass that is not tried, of {choices}. Repeatable.",
+            metavar="NAME",
+            choices=("onnxcp.graph.pass_table:PASSES",),
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         if self.time_budget is not None:
             seconds(self.time_budget)
         if self.plan is not None and self.rank:
             raise UsageError("<<plan>> and <<rank>> exclude each other: a plan names every rank")
+        if self.no_pass and not self.exact:
+            raise UsageError(f"<<no_pass={self.no_pass[0]}>>: goes with <<exact>>")
+        if self.exact and (self.rank or self.pareto is not None):
+            other = "rank" if self.rank else "pareto"
+            raise UsageError(f"<<exact>> and <<{other}>> exclude each other: no rank is chosen")
 
     @property
     def seconds(self) -> float | None:

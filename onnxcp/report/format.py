@@ -1,5 +1,7 @@
 """The numbers of a report as people read them."""
 
+from collections.abc import Sequence
+
 from onnxcp.graph import float_parts
 from onnxcp.measure.disturbance import Disturbance
 from onnxcp.results import (
@@ -7,6 +9,7 @@ from onnxcp.results import (
     BaselineRecord,
     FinetuneRecord,
     LatencyRecord,
+    PassRecord,
     QuantizationRecord,
     Report,
     RivalRecord,
@@ -54,8 +57,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
     lines += [
         ("multiply-adds", _change(macs, model.macs_after)),
         ("parameters", _change(parameters, model.parameters_after)),
-        ("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"),
     ]
+    if report.passes is not None:
+        lines += passes(report.passes)
+    else:
+        lines.append(("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"))
     if model.still_read:
         text = "stay in the file beside their chains, as other layers read them"
         lines.append(("", f"weights of {', '.join(model.still_read)} {text}"))
@@ -65,6 +71,16 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.verification is not None:
         seen, limit = report.verification.relative_l2, report.verification.tolerance
         lines.append(("surgery", f"exact to rounding: relative L2 {seen:.1e} (limit {limit:.0e})"))
+    return lines
+
+
+def passes(records: Sequence[PassRecord]) -> list[tuple[str, str]]:
+    """What each exact pass does, in how many places, and what it brought."""
+    lines = []
+    for record in records:
+        where = plural(record.places, "place")
+        label = "pass" if record.kept else "not kept"
+        lines.append((label, f"{record.name}, {where}, {record.reason}: {record.words}"))
     return lines
 
 

@@ -101,7 +101,9 @@ def _surgery(found: Surgery, width: int) -> list[str]:
         if found.relative_l2 is not None and found.tolerance is not None
         else ""
     )
-    lines = [f"surgery: {plural(len(found.sites), 'chain')}, {verdict}{numbers}"]
+    what = [plural(len(found.sites), "chain")] if found.sites or not found.passes else []
+    what += [f"exact passes {', '.join(found.passes)}"] if found.passes else []
+    lines = [_wrapped(f"surgery: {'; '.join(what)}, {verdict}{numbers}", width, "    ")]
     if found.sites:
         name = max(10, min(max(len(s.name) for s in found.sites) + 2, width - 46))
         lines.append(

@@ -16,8 +16,9 @@ from onnxcp.data.named_function import named_function
 from onnxcp.data.roles import Inputs
 from onnxcp.data.samples import Samples
 from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
-from onnxcp.graph import io, provenance
+from onnxcp.graph import io, passes, provenance
 from onnxcp.graph.operators import operator
+from onnxcp.graph.shapes import infer
 from onnxcp.graph.shortcuts import as_in
 from onnxcp.graph.splice import only
 from onnxcp.graph.structure import changes
@@ -206,10 +207,9 @@ def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Networ
 
 def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, ...]:
     """What the replaced layers gave, which the chains give now under the same names."""
-    made = provenance.read(other)
-    return tuple(
-        node.output[0] for node in changes(as_in(proto, other), other, made.sites).replaced
-    )
+    made, shapes = provenance.read(other), infer(proto, {})
+    before = as_in(passes.as_in(proto, other, shapes), other)
+    return tuple(node.output[0] for node in changes(before, other, made.sites).replaced)
 
 
 def user_loss(name: str | None) -> "UserLoss | None":

@@ -16,7 +16,9 @@ import onnx
 
 from onnxcp.chain import Chain, Kernel, Stage
 from onnxcp.data.roles import Inputs
-from onnxcp.graph import io, provenance
+from onnxcp.graph import io, passes, provenance
+from onnxcp.graph.pass_table import PASSES
+from onnxcp.graph.shapes import infer
 from onnxcp.graph.shortcuts import as_in
 from onnxcp.graph.sites import Site, Skip, node_names
 from onnxcp.graph.splice import add_outputs, rewrite, with_outputs
@@ -30,6 +32,7 @@ from onnxcp.runtime.survey import survey
 from onnxcp.storage import temporary
 from onnxcp.verification import layerwise, recompose, records
 from onnxcp.verification.difference import compare
+from onnxcp.verification.exact import Proof, prove
 from onnxcp.verification.read_chains import Reader
 from onnxcp.verification.saturation import bounded
 
@@ -58,7 +61,8 @@ class SiteCheck:
 class Surgery:
     """`skipped` says why nothing was checked, or is None. `relative_l2` is of the tensor that
     differs most, None where nothing was run; `tolerance` is what it may be. `trained` names
-    tensors of the original that training changed by the metadata: nothing else can tell."""
+    tensors of the original that training changed by the metadata: nothing else can tell. `passes`
+    are the exact passes that the candidate was written with."""
 
     skipped: str | None = None
     sites: tuple[SiteCheck, ...] = ()
@@ -66,6 +70,7 @@ class Surgery:
     relative_l2: float | None = None
     tolerance: float | None = None
     trained: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
 
     @property
     def unchecked(self) -> str | None:
@@ -115,7 +120,8 @@ def check(
         return Surgery(NARROWED.format(narrow), (), tuple(_lost(reference, candidate, made)))
     progress("check the surgery", 0, 1)
     trained = records.trained(reference.proto, candidate.proto, made)
-    asked, reference = reference, _as_written(reference, candidate, trained)
+    asked, reference = reference, _as_written(reference, candidate, trained, inputs)
+    proof = _proof(asked, candidate, inputs, target)
     found = changes(reference.proto, candidate.proto, made.sites)
     known = survey(reference, inputs.shapes, reference_target or target, inputs.timed_feeds)
     back = _read_back(reference.proto, candidate.proto, found, known)
@@ -124,6 +130,7 @@ def check(
         *found.failures,
         *back.failures,
         *_records(reference.proto, made, back),
+        *proof.failures,
         *records.faults(asked.proto, candidate.proto, made, back.chains, back.sites),
     ]
     kernels, sites = dict[str, Kernel](), list[SiteCheck]()
@@ -131,18 +138,44 @@ def check(
         kernel, site = recompose.kernel(chain), back.sites[name]
         sites.append(_site_check(site, kernel, made))
         kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
+    noted = (tuple(trained), passes.passes_of(candidate.proto))
     if found.failures or back.failures or not kernels:
-        return Surgery(None, tuple(sites), tuple(failures), trained=tuple(trained))
+        checked = Surgery(None, tuple(sites), tuple(failures), None, None, *noted)
+        if not proof.errors:
+            return checked
+        return replace(checked, relative_l2=proof.largest, tolerance=proof.tolerance)
     numbers = _Numbers(reference, candidate, back, kernels, target)
-    checked = Surgery(None, tuple(sites), tuple(failures), trained=tuple(trained))
+    checked = Surgery(None, tuple(sites), tuple(failures), None, None, *noted)
     return numbers.judged(checked, inputs)
 
 
+def _proof(asked: io.Model, candidate: io.Model, inputs: Inputs, target: Target) -> Proof:
+    """Whether the exact passes that the candidate names change nothing of what the reference
+    computes."""
+    names = passes.passes_of(candidate.proto)
+    unknown = [
+        f"{name}: by the metadata an exact pass, but this version has none of that name"
+        for name in names
+        if name not in PASSES
+    ]
+    proto = passes.as_in(asked.proto, candidate.proto, infer(asked.proto, inputs.shapes))
+    if proto is asked.proto:
+        return Proof({}, 0.0, tuple(unknown))
+    proof = prove(asked.proto, proto, inputs.surgery_feeds, target)
+    return replace(proof, failures=(*unknown, *proof.failures))
+
+
 def _as_written(
-    reference: io.Model, candidate: io.Model, trained: Mapping[str, onnx.TensorProto]
+    reference: io.Model,
+    candidate: io.Model,
+    trained: Mapping[str, onnx.TensorProto],
+    inputs: Inputs,
 ) -> io.Model:
-    """The reference with its shortcuts as they were written, and with what was trained of it."""
-    reference = replace(reference, proto=as_in(reference.proto, candidate.proto))
+    """The reference with its exact passes and its shortcuts as they were written, and with what
+    was trained of it."""
+    known = infer(reference.proto, inputs.shapes)
+    passed = passes.as_in(reference.proto, candidate.proto, known)
+    reference = replace(reference, proto=as_in(passed, candidate.proto))
     if not trained:
         return reference
     proto = rewrite(reference.proto, {}, (), metadata={}).proto

@@ -12,6 +12,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,7 +43,7 @@ class Network:
         self.tensors: list[onnx.TensorProto] = []
         self._rng = np.random.default_rng(seed)
 
-    def node(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         output = f"t{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(kind, inputs, [output], f"n{len(self.nodes)}", **attributes)

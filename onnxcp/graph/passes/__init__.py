@@ -1,44 +1,19 @@
 """Exact passes: changes of a graph that compute the same, and may run faster.
 
-A pass is a function on an `Edit`, and a row of `PASSES`. Whether it pays is measured, on the
-target: no pass is good in itself.
+A pass is a function on an `Edit`, and a row of `pass_table.PASSES`. Whether it pays is measured, on
+the target: no pass is good in itself.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import onnx
 
 from onnxcp.graph.metadata import OURS, listed, noted, seal
-from onnxcp.graph.passes.activations import hard_activations, leaky_relus, smooth_activations
-from onnxcp.graph.passes.convolutions import as_depthwise, fold_before, fold_behind
+from onnxcp.graph.pass_table import PASSES
 from onnxcp.graph.passes.edit import Edit
-from onnxcp.graph.passes.one_dimensional import two_dimensional
-from onnxcp.graph.passes.weights import unlist_weights
 from onnxcp.graph.shapes import Shapes
 
 NOTED = f"{OURS}passes"  # metadata key: the passes that a model was written with, in order
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """A change of a graph: what it does in words, and the function that does it, which gives how
-    often it did."""
-
-    words: str
-    apply: Callable[[Edit], int]
-
-
-PASSES: dict[str, Pass] = {
-    "unlist-weights": Pass("weights are no inputs of the graph any more", unlist_weights),
-    "hard-activations": Pass("written-out HardSigmoid and HardSwish", hard_activations),
-    "smooth-activations": Pass("written-out Sigmoid and SiLU", smooth_activations),
-    "leaky-relus": Pass("written-out LeakyRelu", leaky_relus),
-    "fold-behind": Pass("scales and shifts behind convolutions", fold_behind),
-    "fold-before": Pass("scales and shifts before convolutions", fold_before),
-    "depthwise": Pass("scales and shifts as depthwise convolutions", as_depthwise),
-    "two-dimensional": Pass("convolutions along one axis as rows of images", two_dimensional),
-}
 
 
 def applied(

@@ -16,7 +16,7 @@ import onnx
 
 from onnxcp.graph.operators import operator
 from onnxcp.graph.passes.affine import Affine, affine, after
-from onnxcp.graph.passes.edit import Edit, Node, Upstream, attribute, is_a
+from onnxcp.graph.passes.edit import Edit, Node, Pass, Upstream, attribute, is_a
 
 CLOSE = 1e-6  # relative: numbers written as text, or 1/6 in float32
 
@@ -259,3 +259,8 @@ def _leaky(edit: Edit, node: Node) -> tuple[str, float, list[Node]] | None:
             walk.take(step.source)
             return step.source, float(step.scale[0]), walk.nodes
     return None
+
+
+HARD = Pass("written-out HardSigmoid and HardSwish", hard_activations)
+SMOOTH = Pass("written-out Sigmoid and SiLU", smooth_activations)
+LEAKY = Pass("written-out LeakyRelu", leaky_relus)

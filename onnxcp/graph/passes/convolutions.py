@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnxcp.graph.passes.affine import Affine, affine, after
-from onnxcp.graph.passes.edit import Edit, Node, Upstream, attribute, is_a
+from onnxcp.graph.passes.edit import Edit, Node, Pass, Upstream, attribute, is_a
 
 FOLDABLE = (np.float32, np.float64)
 BLOCK = 4  # depthwise convolutions run in the blocked layout where channels are a multiple
@@ -202,3 +202,8 @@ def _is_safe(*arrays: np.ndarray) -> bool:
         if small.any() or not np.isfinite(array).all():
             return False
     return True
+
+
+BEHIND = Pass("scales and shifts behind convolutions, folded", fold_behind)
+BEFORE = Pass("scales and shifts before convolutions, folded", fold_before)
+DEPTHWISE = Pass("scales and shifts as depthwise convolutions", as_depthwise)

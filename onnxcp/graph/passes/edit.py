@@ -5,7 +5,8 @@ Names that a caller sees (inputs and outputs of the graph, tensors that subgraph
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -180,6 +181,15 @@ class Upstream:
         assert node is not None
         self.nodes.append(node)
         self.reading = source
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A change of a graph that computes the same: what it changes in words, and the function that
+    does it, which gives in how many places it did."""
+
+    words: str
+    apply: Callable[[Edit], int]
 
 
 def _visible(proto: onnx.ModelProto) -> set[str]:

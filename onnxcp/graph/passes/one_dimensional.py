@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxcp.graph.operators import operator
-from onnxcp.graph.passes.edit import Edit, Node, is_a
+from onnxcp.graph.passes.edit import Edit, Node, Pass, is_a
 
 ROW = 2  # the axis that an image has before its columns
 AXES_AS_INPUT = 13  # the opset since which Squeeze and Unsqueeze read their axes
@@ -132,3 +132,6 @@ def _turned(edit: Edit, kind: str, source: str, target: str) -> Node:
         return make(kind, [source], [target], f"{target}/{kind}", axes=[ROW])
     axes = edit.store(np.array([ROW], np.int64), f"{target}/axes")
     return make(kind, [source, axes], [target], f"{target}/{kind}")
+
+
+ROWS = Pass("convolutions along one axis, as rows of images", two_dimensional)

@@ -4,7 +4,7 @@ Up to IR 3 every weight had to be. ONNX Runtime takes what a caller may replace 
 convolutions keep their plain layout, and normalizations behind them are not folded.
 """
 
-from onnxcp.graph.passes.edit import Edit
+from onnxcp.graph.passes.edit import Edit, Pass
 from onnxcp.graph.splice import LISTED_INITIALIZERS
 
 
@@ -18,3 +18,6 @@ def unlist_weights(edit: Edit) -> int:
     if places:
         edit.proto.ir_version = max(edit.proto.ir_version, LISTED_INITIALIZERS + 1)
     return len(places)
+
+
+UNLIST = Pass("weights are no inputs of the graph any more", unlist_weights)

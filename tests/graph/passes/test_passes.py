@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnxcp.graph import shapes
-from onnxcp.graph.passes import PASSES, applied
+from onnxcp.graph.pass_table import PASSES
+from onnxcp.graph.passes import applied
 
 ort = pytest.importorskip("onnxruntime")
 
