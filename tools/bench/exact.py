@@ -34,12 +34,8 @@ TURNS, SECONDS = 400, 20.0  # of the last comparison, at most
 def measured(spec: str, target: Target, batch: int | None, folder: Path) -> dict[str, Any]:
     """Passes, speed-up with its interval, and largest change of one model."""
     name, _, shape = spec.partition("@")
-    shapes = {}
-    if shape:
-        tensor, _, sizes = shape.rpartition(":")
-        shapes = {tensor: tuple(map(int, sizes.split("x")))}
     model = io.load(Path(name))
-    inputs = prepare(model.inputs, Sources(batch=batch, input_shapes=shapes))
+    inputs = prepare(model.inputs, Sources(batch=batch, input_shape=(shape,) if shape else ()))
     row: dict[str, Any] = {"model": Path(name).name, "shapes": dict(inputs.shapes)}
     choice = Choice(model, inputs, target, folder)
     row["found"] = choice.candidates()
