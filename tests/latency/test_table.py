@@ -19,6 +19,7 @@ from onnxcp.plan import Choice
 pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[2]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
+FORM = ["--form", "cp3"]
 ROW = Latency(2.0, (Measured(Choice("cp3", 16), 1.0, Speedup(2.0, 1.9, 2.1)),))
 MADE = Table(
     model="m.onnx",
@@ -41,7 +42,7 @@ def onnxcp(*arguments):
 def profiled(tmp_path_factory):
     """The table of the bundled model on this machine."""
     path = tmp_path_factory.mktemp("table") / "latency.json"
-    ended = onnxcp("profile", MODEL, "-o", path, "--threads", 1)
+    ended = onnxcp("profile", MODEL, "-o", path, "--threads", 1, *FORM)
     assert (ended.exit_code, ended.stderr) == (0, "")
     assert "candidates timed" in ended.stdout
     return path
@@ -171,7 +172,7 @@ def test_a_table_does_not_go_with(row, profiled, tmp_path):
 
 def test_a_table_of_other_layers_names_one_it_lacks(profiled, tmp_path):
     other = changed(profiled, tmp_path, rows={})
-    ended = onnxcp("optimize", MODEL, "-o", tmp_path / "o.onnx", "--latency", other)
+    ended = onnxcp("optimize", MODEL, "-o", tmp_path / "o.onnx", "--latency", other, *FORM)
     assert ended.exit_code == 2
     assert "another model" in ended.stderr
 
@@ -184,7 +185,8 @@ def test_profile_keeps_a_table_that_is_there(profiled):
     assert profiled.read_text() == before
 
 
-BUDGET = ["--form", "cp3", "--data", DATA, "--max-drop", 0.02, "--jobs", 1, "--iterations", 20]
+LAYERS = ["--include", "stem/*", "--include", "block/conv1"]  # the fits of all take half a minute
+BUDGET = ["--data", DATA, "--max-drop", 0.02, "--jobs", 1, "--iterations", 8, *FORM, *LAYERS]
 
 
 def planned(profiled, tmp_path, name, *more):
