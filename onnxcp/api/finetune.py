@@ -42,23 +42,23 @@ class FinetuneResult(Finetuned):
     @property
     def accuracy_before(self) -> AccuracyRecord:
         """What the candidate lost against the reference, as it came."""
-        return self.proof.before
+        return self.measured.before
 
     @property
     def accuracy(self) -> AccuracyRecord:
         """What it loses now."""
-        return self.proof.after
+        return self.measured.after
 
     @property
     def speedup(self) -> float | None:
         """How many times faster it is than the reference; None where the machine was too busy."""
-        found = self.proof.over_reference
+        found = self.measured.over_reference
         return None if found is None else found.ratio
 
     @property
     def speedup_ci(self) -> tuple[float, float] | None:
         """Its 95 % interval."""
-        found = self.proof.over_reference
+        found = self.measured.over_reference
         return None if found is None else (found.low, found.high)
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
@@ -112,7 +112,7 @@ def finetune(
         old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")
         run, how = grouped(RunOptions, given), grouped(TrainingOptions, given)
         recipe = recipe_of(how, run)
-        asked = training.Round(
+        asked = training.FinetuneRequest(
             old,
             new,
             staged.output(given.get("output"), "finetuned.onnx"),
@@ -129,7 +129,7 @@ def finetune(
         return staged.as_given(FinetuneResult(**values, saved=saved))
 
 
-def _as_given(asked: training.Round, staged: Staging) -> training.Round:
+def _as_given(asked: training.FinetuneRequest, staged: Staging) -> training.FinetuneRequest:
     """A run with its files as its caller names them."""
     paths = (asked.reference, asked.candidate, asked.output)
     old, new, output = (Path(staged.words(str(path))) for path in paths)

@@ -59,7 +59,7 @@ def finetune(
     refuse_without_torch()
     recipe = recipe_of(training, run)
     run = replace(run, report=() if report is None else (report,))
-    asked = tuning.Round(
+    asked = tuning.FinetuneRequest(
         reference,
         candidate,
         output,

@@ -18,7 +18,7 @@ from onnxcp.results import (
     TrialRecord,
     VerificationRecord,
 )
-from onnxcp.training.distill import Taught
+from onnxcp.training.distill import Distilled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,13 +40,13 @@ class Recovered:
     site; `without` is what a search without training came to. All are empty where no training
     led to a model."""
 
-    taught: Taught | None = None
+    taught: Distilled | None = None
     before: AccuracyRecord | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     trials: tuple[TrialRecord, ...] = ()
     without: "Outcome | None" = None
     seconds: float = 0.0
-    rounded: Taught | None = None
+    rounded: Distilled | None = None
 
     @property
     def of_another(self) -> "Recovered":

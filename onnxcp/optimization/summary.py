@@ -38,7 +38,7 @@ from onnxcp.results import (
     SiteRecord,
 )
 from onnxcp.runtime.environment import environment
-from onnxcp.training.distill import Taught
+from onnxcp.training.distill import Distilled
 from onnxcp.words import ACCEPTED, plural
 
 
@@ -383,7 +383,7 @@ def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
     )
 
 
-def _epochs(taught: Taught | None) -> tuple[EpochRecord, ...]:
+def _epochs(taught: Distilled | None) -> tuple[EpochRecord, ...]:
     return () if taught is None else tuple(EpochRecord(**asdict(e)) for e in taught.trained.epochs)
 
 

@@ -12,8 +12,8 @@ from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, Recovered
 from onnxcp.quantization.precision import INT8
 from onnxcp.results import VerificationRecord
-from onnxcp.training.distill import Taught, checked_surgery, refuse, teach
-from onnxcp.training.qat import teach_int8
+from onnxcp.training.distill import Distilled, checked_surgery, distill, refuse
+from onnxcp.training.qat import distill_int8
 
 if TYPE_CHECKING:
     from onnxcp.training.recipe import Recipe
@@ -28,12 +28,12 @@ class School:
     job: Job
     recipe: "Recipe"
 
-    def trained(self, staged: Path, epochs: int) -> tuple[Path, Taught]:
+    def trained(self, staged: Path, epochs: int) -> tuple[Path, Distilled]:
         """The model that training makes of one that is staged. A folder for work keeps what a
         killed run goes on from."""
         job, name = self.job, f"{staged.parent.name}-{epochs}"
         other, folder = io.load(staged), self._folder(name)
-        taught = teach(
+        taught = distill(
             job.model,
             other,
             job.inputs,
@@ -72,16 +72,16 @@ class School:
             recovered=Recovered(taught, fitted.accuracy, errors, rounded=rounded),
         )
 
-    def _rehearsed(self, path: Path, taught: Taught) -> Taught:
+    def _rehearsed(self, path: Path, taught: Distilled) -> Distilled:
         """Train the int8 model of one that was trained in float, and deploy it."""
         job, epochs = self.job, -(-self.recipe.epochs // ROUNDING)
         folder = self._folder(f"{path.parent.name}-{INT8}")
-        made, rounded = teach_int8(
+        made, rounded = distill_int8(
             job.model,
             job.deployment.prepared(path),
             job.inputs,
             replace(self.recipe, epochs=epochs, feature_weight=0.0),
-            stays=taught.trained.epochs[taught.trained.best].held_out,
+            irreducible_loss=taught.trained.epochs[taught.trained.best].held_out,
             folder=folder,
             resume=folder is not None,
             progress=job.progress,

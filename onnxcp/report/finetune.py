@@ -9,13 +9,13 @@ from onnxcp.measure.timing import Speedup
 from onnxcp.report.format import accuracy
 from onnxcp.report.json import plain
 from onnxcp.runtime.environment import environment
-from onnxcp.training.finetune import Finetuned, Proof
+from onnxcp.training.finetune import Finetuned, FinetuneMeasurements
 from onnxcp.words import ACCEPTED, plural
 
 
 def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
     """The run as plain JSON values."""
-    asked, taught, proof = found.asked, found.taught, found.proof
+    asked, taught, measured = found.request, found.distilled, found.measured
     return {
         "tool": {"name": "onnxcp", "version": __version__},
         "command": command,
@@ -26,17 +26,17 @@ def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
         "provider": asked.target.name,
         "environment": environment(asked.target),
         "recipe": asdict(taught.recipe),
-        "samples": {**taught.samples, "judge": proof.after.samples},
+        "samples": {**taught.samples, "judge": measured.after.samples},
         "parity": taught.parity,
         "epochs": [asdict(epoch) for epoch in taught.trained.epochs],
         "best_epoch": taught.trained.best,
         "stopped": taught.trained.stopped,
         "baseline": asdict(found.baseline),
-        "accuracy_before": asdict(proof.before),
-        "accuracy": asdict(proof.after),
-        "surgery_relative_l2": proof.surgery_l2,
-        "speedup": _ratio(proof.over_reference),
-        "speedup_over_candidate": _ratio(proof.over_candidate),
+        "accuracy_before": asdict(measured.before),
+        "accuracy": asdict(measured.after),
+        "surgery_relative_l2": measured.surgery_l2,
+        "speedup": _ratio(measured.over_reference),
+        "speedup_over_candidate": _ratio(measured.over_candidate),
         "seconds": found.seconds,
     }
 
@@ -52,7 +52,7 @@ def to_json(found: Finetuned, command: str = "") -> str:
 def to_text(found: Finetuned) -> str:
     """The epochs, then what they were worth."""
     found = escape.shown(found)
-    proof, trained = found.proof, found.taught.trained
+    measured, trained = found.measured, found.distilled.trained
     finding = found.baseline.finding
     lines = [] if finding is None else [f"! {ACCEPTED}: {finding}", ""]
     lines += [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
@@ -63,15 +63,15 @@ def to_text(found: Finetuned) -> str:
         lines.append(f"{epoch.number:>5}{loss:>12}{epoch.held_out:>12.5f}{same:>12}{mark}")
     if trained.stopped is not None:
         lines += ["", f"stopped: {trained.stopped}; epoch {trained.best} is kept"]
-    counts = found.taught.samples
+    counts = found.distilled.samples
     lines += [
         "",
         f"trained on    {plural(counts['train'], 'sample')}, {counts['held_out']} others watched",
-        f"before        {accuracy(proof.before)}",
-        f"after         {accuracy(proof.after)}",
-        *_speed(proof),
+        f"before        {accuracy(measured.before)}",
+        f"after         {accuracy(measured.after)}",
+        *_speed(measured),
         "",
-        f"{found.asked.output} written" if found.ok else "over budget: nothing was written",
+        f"{found.request.output} written" if found.ok else "over budget: nothing was written",
     ]
     return "\n".join(lines)
 
@@ -91,10 +91,10 @@ def _unchanged(found: Speedup) -> str:
     )
 
 
-def _speed(proof: Proof) -> list[str]:
-    over, since = proof.over_reference, proof.over_candidate
+def _speed(measured: FinetuneMeasurements) -> list[str]:
+    over, since = measured.over_reference, measured.over_candidate
     if over is None or since is None:
-        return [f"speed-up      not known: {proof.busy}"]
+        return [f"speed-up      not known: {measured.busy}"]
     return [
         f"speed-up      {_interval(over)} over the reference",
         f"              {_unchanged(since)}",

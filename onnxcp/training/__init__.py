@@ -1,1 +1,1 @@
-"""Distillation of rewritten models, with int8 rounding where that is asked for."""
+"""Distillation of rewritten models from the original, in float or with simulated int8 rounding."""

@@ -1,4 +1,4 @@
-"""All that a training needs to go on, in memory and in a file."""
+"""The state of a training run, in memory and in a checkpoint file."""
 
 import hashlib
 import io
@@ -18,8 +18,12 @@ NAME = "training.pt"
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Means over its steps and over the held-out samples; `agreement` with the original's
-    strongest class there, None where outputs are no class scores."""
+    """The results of one epoch.
+
+    `loss` is the mean over its steps, `held_out` the mean loss over the validation set.
+    `agreement` is the share of validation samples with the original's top class, None if outputs
+    are not class scores.
+    """
 
     number: int
     loss: float
@@ -29,8 +33,11 @@ class Epoch:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """Between two epochs. `average` is of what is trained, `best` all that may change, as it was
-    in the epoch that held-out samples liked best."""
+    """The state between two epochs.
+
+    `average` holds the averaged parameters. `best` holds all tensors that training may change,
+    from the epoch with the least validation loss.
+    """
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -42,12 +49,12 @@ class State:
 
 
 def copies(tensors: Tensors) -> dict[str, Tensor]:
+    """Copies of tensors, without gradients."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def save(folder: Path, state: State, weights: Tensors, about: str) -> None:
-    """Write the checkpoint, which at every moment is the old one or the new one. `about` tells
-    one training from another."""
+def save(folder: Path, state: State, weights: Tensors, identity: str) -> None:
+    """Write the checkpoint atomically. `identity` distinguishes this training from others."""
     document = {
         "weights": copies(weights),
         "optimizer": state.optimizer.state_dict(),
@@ -57,7 +64,7 @@ def save(folder: Path, state: State, weights: Tensors, about: str) -> None:
         "epochs": [asdict(epoch) for epoch in state.epochs],
         "best_epoch": state.best_epoch,
         "stopped": state.stopped,
-        "about": about,
+        "about": identity,
     }
     content = io.BytesIO()
     torch.save(document, content)
@@ -66,45 +73,44 @@ def save(folder: Path, state: State, weights: Tensors, about: str) -> None:
         stream.write(content.getbuffer())
 
 
-def load(folder: Path, state: State, about: str) -> Tensors | None:
-    """Put a state back as a training left it, and give the weights it had then; None if it left
-    nothing.
+def load(folder: Path, state: State, identity: str) -> Tensors | None:
+    """Restore a state from the checkpoint and return its weights; None if there is none.
 
     Raises:
-        WorkError: it was another training, or the checkpoint is damaged.
+        WorkError: the checkpoint is of another training, or is damaged.
     """
     path = folder / NAME
     if not path.is_file():
         return None
     try:
-        found: dict[str, Any] = torch.load(_content(path), weights_only=True)
-        if found["about"] == about:
-            state.optimizer.load_state_dict(found["optimizer"])
-            state.scaler.load_state_dict(found["scaler"])
-            state.average, state.best = found["average"], found["best"]
-            state.epochs = [Epoch(**epoch) for epoch in found["epochs"]]
-            state.best_epoch, state.stopped = found["best_epoch"], found["stopped"]
-            weights: Tensors = found["weights"]
+        checkpoint: dict[str, Any] = torch.load(_content(path), weights_only=True)
+        if checkpoint["about"] == identity:
+            state.optimizer.load_state_dict(checkpoint["optimizer"])
+            state.scaler.load_state_dict(checkpoint["scaler"])
+            state.average, state.best = checkpoint["average"], checkpoint["best"]
+            state.epochs = [Epoch(**epoch) for epoch in checkpoint["epochs"]]
+            state.best_epoch, state.stopped = checkpoint["best_epoch"], checkpoint["stopped"]
+            weights: Tensors = checkpoint["weights"]
             return weights
-    except Exception as error:  # a pickle that is none fails in any way it likes
+    except Exception as error:  # a damaged pickle can raise anything
         raise WorkError(
             f"{path}: damaged, or of another model ({type(error).__name__}); remove it to train "
             "from the start"
         ) from error
     raise WorkError(
-        f"{path}: holds a training with other settings or data; give the same, or another "
+        f"{path}: holds a training with other settings or data; use the same ones, or another "
         "<<work_dir>>"
     )
 
 
 def _content(path: Path) -> io.BytesIO:
-    """What a checkpoint holds behind its hash.
+    """The content of a checkpoint, after the hash it starts with.
 
     Raises:
-        ValueError: it is not what the hash is of.
+        ValueError: the content does not match the hash.
     """
     stored = path.read_bytes()
     size = hashlib.sha256().digest_size
     if hashlib.sha256(stored[size:]).digest() != stored[:size]:
-        raise ValueError("not what its hash is of")
+        raise ValueError("the content does not match its hash")
     return io.BytesIO(stored[size:])

@@ -1,6 +1,7 @@
-"""A rewritten model taught by the original: all that a training needs, made of two models.
+"""Distillation: the preparation of a training run from the original and the rewritten model.
 
-Nothing here but what is imported inside functions needs PyTorch.
+The original is the teacher, the rewritten model the student. PyTorch is imported only inside
+functions.
 """
 
 import importlib.util
@@ -36,15 +37,18 @@ if TYPE_CHECKING:
     from onnxcp.training.loop import Trained, UserLoss
     from onnxcp.training.recipe import Recipe
 
-FEWEST = 32
+MIN_TRAINING_SAMPLES = 32
 ON_CPU = Target.named("cpu")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taught:
-    """What a training came to. `samples` counts those that trained and those held out to choose
-    weights by; `parity` is how far torch's outputs were from the runtime's before the first
-    step, relative L2."""
+class Distilled:
+    """The result of a training run.
+
+    `samples` counts those of the training set ("train") and of the validation set ("held_out").
+    `parity` is the relative L2 difference between PyTorch's and ONNX Runtime's outputs before the
+    first step.
+    """
 
     trained: "Trained"
     recipe: "Recipe"
@@ -52,7 +56,7 @@ class Taught:
     parity: float
 
 
-def teach(
+def distill(
     model: io.Model,
     other: io.Model,
     inputs: Inputs,
@@ -61,72 +65,73 @@ def teach(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress = silent,
-) -> Taught:
-    """Train a rewritten model, `other`, to give what `model` gives, on the inputs' samples to
-    train on. With a `folder` a killed training leaves there what another one goes on from.
+) -> Distilled:
+    """Train a rewritten model, `other`, to reproduce the outputs of `model` on the training set.
+
+    With a `folder`, checkpoints are stored there, from which `resume` continues.
 
     Raises:
-        DataError: too few samples, or none with labels where the loss needs them.
-        OnnxcpError: an operator that torch can not compute here; outputs that differ from the
-            runtime's; too little memory.
-        UsageError: options that name nothing.
-        WorkError: the folder is of another training.
+        DataError: there are too few samples.
+        OnnxcpError: PyTorch cannot compute an operator, its outputs differ from ONNX Runtime's,
+            or memory is too small.
+        UsageError: the loss needs labels and there are none, or an option names nothing.
+        WorkError: the folder holds another training.
     """
     from onnxcp.torchgraph.module import Network
-    from onnxcp.training.loop import Lesson, train
+    from onnxcp.training.loop import TrainingTask, train
 
-    training, held = enough(inputs, recipe)
-    watched = replaced_outputs(model.proto, other.proto) if recipe.feature_weight else ()
+    training, validation = training_sets(inputs, recipe)
+    features = replaced_outputs(model.proto, other.proto) if recipe.feature_weight else ()
     names = find(model, ON_CPU, inputs.distinct_feeds).names
     model, other = judged_part(model, names), judged_part(other, names)
-    made = {name for node in other.proto.graph.node for name in node.output}
+    tensors = {name for node in other.proto.graph.node for name in node.output}
     network, parity = _student(other, inputs, recipe)
-    lesson = Lesson(
+    task = TrainingTask(
         network=network,
         teacher=Network(model.proto, ()).to(recipe.device),
         training=training,
-        held=held,
+        validation=validation,
         recipe=recipe,
-        soft=gives_probabilities(model),
-        fixed=inputs.batching.size if inputs.batching.fixed else None,
+        gives_probabilities=gives_probabilities(model),
+        fixed_batch=inputs.batching.size if inputs.batching.fixed else None,
         chains=rank_one(other.proto),
-        watched=tuple(name for name in watched if name in made),
+        features=tuple(name for name in features if name in tensors),
         user_loss=user_loss(recipe.loss),
         folder=folder,
-        about=f"{other.sha256}|{training.source}|{len(training)}",
+        subject=f"{other.sha256}|{training.source}|{len(training)}",
         progress=progress,
     )
-    counts = {"train": len(training), "held_out": len(held)}
-    trained = train(lesson, resume=resume)
+    counts = {"train": len(training), "held_out": len(validation)}
+    trained = train(task, resume=resume)
     used = replace(recipe, learning_rate=trained.learning_rate)
-    return Taught(trained, used, counts, parity)
+    return Distilled(trained, used, counts, parity)
 
 
 def checked_surgery(
     model: io.Model, trained: Path, inputs: Inputs, target: Target, progress: Progress = silent
 ) -> Surgery:
-    """The surgery of a trained model, which training must have left as right as it was.
+    """The surgery check of a trained model, which it must still pass.
 
     Raises:
-        SurgeryError: its chains do not compute what they stand for.
+        SurgeryError: a chain does not compute the kernel that it stands for.
     """
-    found = surgery.check(model, io.load(trained), inputs, target.exact, progress=progress)
-    if not found.ok:
+    result = surgery.check(model, io.load(trained), inputs, target.exact, progress=progress)
+    if not result.ok:
         raise SurgeryError(
-            f"{model.path}: after training {found.failures[0]}; nothing was written; this is a "
+            f"{model.path}: after training {result.failures[0]}; nothing was written; this is a "
             "bug in onnxcp: please report it with the model"
         )
-    return found
+    return result
 
 
 def refuse_without_torch() -> None:
-    """Raises MissingPackage with the command that installs it."""
+    """Raises MissingPackage, with the command to install it, if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise MissingPackage("fine-tuning needs PyTorch: pip install 'onnxcp[finetune]'")
 
 
 def refuse_without_device(device: str) -> None:
-    """Raises ProviderError where PyTorch has no such device."""
+    """Raises ProviderError if PyTorch has no such device."""
     from onnxcp.training.loop import has_device
 
     if not has_device(device):
@@ -137,40 +142,40 @@ def refuse_without_device(device: str) -> None:
 
 
 def refuse(model: io.Model, inputs: Inputs, recipe: "Recipe") -> None:
-    """What `teach` would raise for any rewritten form of a model, before anything is spent."""
+    """Raises, before any work, what `distill` would raise for any rewritten form of a model."""
     from onnxcp.torchgraph.module import Network
 
     refuse_without_device(recipe.device)
-    enough(inputs, recipe)
+    training_sets(inputs, recipe)
     user_loss(recipe.loss)
     Network(judged_part(model, find(model, ON_CPU, inputs.distinct_feeds).names).proto, ())
 
 
 def judged_part(model: io.Model, names: Sequence[str]) -> io.Model:
-    """The part of a model that computes the judged tensors: what follows them is not trained."""
+    """The part of a model that computes these tensors; what follows them is not trained."""
     if list(names) == [output.name for output in model.proto.graph.output]:
         return model
     return replace(model, proto=only(model.proto, *names))
 
 
-def enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
-    """The samples to train on, and those that choose the weights.
+def training_sets(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
+    """The training set and the validation set.
 
     Raises:
-        DataError: too few.
-        UsageError: none, or none with labels where the loss needs them; or a model that takes
-            too few at once to measure statistics on.
+        DataError: there are too few samples.
+        UsageError: there are no samples, or no labels and the loss needs them; or the model's
+            fixed batch is too small to measure batch statistics.
     """
-    training, held = inputs.training, inputs.validation
-    if training is None or held is None:
+    training, validation = inputs.training, inputs.validation
+    if training is None or validation is None:
         raise UsageError(
             "there are no samples to train on: give <<train>>, or <<calibration>>, or more <<data>>"
         )
-    fewest = max(FEWEST, recipe.batch_size)
-    if len(training) + len(held) < fewest:
+    needed, count = max(MIN_TRAINING_SAMPLES, recipe.batch_size), len(training) + len(validation)
+    if count < needed:
         raise DataError(
-            f"{training.source}: {len(training) + len(held)} samples are too few to train on; "
-            f"give at least {fewest}, or a smaller <<batch_size>>"
+            f"{training.source}: {count} samples are too few to train on; "
+            f"give at least {needed}, or a smaller <<batch_size>>"
         )
     if recipe.label_weight and training.labels is None:
         raise UsageError(
@@ -182,14 +187,14 @@ def enough(inputs: Inputs, recipe: "Recipe") -> tuple[Samples, Samples]:
             f"<<batch_norm={recipe.batch_norm}>>: the model takes {inputs.batching.size} samples "
             "at once, too few to measure statistics on; leave it out"
         )
-    return training, held
+    return training, validation
 
 
 def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Network", float]:
-    """The candidate as a torch module, and how far its outputs are from the runtime's.
+    """The rewritten model as a torch module, and its relative L2 difference from ONNX Runtime.
 
     Raises:
-        ParityError: too far.
+        ParityError: the difference is too large.
     """
     from onnxcp.torchgraph.module import Network
     from onnxcp.torchgraph.parity import check_parity
@@ -197,8 +202,8 @@ def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Networ
     network = Network(other.proto, trainable(other.proto, recipe.weights))
     half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in other.proto.graph.initializer)
     tolerance = ON_CPU.tolerance(np.dtype(np.float16 if half else np.float32))
-    with temporary.folder() as where:
-        path = where / other.path.name
+    with temporary.folder() as folder:
+        path = folder / other.path.name
         io.save(other.proto, path, other.external)
         runner = open_runner(path, ON_CPU)
     parity = check_parity(network, runner, inputs.surgery_feeds[0], tolerance)
@@ -206,17 +211,24 @@ def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Networ
 
 
 def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, ...]:
-    """What the replaced layers gave, which the chains give now under the same names."""
-    made, shapes = provenance.read(other), infer(proto, {})
+    """Names of the replaced layers' outputs; the chains' outputs have the same names."""
+    sites, shapes = provenance.read(other).sites, infer(proto, {})
     before = as_in(passes.as_in(proto, other, shapes), other)
-    return tuple(node.output[0] for node in changes(before, other, made.sites).replaced)
+    return tuple(node.output[0] for node in changes(before, other, sites).replaced)
 
 
 def user_loss(name: str | None) -> "UserLoss | None":
-    """The function of `module:function`. Raises UsageError where there is none."""
+    """The loss function named as `module:function`, None for None.
+
+    Raises:
+        UsageError: the function does not exist.
+    """
     return None if name is None else named_function("loss", name)
 
 
 def gives_probabilities(model: io.Model) -> bool:
+    """Whether the first output is that of a Softmax."""
     first = model.proto.graph.output[0].name
-    return any(operator(n) == "Softmax" and first in n.output for n in model.proto.graph.node)
+    return any(
+        operator(node) == "Softmax" and first in node.output for node in model.proto.graph.node
+    )

@@ -1,10 +1,10 @@
-"""The int8 model as training sees it: in float arithmetic that gradients go through.
+"""Fake quantization: the int8 model in float arithmetic, for training with gradients.
 
-The graph is that of the quantized model. Weights of Conv, Gemm and MatMul that are stored in
-int8 there are float initializers here, under their names in the float model, and are rounded
-where they are read, in the steps that the quantizer would take for the values they have by then.
-Their biases, whose steps are thousands of times finer, are not rounded. Activations are rounded
-in the fixed steps of their ranges. What else is stored in int8 stays as it is.
+The graph is that of the quantized model. The int8 weights of Conv, Gemm and MatMul are float
+initializers here, under their names in the float model; they are rounded where they are read,
+with the scales that the quantizer would choose for their current values. Their biases, whose
+steps are thousands of times finer, are not rounded. Activations are rounded with the fixed scales
+of their ranges. Other int8 tensors stay as they are.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from onnxcp.quantization.scheme import Scheme
 from onnxcp.quantization.static import Prepared
 
 DOMAIN = "onnxcp"
-LARGEST = {"int8": (127, 64), "uint8": (255, 127)}  # of a weight's 8 bits, and of 7
-BIAS = 2  # its place among a product's inputs
+MAX_WEIGHT = {"int8": (127, 64), "uint8": (255, 127)}  # with 8 bits, and with a reduced range
+BIAS_INPUT = 2  # index among the inputs of a Conv or Gemm
 
 Tensors = Mapping[str, onnx.TensorProto]
 Makers = Mapping[str, onnx.NodeProto]
@@ -29,113 +29,125 @@ Makers = Mapping[str, onnx.NodeProto]
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """An activation that is rounded: `read` before and `given` after it. The int8 model holds
-    it as `integers` from `low` to `high`."""
+    """An activation that is rounded: tensor `source` before and `result` after rounding.
 
-    read: str
+    The int8 model holds it as the tensor `integers`, with values from `low` to `high`.
+    """
+
+    source: str
     integers: str
-    given: str
+    result: str
     scale: float
     zero_point: int
     low: int
     high: int
 
     def values(self, integers: np.ndarray) -> np.ndarray:
-        """What integers stand for."""
-        made: np.ndarray = np.float32(self.scale) * (integers.astype(np.float32) - self.zero_point)
-        return made
+        """The float32 values that integers represent."""
+        offsets = integers.astype(np.float32) - self.zero_point
+        values: np.ndarray = np.float32(self.scale) * offsets
+        return values
 
     def steps_between(self, before: np.ndarray, after: np.ndarray) -> float:
-        """How many steps values were moved at most, those outside the range counted from its
-        end; up to a half where each went to what is nearest."""
+        """The largest change of a value by rounding, in steps of the scale.
+
+        Values outside the range count from its end. Rounding to nearest gives at most 0.5.
+        """
         ends = self.values(np.array([self.low, self.high]))
         return float(np.abs(np.clip(before, *ends) - after).max(initial=0)) / self.scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulation:
-    """An int8 model, and the graph that training runs in its place."""
+    """An int8 model, and the float graph with rounding that training runs instead."""
 
     int8: onnx.ModelProto
     graph: onnx.ModelProto
     roundings: tuple[Rounding, ...]
 
-    def watched(self) -> onnx.ModelProto:
+    def with_integers(self) -> onnx.ModelProto:
         """The int8 model with the integers of all activations among its outputs."""
         return with_outputs(self.int8, [r.integers for r in self.roundings])
 
-    def parted(self) -> onnx.ModelProto:
-        """The graph in pieces from one rounding to the next: what is rounded is an output, and
-        what that gives is fed."""
-        made = onnx.ModelProto()
-        made.CopyFrom(self.graph)
-        nodes = [n for n in made.graph.node if operator(n) != f"{DOMAIN}.FakeQuantize"]
-        del made.graph.node[:]
-        made.graph.node.extend(nodes)
-        made.graph.input.extend(_float(r.given) for r in self.roundings)
-        known = {o.name for o in made.graph.output}
-        read = dict.fromkeys(r.read for r in self.roundings)
-        made.graph.output.extend(_float(name) for name in read if name not in known)
-        return made
+    def in_pieces(self) -> onnx.ModelProto:
+        """The graph cut at every rounding: its source becomes an output, its result an input."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.graph)
+        nodes = [n for n in model.graph.node if operator(n) != f"{DOMAIN}.FakeQuantize"]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        model.graph.input.extend(_float(r.result) for r in self.roundings)
+        outputs = {o.name for o in model.graph.output}
+        sources = dict.fromkeys(r.source for r in self.roundings)
+        model.graph.output.extend(_float(name) for name in sources if name not in outputs)
+        return model
 
 
 def simulated(prepared: Prepared) -> Simulation:
-    """What training runs in place of the int8 model. Its graph has `FakeQuantize` and
-    `FakeQuantizeWeight` among the standard's operators, which `finetune` computes.
+    """The graph that training runs instead of the int8 model.
+
+    Besides ONNX operators it has `FakeQuantize` and `FakeQuantizeWeight` of the domain `onnxcp`,
+    which `torchgraph` computes.
 
     Raises:
         ModelError: ONNX Runtime's quantizer fails.
     """
     prepared = prepared.corrected()
-    int8, made = prepared.quantized(), onnx.ModelProto()
-    made.CopyFrom(int8)
-    graph = made.graph
+    int8, model = prepared.quantized(), onnx.ModelProto()
+    model.CopyFrom(int8)
+    graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
     stored = {t.name: t for t in graph.initializer}
     floats = {t.name: t for t in prepared.folded.graph.initializer}
-    twins, names = {n.name: n for n in prepared.folded.graph.node}, set(prepared.nodes)
+    float_nodes, names = {n.name: n for n in prepared.folded.graph.node}, set(prepared.nodes)
     unread = set[str]()
     for node in graph.node:
         if operator(node) in PRODUCTS and node.name in names:
-            unread |= _freed(node, twins[node.name], floats, makers, prepared.scheme)
+            unread |= _read_floats(node, float_nodes[node.name], floats, makers, prepared.scheme)
     rounded = [n for n in graph.node if operator(n) == "DequantizeLinear" and n.input[0] in makers]
     roundings = tuple(_rounding(node, makers[node.input[0]], stored) for node in rounded)
     for node, rounding in zip(rounded, roundings, strict=True):
-        _become(node, "FakeQuantize", rounding.read, _fixed(rounding))
+        _turn_into(node, "FakeQuantize", rounding.source, _fixed(rounding))
     _store(graph, floats, unread | {r.integers for r in roundings})
-    made.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    return Simulation(int8, made, roundings)
+    model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    return Simulation(int8, model, roundings)
 
 
-def _freed(
-    node: onnx.NodeProto, twin: onnx.NodeProto, floats: Tensors, makers: Makers, scheme: Scheme
+def _read_floats(
+    node: onnx.NodeProto,
+    float_node: onnx.NodeProto,
+    floats: Tensors,
+    makers: Makers,
+    scheme: Scheme,
 ) -> set[str]:
-    """Have a product read the floats that its twin in the float model reads: a weight rounded,
-    a bias as it is. The outputs of nodes that have nothing to do any more."""
+    """Make a product read the float tensors of its node in the float model.
+
+    Its weight is rounded, its bias is not. Returns the outputs of nodes that are no longer read.
+    """
     unread = set[str]()
-    for place, name in enumerate(twin.input):
-        maker = makers.get(node.input[place])
+    for index, name in enumerate(float_node.input):
+        maker = makers.get(node.input[index])
         if name not in floats or maker is None:
             continue
-        if place == BIAS:
+        if index == BIAS_INPUT:
             unread.add(maker.output[0])
-            node.input[place] = name
+            node.input[index] = name
         elif operator(maker) == "DequantizeLinear":
-            high = LARGEST[scheme.weights][scheme.reduce_range]
+            high = MAX_WEIGHT[scheme.weights][scheme.reduce_range]
             ends = {"low": -high if scheme.weights == "int8" else 0, "high": high}
             axis = {a.name: a.i for a in maker.attribute if a.name == "axis"}
-            _become(maker, "FakeQuantizeWeight", name, {**ends, **axis})
+            _turn_into(maker, "FakeQuantizeWeight", name, {**ends, **axis})
     return unread
 
 
 def _rounding(node: onnx.NodeProto, maker: onnx.NodeProto, stored: Tensors) -> Rounding:
-    """What a QuantizeLinear and the DequantizeLinear after it do."""
+    """The rounding of a QuantizeLinear, `maker`, and the DequantizeLinear after it, `node`."""
     scale, zero = (onnx.numpy_helper.to_array(stored[name]) for name in node.input[1:])
     ends = np.iinfo(zero.dtype)
     return Rounding(
-        read=maker.input[0],
+        source=maker.input[0],
         integers=maker.output[0],
-        given=node.output[0],
+        result=node.output[0],
         scale=scale.item(),
         zero_point=zero.item(),
         low=int(ends.min),
@@ -147,7 +159,7 @@ def _fixed(rounding: Rounding) -> dict[str, float]:
     return {key: getattr(rounding, key) for key in ("scale", "zero_point", "low", "high")}
 
 
-def _become(node: onnx.NodeProto, op: str, reads: str, attributes: Mapping[str, float]) -> None:
+def _turn_into(node: onnx.NodeProto, op: str, reads: str, attributes: Mapping[str, float]) -> None:
     del node.input[:], node.attribute[:]
     node.op_type, node.domain = op, DOMAIN
     node.input.append(reads)
@@ -155,15 +167,15 @@ def _become(node: onnx.NodeProto, op: str, reads: str, attributes: Mapping[str, 
 
 
 def _store(graph: onnx.GraphProto, floats: Tensors, unread: set[str]) -> None:
-    """Drop the nodes that give what is read no more, and store what the others read."""
+    """Remove the nodes whose outputs are unread, and store the float tensors the others read."""
     nodes = [n for n in graph.node if not unread.intersection(n.output)]
     del graph.node[:]
     graph.node.extend(nodes)
-    known = {**floats, **{t.name: t for t in graph.initializer}}
+    stored = {**floats, **{t.name: t for t in graph.initializer}}
     read = {*(name for n in nodes for name in n.input), *(o.name for o in graph.output)}
-    kept = [tensor for name, tensor in known.items() if name in read]
+    tensors = [tensor for name, tensor in stored.items() if name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(tensors)
 
 
 def _float(name: str) -> onnx.ValueInfoProto:

@@ -1,8 +1,7 @@
-"""One run of `finetune`: train a rewritten model to give what the original gives, and put the
-weights back by name into the same graph.
+"""One run of `finetune`: distill a rewritten model, and put the weights back into its graph.
 
-load both → torch module, equal to the runtime's outputs → train → weights back → surgery check
-→ accuracy → benchmark → write. Nothing reaches the output path before the last step.
+Load both models → torch module with the outputs of ONNX Runtime → train → weights back → surgery
+check → accuracy → benchmark → write. Nothing is written to the output path before the last step.
 """
 
 import contextlib
@@ -32,26 +31,26 @@ from onnxcp.runtime.sessions import open_runner
 from onnxcp.storage import temporary
 from onnxcp.storage.workdir import open_folder, own_files
 from onnxcp.training.distill import (
-    Taught,
+    Distilled,
     checked_surgery,
+    distill,
     refuse_without_device,
     refuse_without_torch,
-    teach,
 )
 
 if TYPE_CHECKING:
     from onnxcp.training.recipe import Recipe
 
-JUDGED_STEP = (
-    5  # where no samples to train on are named every fifth of the data judges, and the others train
-)
-SECONDS, TURNS = 10.0, 2000  # of the models in turns, at most
+EVALUATION_STEP = 5  # without samples to train on, every fifth sample evaluates, the others train
+MAX_SECONDS, MAX_TURNS = 10.0, 2000  # to time the models in turns
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What is asked for. Where `sources` name no samples to train on most of their data train,
-    and the rest judges."""
+class FinetuneRequest:
+    """The models, data and settings of a run.
+
+    If `sources` name no samples to train on, most of their data train, and the rest evaluates.
+    """
 
     reference: Path
     candidate: Path
@@ -63,14 +62,14 @@ class Round:
     also_read: tuple[Path | str | None, ...] = ()  # files that the options came from
 
     def reserve(self) -> None:
-        """Make sure, before any work, that the run can write what it may write.
+        """Check, before any work, that the run can write its outputs.
 
         Raises:
-            OutputError: something exists and may not be replaced, is read by the run, is no
-                plain file, or cannot be written.
+            OutputError: an output exists and must not be replaced, is an input of the run, is not
+                a regular file, or cannot be written.
         """
-        kept = () if self.run.work_dir is None else own_files(self.run.work_dir)
-        others = (self.sources.preprocess, self.limits.metric_name, *self.also_read, *kept)
+        work = () if self.run.work_dir is None else own_files(self.run.work_dir)
+        others = (self.sources.preprocess, self.limits.metric_name, *self.also_read, *work)
         samples = (*self.sources.data, *self.sources.train)
         outputs = [*model_files(self.output), *self.run.report]
         reads = Reads((self.reference, self.candidate), samples, others)
@@ -78,10 +77,13 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """What was measured in the end: accuracy against the reference of the candidate as it came
-    and as it is now, and how much faster it is now than the reference, and than it was, from
-    which it must not differ."""
+class FinetuneMeasurements:
+    """What was measured after training.
+
+    `before` and `after` are the candidate's accuracy against the reference, before and after
+    training. `surgery_l2` is the relative L2 error of the surgery check. The trained model's
+    speed-up `over_candidate`, the model before training, should be 1.
+    """
 
     before: AccuracyRecord
     after: AccuracyRecord
@@ -93,132 +95,146 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finetuned:
-    """One run."""
+    """The result of a run."""
 
-    asked: Round
-    taught: Taught
-    proof: Proof
+    request: FinetuneRequest
+    distilled: Distilled
+    measured: FinetuneMeasurements
     seconds: float
     baseline: BaselineRecord = field(default_factory=BaselineRecord)
 
     @property
     def ok(self) -> bool:
-        """Whether the budget is met, if one was given; only then a model is written."""
-        after = self.proof.after
+        """Whether the budget is met or none was given; only then is a model written."""
+        after = self.measured.after
         return after.budget is None or after.drop <= after.budget
 
 
 def finetune(
-    asked: Round,
+    request: FinetuneRequest,
     recipe: "Recipe",
     progress: Progress = silent,
     document: Callable[[Finetuned], str] = repr,
 ) -> Finetuned:
-    """Train a rewritten model, and write it if it meets the budget; the report, whose text is
-    what `document` makes, in any case: both or, after an error, nothing.
+    """Train a rewritten model, and write it if it meets the budget.
+
+    The report, rendered by `document`, is written in any case. After an error nothing is written.
 
     Raises:
         MissingPackage: PyTorch is not installed.
-        UsageError: the candidate is no rewrite of the reference, or options name nothing.
-        OnnxcpError: unusable input, data or provider; an operator that torch can not compute
-            here; outputs that differ from the runtime's.
+        UsageError: the candidate was not made from the reference, or an option names nothing.
+        OnnxcpError: the input, data or provider is unusable, PyTorch cannot compute an operator,
+            or its outputs differ from ONNX Runtime's.
     """
     refuse_without_torch()
     refuse_without_device(recipe.device)
-    asked.reserve()
+    request.reserve()
     begun = time.perf_counter()
-    model, other = io.load(asked.reference), io.load(asked.candidate)
-    _refuse_strangers(model, other)
-    inputs = _inputs(model, asked)
-    baseline = _baseline(model, asked, inputs, progress)
-    with contextlib.ExitStack() as held:
-        folder = asked.run.work_dir
+    model, other = io.load(request.reference), io.load(request.candidate)
+    _refuse_unrelated(model, other)
+    inputs = _inputs(model, request)
+    baseline = _baseline(model, request, inputs, progress)
+    with contextlib.ExitStack() as stack:
+        folder = request.run.work_dir
         if folder is not None:
-            held.enter_context(open_folder(folder, other.sha256, resume=asked.run.resume))
-        taught = teach(
+            stack.enter_context(open_folder(folder, other.sha256, resume=request.run.resume))
+        distilled = distill(
             model,
             other,
             inputs,
             recipe,
             folder=folder,
-            resume=asked.run.resume,
+            resume=request.run.resume,
             progress=progress,
         )
-        staging = held.enter_context(temporary.folder(asked.output.parent))
-        staged = staging / asked.output.name
-        io.save(with_weights(other.proto, taught.trained.weights), staged, other.external)
-        proof = _proof(model, asked, inputs, staged, progress)
-        made = Finetuned(asked, taught, proof, time.perf_counter() - begun, baseline)
-        texts = {path: document(made) for path in asked.run.report}
-        models = [(staged, asked.output)] if made.ok else []
-        publish(texts, models, overwrite=asked.run.overwrite)
-    return made
+        staging = stack.enter_context(temporary.folder(request.output.parent))
+        staged = staging / request.output.name
+        io.save(with_weights(other.proto, distilled.trained.weights), staged, other.external)
+        proof = _measured(model, request, inputs, staged, progress)
+        result = Finetuned(request, distilled, proof, time.perf_counter() - begun, baseline)
+        texts = {path: document(result) for path in request.run.report}
+        models = [(staged, request.output)] if result.ok else []
+        publish(texts, models, overwrite=request.run.overwrite)
+    return result
 
 
-def _baseline(model: io.Model, asked: Round, inputs: Inputs, progress: Progress) -> BaselineRecord:
-    target = asked.target.unhurried
-    runner = open_runner(asked.reference, target)
-    known = original_of(model, runner, inputs, asked.sources, target, asked.limits)
-    return check_original(known, accept=asked.limits.accept_baseline, progress=progress)
+def _baseline(
+    model: io.Model, request: FinetuneRequest, inputs: Inputs, progress: Progress
+) -> BaselineRecord:
+    target = request.target.unhurried
+    runner = open_runner(request.reference, target)
+    original = original_of(model, runner, inputs, request.sources, target, request.limits)
+    return check_original(original, accept=request.limits.accept_baseline, progress=progress)
 
 
-def _refuse_strangers(model: io.Model, other: io.Model) -> None:
-    made = provenance.read(other.proto)
-    if model.sha256 not in made.sources:
+def _refuse_unrelated(model: io.Model, other: io.Model) -> None:
+    if model.sha256 not in provenance.read(other.proto).sources:
         raise UsageError(
-            f"{other.path}: is no rewrite of {model.path}; give the model that onnxcp optimize "
-            "made of it"
+            f"{other.path}: was not made from {model.path}; give the model that onnxcp optimize "
+            "made from it"
         )
 
 
-def _inputs(model: io.Model, asked: Round) -> Inputs:
-    """Samples that judge, and others to train on."""
-    sources = asked.sources
+def _inputs(model: io.Model, request: FinetuneRequest) -> Inputs:
+    """The sample sets of a run: evaluation, training and validation."""
+    sources = request.sources
     if not sources.data:
         raise UsageError(
-            "fine-tuning needs <<data>>: samples to judge by, and without <<train>> also to train "
-            "on"
+            "fine-tuning needs <<data>>: samples for evaluation, and without <<train>> also for "
+            "training"
         )
     inputs = prepare(model.inputs, sources)
     if inputs.training is not None:
         return inputs
-    judged, others = _whole(inputs).split(JUDGED_STEP)
-    training, held = hold_out(others)
+    evaluation, others = _whole(inputs).split(EVALUATION_STEP)
+    training, validation = hold_out(others)
     return replace(
-        inputs, samples=judged, search_samples=judged, training=training, validation=held
+        inputs,
+        samples=evaluation,
+        search_samples=evaluation,
+        training=training,
+        validation=validation,
     )
 
 
 def _whole(inputs: Inputs) -> Samples:
-    """All samples of the data, those that `prepare` would calibrate with at the end."""
+    """All samples of the data; those that `prepare` would calibrate with come last."""
     assert inputs.data is not None and inputs.roles is not None
     return inputs.data.at(
         list(dict.fromkeys((*inputs.roles.evaluation, *inputs.roles.calibration)))
     )
 
 
-def _proof(
-    model: io.Model, asked: Round, inputs: Inputs, staged: Path, progress: Progress
-) -> Proof:
-    """Surgery, accuracy and speed of the trained model.
+def _measured(
+    model: io.Model, request: FinetuneRequest, inputs: Inputs, staged: Path, progress: Progress
+) -> FinetuneMeasurements:
+    """Surgery check, accuracy and speed of the trained model.
 
     Raises:
-        SurgeryError: its chains do not compute what they stand for.
+        SurgeryError: a chain does not compute the kernel that it stands for.
     """
-    found = checked_surgery(model, staged, inputs, asked.target, progress)
-    paths = (asked.reference, asked.candidate, staged)
-    target = asked.target.unhurried
-    judged = replace(find(model, target, inputs.distinct_feeds), is_whole=asked.limits.is_whole)
+    surgery = checked_surgery(model, staged, inputs, request.target, progress)
+    paths = (request.reference, request.candidate, staged)
+    target = request.target.unhurried
+    judged = replace(find(model, target, inputs.distinct_feeds), is_whole=request.limits.is_whole)
     runners = [judged.opened(path, target) for path in paths]
-    referee = Referee(runners[0], inputs, asked.limits, progress, judged)
+    referee = Referee(runners[0], inputs, request.limits, progress, judged)
     before, after = (referee.judge(runner) for runner in runners[1:])
-    if not asked.limits.is_given:
+    if not request.limits.is_given:
         before, after = unjudged(before), unjudged(after)
     progress("benchmark", 0, 1)
-    runs = [open_runner(path, asked.target).bound(inputs.timed_feeds) for path in paths]
+    runs = [open_runner(path, request.target).bound(inputs.timed_feeds) for path in paths]
     try:
-        watch = stopwatch(asked.target)
-        old, chained, new = take_turns(runs, watch, turns=TURNS, warmup=5, seconds=SECONDS)
+        watch = stopwatch(request.target)
+        original, before_training, trained = take_turns(
+            runs, watch, turns=MAX_TURNS, warmup=5, seconds=MAX_SECONDS
+        )
     except TooBusy as error:
-        return Proof(before, after, found.relative_l2, None, None, error.text)
-    return Proof(before, after, found.relative_l2, speedup(old, new), speedup(chained, new))
+        return FinetuneMeasurements(before, after, surgery.relative_l2, None, None, error.text)
+    return FinetuneMeasurements(
+        before,
+        after,
+        surgery.relative_l2,
+        speedup(original, trained),
+        speedup(before_training, trained),
+    )

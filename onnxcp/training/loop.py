@@ -1,8 +1,8 @@
-"""The loop: steps on batches, a look at held-out samples after every epoch, a checkpoint.
+"""The training loop: steps on batches, a validation and a checkpoint after every epoch.
 
-Whatever happens, the best weights seen on held-out samples are what comes out; the weights as
-they came count as epoch 0. With the same seed and number of threads the same steps are taken,
-also where a killed run goes on.
+The result is always the weights with the least validation loss; the weights before training
+count as epoch 0. The same seed and number of threads give the same steps, also when a killed run
+is resumed.
 """
 
 import math
@@ -29,16 +29,19 @@ from onnxcp.training.recipe import Recipe
 
 Teacher = Callable[[Tensors, Sequence[str]], Sequence[Tensor]]
 UserLoss = Callable[[Sequence[Tensor], "Tensor | None"], Tensor]
-MEASURED = 64  # batches that statistics are measured on
-TYPICAL = 0.3  # root mean square of the weights that AdamW's rates are for: CIFAR-10's chains
-SHARE = "share"
-LEAST = 0.05  # of the loss: what a training wins back, if it does any good
+STATISTICS_BATCHES = 64  # to measure batch statistics on
+TYPICAL_WEIGHT = 0.3  # root mean square for which AdamW's rates are chosen: chains on CIFAR-10
+RATE_SCALE = "rate_scale"  # of a parameter group of AdamW
+MIN_GAIN = 0.05  # of the loss: what a useful training recovers at least; a heuristic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """Weights by initializer, and how they came about: the `learning_rate` is the highest one.
-    `stopped` says why it ended early."""
+    """The best weights by initializer, and the course of the training.
+
+    `best` is the number of their epoch, `learning_rate` the peak learning rate. `stopped` says
+    why the training ended early, None if it did not.
+    """
 
     weights: Mapping[str, np.ndarray]
     epochs: tuple[Epoch, ...]
@@ -48,121 +51,131 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
-    """What is trained to do what. `chains` are the stages' weights of each chain, by name;
-    `watched` are tensors that both models have. `soft`: the outputs are probabilities.
-    `fixed` is the batch that the models take, where they take no other. `stays` is the loss that
-    no training is expected to win back. `about` tells the models and samples from others, for
-    what a killed run leaves in `folder`."""
+class TrainingTask:
+    """All that a training run needs.
+
+    `chains` are the names of the stage weights of each chain. `features` are inner tensors that
+    both models have. `gives_probabilities` says whether outputs are probabilities rather than
+    scores. `fixed_batch` is the only batch size that the models take, None for any.
+    `irreducible_loss` is the loss that no training is expected to recover. `subject` identifies
+    the models and samples, for the checkpoint in `folder`.
+    """
 
     network: Network
     teacher: Teacher
     training: Samples
-    held: Samples
+    validation: Samples
     recipe: Recipe
-    soft: bool = False
-    fixed: int | None = None
-    stays: float = 0.0
+    gives_probabilities: bool = False
+    fixed_batch: int | None = None
+    irreducible_loss: float = 0.0
     chains: Sequence[Sequence[str]] = ()
-    watched: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     user_loss: UserLoss | None = None
     folder: Path | None = None
-    about: str = ""
+    subject: str = ""
     progress: Progress = silent
 
     @property
     def identity(self) -> str:
-        """Of trainings: two with the same take the same steps."""
-        return f"{self.recipe!r}|{self.about}"
+        """Identifies the training: two with the same identity take the same steps."""
+        return f"{self.recipe!r}|{self.subject}"
 
     def run(self, model: Teacher, feeds: Tensors, also: Sequence[str] = ()) -> Sequence[Tensor]:
-        """Outputs of one batch of any size, and the tensors in `also`."""
-        return (
-            model(feeds, also) if self.fixed is None else in_parts(model, feeds, also, self.fixed)
-        )
+        """Outputs for one batch of any size, and after them the tensors in `also`."""
+        if self.fixed_batch is None:
+            return model(feeds, also)
+        return in_parts(model, feeds, also, self.fixed_batch)
 
 
-def train(lesson: Lesson, *, resume: bool = False) -> Trained:
-    """Train; a loss that is no number ends it, with the best weights till then."""
-    torch.set_num_threads(max(1, int(cores()) // 2))  # more were seen 20 times slower
+def train(task: TrainingTask, *, resume: bool = False) -> Trained:
+    """Train and return the best weights; a loss of NaN or infinity ends the training early.
+
+    Raises:
+        ProviderError: the device has too little memory.
+        WorkError: the folder holds another training.
+    """
+    torch.set_num_threads(max(1, int(cores()) // 2))  # with more, up to 20 times slower
     try:
-        return _trained(lesson, resume=resume)
+        return _trained(task, resume=resume)
     except torch.OutOfMemoryError as error:
         raise ProviderError(
             f"training: the device is out of memory; try a smaller <<batch_size>> than "
-            f"{lesson.recipe.batch_size}, or <<device=cpu>>"
+            f"{task.recipe.batch_size}, or <<device=cpu>>"
         ) from error
 
 
-def _trained(lesson: Lesson, *, resume: bool) -> Trained:
-    parameters = trained(lesson.network)
-    state = _start(lesson, parameters)
-    if not (resume and _goes_on(lesson, state)):
-        state.epochs.append(_look(lesson, 0, 0.0))
-        if lesson.recipe.batch_norm != "frozen":
-            _recalibrate(lesson, state)
-    recipe = lesson.recipe
+def _trained(task: TrainingTask, *, resume: bool) -> Trained:
+    parameters = trained(task.network)
+    state = _start(task, parameters)
+    if not (resume and _resumed(task, state)):
+        state.epochs.append(_validate(task, 0, 0.0))
+        if task.recipe.batch_norm != "frozen":
+            _recalibrate(task, state)
+    recipe = task.recipe
     loss, total = state.epochs[0].held_out, recipe.epochs
-    highest = recipe.highest(max(loss - lesson.stays, LEAST * loss))
+    highest = recipe.peak_learning_rate(max(loss - task.irreducible_loss, MIN_GAIN * loss))
     for number in range(len(state.epochs), total + 1):
         if state.stopped is not None:
             break
-        _epoch(lesson, state, parameters, number, highest)
-        if lesson.folder is not None:
-            save(lesson.folder, state, _changing(lesson), lesson.identity)
+        _epoch(task, state, parameters, number, highest)
+        if task.folder is not None:
+            save(task.folder, state, _changing(task), task.identity)
     if state.stopped is None and state.best_epoch == 0:
         state.stopped = "no epoch came closer to the original; try a smaller <<learning_rate>>"
     weights = {n: t.detach().cpu().numpy().copy() for n, t in state.best.items()}
     return Trained(weights, tuple(state.epochs), state.best_epoch, highest, state.stopped)
 
 
-def _changing(lesson: Lesson) -> dict[str, Tensor]:
-    """All that training may change, by initializer."""
-    return {**trained(lesson.network), **measured(lesson)}
+def _changing(task: TrainingTask) -> dict[str, Tensor]:
+    """All tensors that training may change, by initializer."""
+    return {**trained(task.network), **measured(task)}
 
 
-def _goes_on(lesson: Lesson, state: State) -> bool:
-    """Take up what an earlier run left; False if it left nothing."""
-    weights = None if lesson.folder is None else load(lesson.folder, state, lesson.identity)
+def _resumed(task: TrainingTask, state: State) -> bool:
+    """Restore the state of an earlier run; False if there is no checkpoint."""
+    weights = None if task.folder is None else load(task.folder, state, task.identity)
     if weights is not None:
-        lesson.network.load(weights)
+        task.network.load(weights)
     return weights is not None
 
 
 def has_device(name: str) -> bool:
-    """Whether torch can train there."""
+    """Whether PyTorch can train on this device, "cpu" or "cuda"."""
     return name == "cpu" or torch.cuda.is_available()
 
 
 def trained(network: Network) -> dict[str, Tensor]:
-    """The parameters that training moves, by initializer."""
+    """The parameters that the optimizer changes, by initializer."""
     return {n: t for n, t in network.weights().items() if t.requires_grad}
 
 
-def measured(lesson: Lesson) -> dict[str, Tensor]:
-    """The statistics of batch normalizations, where they may change."""
-    if lesson.recipe.batch_norm == "frozen":
+def measured(task: TrainingTask) -> dict[str, Tensor]:
+    """The statistics of batch normalizations by initializer; empty if they are frozen."""
+    if task.recipe.batch_norm == "frozen":
         return {}
-    return {n: t for n, t in lesson.network.weights().items() if not isinstance(t, Parameter)}
+    return {n: t for n, t in task.network.weights().items() if not isinstance(t, Parameter)}
 
 
-def _recalibrate(lesson: Lesson, state: State) -> None:
-    """Measure the statistics of batch normalizations anew; keep them if that is closer to the
-    original on held-out samples: on an exact network few images make it worse."""
-    moments = measured(lesson)
+def _recalibrate(task: TrainingTask, state: State) -> None:
+    """Measure batch normalization statistics again; keep them if the validation loss is less.
+
+    For a network that is already exact, statistics of few images are worse.
+    """
+    moments = measured(task)
     before = copies(moments)
-    batches = islice(shuffled(lesson.training, lesson.recipe, 0), MEASURED)
-    lesson.network.recalibrate(feeds for feeds, _ in batches)
-    found = _look(lesson, 0, 0.0)
-    if found.held_out < state.epochs[0].held_out:
-        state.epochs[0] = found
+    batches = islice(shuffled(task.training, task.recipe, 0), STATISTICS_BATCHES)
+    task.network.recalibrate(feeds for feeds, _ in batches)
+    epoch = _validate(task, 0, 0.0)
+    if epoch.held_out < state.epochs[0].held_out:
+        state.epochs[0] = epoch
         state.best |= copies(moments)
     else:
         _put(moments, before)
 
 
-def _start(lesson: Lesson, parameters: Tensors) -> State:
-    recipe = lesson.recipe
+def _start(task: TrainingTask, parameters: Tensors) -> State:
+    recipe = task.recipe
     if recipe.optimizer == "sgd":
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             parameters.values(),
@@ -171,21 +184,24 @@ def _start(lesson: Lesson, parameters: Tensors) -> State:
             weight_decay=recipe.weight_decay,
         )
     else:
-        groups = [{"params": [p], SHARE: share(p)} for p in parameters.values()]
+        groups = [{"params": [p], RATE_SCALE: rate_scale(p)} for p in parameters.values()]
         optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     scaled = torch.amp.GradScaler(recipe.device, enabled=_half(recipe) == torch.float16)
-    return State(optimizer, scaled, copies(parameters), copies({**parameters, **measured(lesson)}))
+    return State(optimizer, scaled, copies(parameters), copies({**parameters, **measured(task)}))
 
 
-def share(weights: Tensor) -> float:
-    """Of the learning rate, by the size of weights: AdamW takes steps of one size, in which the
-    small weights of some stages, after int8 has scaled a chain's terms, would drown."""
+def rate_scale(weights: Tensor) -> float:
+    """The factor of the learning rate for a tensor, in proportion to the size of its weights.
+
+    AdamW's steps have the same size for all weights. For some stages, whose weights are small
+    after int8 scaled the chain's terms, they would be too large.
+    """
     size = float(weights.detach().square().mean().sqrt())
-    return size / TYPICAL if weights.dim() > 1 and size > 0 else 1.0
+    return size / TYPICAL_WEIGHT if weights.dim() > 1 and size > 0 else 1.0
 
 
 def _half(recipe: Recipe) -> torch.dtype | None:
-    """What mixed precision computes in: bfloat16 wherever it is to be had, for its range."""
+    """The type for mixed precision, None without: bfloat16 if available, for its range."""
     if not recipe.mixed_precision:
         return None
     is_old = recipe.device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
@@ -193,39 +209,40 @@ def _half(recipe: Recipe) -> torch.dtype | None:
 
 
 def rate(step: int, total: int, recipe: Recipe) -> float:
-    """The share of the highest learning rate at a step: a rise over the warm-up, then half a
-    cosine down to 0."""
-    warm = max(1, round(recipe.warmup * total))
-    if step < warm:
-        return (step + 1) / warm
-    share = (step - warm) / max(1, total - warm)
-    return 0.5 * (1 + math.cos(math.pi * share))
+    """The share of the peak learning rate at a step: linear warm-up, then half a cosine to 0."""
+    warmup = max(1, round(recipe.warmup * total))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _epoch(lesson: Lesson, state: State, parameters: Tensors, number: int, highest: float) -> None:
-    """One pass over the training samples, and a look at the others."""
-    recipe, losses = lesson.recipe, list[float]()
+def _epoch(
+    task: TrainingTask, state: State, parameters: Tensors, number: int, highest: float
+) -> None:
+    """One pass over the training set, then a validation."""
+    recipe, losses = task.recipe, list[float]()
     if recipe.batch_norm == "trained":
-        lesson.network.use_batch_statistics()
-    count = steps(lesson.training, recipe)
-    for step, (feeds, labels) in enumerate(shuffled(lesson.training, recipe, number)):
+        task.network.use_batch_statistics()
+    count = steps(task.training, recipe)
+    for step, (feeds, labels) in enumerate(shuffled(task.training, recipe, number)):
         at = (number - 1) * count + step
         for group in state.optimizer.param_groups:
-            part = group.get(SHARE, 1.0)
-            group["lr"] = part * highest * rate(at, recipe.epochs * count, recipe)
-        loss = _loss(lesson, feeds, labels)
+            scale = group.get(RATE_SCALE, 1.0)
+            group["lr"] = scale * highest * rate(at, recipe.epochs * count, recipe)
+        loss = _loss(task, feeds, labels)
         if not math.isfinite(loss.item()):
             state.stopped = f"the loss became {loss.item()} in epoch {number}, step {step + 1}"
             return
         _step(state, loss, parameters, recipe)
         _average(state, parameters, recipe.ema, at)
         losses.append(loss.item())
-        lesson.progress(f"train, epoch {number} of {recipe.epochs}", step + 1, count)
-    _judge(lesson, state, parameters, number, float(np.mean(losses)))
+        task.progress(f"train, epoch {number} of {recipe.epochs}", step + 1, count)
+    _finish_epoch(task, state, parameters, number, float(np.mean(losses)))
 
 
 def _step(state: State, loss: Tensor, parameters: Tensors, recipe: Recipe) -> None:
-    """One step down the loss. Scaled gradients that overflow float16 make none."""
+    """One optimizer step; none if the scaled gradients overflow float16."""
     state.optimizer.zero_grad(set_to_none=True)
     state.scaler.scale(loss).backward()
     state.scaler.unscale_(state.optimizer)
@@ -234,25 +251,27 @@ def _step(state: State, loss: Tensor, parameters: Tensors, recipe: Recipe) -> No
     state.scaler.update()
 
 
-def _judge(lesson: Lesson, state: State, parameters: Tensors, number: int, loss: float) -> None:
-    """Look at held-out samples with the averaged weights, and keep them if they are the best."""
-    lesson.network.use_stored_statistics()
-    live = copies(parameters)
+def _finish_epoch(
+    task: TrainingTask, state: State, parameters: Tensors, number: int, loss: float
+) -> None:
+    """Validate the averaged weights, and keep them if they are the best so far."""
+    task.network.use_stored_statistics()
+    current = copies(parameters)
     _put(parameters, state.average)
-    found = _look(lesson, number, loss)
-    _put(parameters, live)
-    state.epochs.append(found)
-    if found.held_out < state.epochs[state.best_epoch].held_out:
-        state.best = copies({**state.average, **measured(lesson)})
+    epoch = _validate(task, number, loss)
+    _put(parameters, current)
+    state.epochs.append(epoch)
+    if epoch.held_out < state.epochs[state.best_epoch].held_out:
+        state.best = copies({**state.average, **measured(task)})
         state.best_epoch = number
-    patience = lesson.recipe.patience
+    patience = task.recipe.patience
     if patience and number - state.best_epoch >= patience:
         state.stopped = f"no gain on held-out samples since epoch {state.best_epoch}"
 
 
-def _average(state: State, parameters: Tensors, stays: float, step: int) -> None:
-    """Move the average towards the weights; faster at first, when it has seen few."""
-    share = 1 - min(stays, (1 + step) / (10 + step)) if stays else 1.0
+def _average(state: State, parameters: Tensors, decay: float, step: int) -> None:
+    """Move the exponential average towards the weights, faster during the first steps."""
+    share = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
     with torch.no_grad():
         for name, tensor in parameters.items():
             state.average[name].lerp_(tensor, share)
@@ -264,58 +283,60 @@ def _put(parameters: Tensors, values: Tensors) -> None:
             tensor.copy_(values[name])
 
 
-def _loss(lesson: Lesson, feeds: Tensors, labels: Tensor | None) -> Tensor:
-    """All that training brings down, on one batch."""
-    recipe, half = lesson.recipe, _half(lesson.recipe)
+def _loss(task: TrainingTask, feeds: Tensors, labels: Tensor | None) -> Tensor:
+    """The loss on one batch: distillation, features, labels, the user's loss and stability."""
+    recipe, half = task.recipe, _half(task.recipe)
     with torch.autocast(recipe.device, half, enabled=half is not None):
         with torch.no_grad():
-            wanted = lesson.run(lesson.teacher, feeds, lesson.watched)
-        given = lesson.run(lesson.network, feeds, lesson.watched)
-    count = len(given) - len(lesson.watched)
-    loss = _from_the_original(given[:count], wanted[:count], recipe.temperature, lesson.soft)
-    if lesson.watched:
-        loss = loss + recipe.feature_weight * distance(given[count:], wanted[count:])
+            teacher = task.run(task.teacher, feeds, task.features)
+        student = task.run(task.network, feeds, task.features)
+    count = len(student) - len(task.features)
+    loss = _distillation_loss(task, student[:count], teacher[:count])
+    if task.features:
+        loss = loss + recipe.feature_weight * distance(student[count:], teacher[count:])
     if recipe.label_weight and labels is not None:
-        scores = given[0].reshape(len(given[0]), -1).float()
-        logs = scores.clamp_min(1e-12).log() if lesson.soft else scores.log_softmax(1)
+        scores = student[0].reshape(len(student[0]), -1).float()
+        is_soft = task.gives_probabilities
+        logs = scores.clamp_min(1e-12).log() if is_soft else scores.log_softmax(1)
         loss = loss + recipe.label_weight * torch.nn.functional.nll_loss(
             logs, labels.long().reshape(-1)
         )
-    if lesson.user_loss is not None:
-        loss = loss + lesson.user_loss(given[:count], labels)
+    if task.user_loss is not None:
+        loss = loss + task.user_loss(student[:count], labels)
     if recipe.stability:
-        loss = loss + recipe.stability * _sensitivity(lesson)
+        loss = loss + recipe.stability * _sensitivity(task)
     return loss
 
 
-def _from_the_original(
-    given: Sequence[Tensor], wanted: Sequence[Tensor], temperature: float, soft: bool
+def _distillation_loss(
+    task: TrainingTask, student: Sequence[Tensor], teacher: Sequence[Tensor]
 ) -> Tensor:
-    if are_scores(wanted[0]):
-        return divergence(given[0], wanted[0], temperature, soft=soft)
-    return distance(given, wanted)
+    if are_scores(teacher[0]):
+        temperature, are_probabilities = task.recipe.temperature, task.gives_probabilities
+        return divergence(student[0], teacher[0], temperature, are_probabilities=are_probabilities)
+    return distance(student, teacher)
 
 
-def _sensitivity(lesson: Lesson) -> Tensor:
-    weights = lesson.network.weights()
-    parts = [sensitivity([weights[name] for name in names]) for names in lesson.chains]
+def _sensitivity(task: TrainingTask) -> Tensor:
+    weights = task.network.weights()
+    parts = [sensitivity([weights[name] for name in names]) for names in task.chains]
     return torch.stack(parts).mean() if parts else torch.zeros(())
 
 
-def _look(lesson: Lesson, number: int, loss: float) -> Epoch:
-    """The distance from the original on held-out samples, and how often both choose alike."""
-    total, seen, same, scores = 0.0, 0, 0.0, True
+def _validate(task: TrainingTask, number: int, loss: float) -> Epoch:
+    """The validation loss, and how often both models have the same top class."""
+    total, seen, agreeing, has_scores = 0.0, 0, 0.0, True
     with torch.no_grad():
-        for feeds, _ in in_order(lesson.held, lesson.recipe):
-            given = lesson.run(lesson.network, feeds)
-            wanted = lesson.run(lesson.teacher, feeds)
-            wanted = wanted[: len(given)]
-            count = len(wanted[0])
-            found = _from_the_original(given, wanted, lesson.recipe.temperature, lesson.soft)
-            total, seen = total + count * found.item(), seen + count
-            scores = are_scores(wanted[0])
-            if scores:
-                strongest = [y[0].reshape(count, -1).argmax(1) for y in (given, wanted)]
-                same += (strongest[0] == strongest[1]).sum().item()
-    held = total / seen if math.isfinite(total) else math.inf
-    return Epoch(number, loss, held, same / seen if scores else None)
+        for feeds, _ in in_order(task.validation, task.recipe):
+            student = task.run(task.network, feeds)
+            teacher = task.run(task.teacher, feeds)
+            teacher = teacher[: len(student)]
+            count = len(teacher[0])
+            batch_loss = _distillation_loss(task, student, teacher)
+            total, seen = total + count * batch_loss.item(), seen + count
+            has_scores = are_scores(teacher[0])
+            if has_scores:
+                top = [y[0].reshape(count, -1).argmax(1) for y in (student, teacher)]
+                agreeing += (top[0] == top[1]).sum().item()
+    held_out = total / seen if math.isfinite(total) else math.inf
+    return Epoch(number, loss, held_out, agreeing / seen if has_scores else None)

@@ -1,4 +1,4 @@
-"""How a rewritten model is trained: every choice in one place, with the values to start from."""
+"""The recipe of a training run: every setting in one place, with its default."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from onnxcp.errors import UsageError
 from onnxcp.options.run import RunOptions
 from onnxcp.options.training import RecipeOptions, TrainingOptions
 
-ADAMW, MOST, SGD = 2e-4, 1e-3, 0.01  # learning rates: AdamW's at a loss of 1, its most, SGD's
+ADAMW_RATE, MAX_ADAMW_RATE, SGD_RATE = 2e-4, 1e-3, 0.01  # AdamW's at a loss of 1 and at most
 OPTIONAL = {"loss": (str, type(None)), "learning_rate": (float, int, type(None))}
 FORMER = {  # names of fields in files of former versions
     "batch": "batch_size",
@@ -23,14 +23,17 @@ FORMER = {  # names of fields in files of former versions
 
 @dataclass(frozen=True, slots=True)
 class Recipe(RecipeOptions):
-    """Without a `learning_rate` it follows how far from the original the model is as it comes.
-    AdamW's is that of weights of a root mean square of 0.3; others get theirs in proportion.
-    Weights of the loss stand beside 1 for what the original gives. `warmup` is a share of all
-    steps, `ema` the share of an average that stays at a step, 0 without one. `mixed_precision`
-    computes layers in bfloat16, or where a GPU has none in float16, and keeps weights in float32.
+    """All settings of a training run.
+
+    Without a `learning_rate`, it follows from the loss before training. AdamW's rate is that for
+    weights of root mean square 0.3; others are scaled in proportion. The weights of the loss are
+    relative to 1 for distillation. `warmup` is a share of all steps. `ema` is the decay of the
+    average of weights per step, 0 for no average. `clip` limits the norm of the gradient.
+    `mixed_precision` computes layers in bfloat16, or in float16 on GPUs without it, and keeps
+    weights in float32.
 
     Raises:
-        UsageError: a value that a recipe cannot have.
+        UsageError: a value is out of range.
     """
 
     warmup: float = 0.05
@@ -41,28 +44,32 @@ class Recipe(RecipeOptions):
     def __post_init__(self) -> None:
         RecipeOptions.__post_init__(self)
         if not self.clip > 0:
-            raise UsageError(f"clip {self.clip}: give a number above 0, at most inf")
+            raise UsageError(f"clip {self.clip}: must be above 0")
         for name in ("warmup", "ema"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: give a number from 0 up, below 1")
+                raise UsageError(f"{name} {getattr(self, name)}: must be at least 0 and below 1")
 
-    def highest(self, loss: float) -> float:
-        """The learning rate that is given, or else that of AdamW after the loss of the model as
-        it comes, with its square root: the noise of the steps moves the outputs with the square
-        of the rate, and may be no more than there is to win back. A heuristic: chains of
-        ResNet-20 did alike at 2e-4 and 5e-4 at a loss of 2. The steps of SGD follow the loss by
-        themselves."""
+    def peak_learning_rate(self, loss: float) -> float:
+        """The given learning rate; else one that follows from the loss that can be recovered.
+
+        AdamW's grows with the square root of the loss: the noise of its steps changes outputs
+        with the square of the rate, and must not exceed what can be recovered. This is a
+        heuristic: chains of ResNet-20 trained equally well at 2e-4 and 5e-4 at a loss of 2. SGD's
+        is constant, because its steps follow the loss anyway.
+        """
         if self.learning_rate is not None:
             return self.learning_rate
-        return SGD if self.optimizer == "sgd" else min(MOST, ADAMW * math.sqrt(loss))
+        if self.optimizer == "sgd":
+            return SGD_RATE
+        return min(MAX_ADAMW_RATE, ADAMW_RATE * math.sqrt(loss))
 
 
 def recipe_of(options: TrainingOptions, run: RunOptions) -> Recipe:
-    """The recipe that options say: that of their file, but for what was given beside it.
+    """The recipe of the options: that of their file, overridden by options given explicitly.
 
     Raises:
-        UsageError: no such file, no such fields, or values that they cannot have; or a loss,
-            which is code, named in the file and not given.
+        UsageError: the file is unreadable, a field is unknown or a value invalid; or the file
+            names a loss, which is code, and the options do not.
     """
     names = [field.name for field in fields(RecipeOptions)]
     given = {n: getattr(options, n) for n in names if n in (options.given or ())}
@@ -72,10 +79,10 @@ def recipe_of(options: TrainingOptions, run: RunOptions) -> Recipe:
 
 
 def asked_recipe(options: TrainingOptions, run: RunOptions) -> Recipe | None:
-    """How plans are trained; None where they are not.
+    """The recipe with which plans are trained; None without `finetune`.
 
     Raises:
-        UsageError: see `recipe_of`; or options of a training where there is none.
+        UsageError: see `recipe_of`; or training options are given without `finetune`.
     """
     if options.finetune:
         return replace(recipe_of(options, run), seed=run.seed)
@@ -85,37 +92,38 @@ def asked_recipe(options: TrainingOptions, run: RunOptions) -> Recipe | None:
 
 
 def from_file(path: Path | None, given: Mapping[str, Any]) -> Recipe:
-    """The recipe of a JSON file with any of its fields, as a report of `finetune` gives them;
-    what is `given` counts instead of what the file says.
+    """The recipe of a JSON file with any of its fields, as in a report of `finetune`.
+
+    `given` overrides the fields of the file.
 
     Raises:
-        UsageError: no such file, no such fields, or values that they can not have; or a loss,
-            which is code, named in the file and not given.
+        UsageError: the file is unreadable, a field is unknown or a value invalid; or the file
+            names a loss, which is code, and `given` does not.
     """
-    said = {} if path is None else _fields(path)
-    if said.get("loss") is not None and "loss" not in given:
+    stored = {} if path is None else _fields(path)
+    if stored.get("loss") is not None and "loss" not in given:
         raise UsageError(
-            f"<<recipe={path}>>: its loss, {said['loss']!r}, is code, which only the command line "
-            "may name: pass <<loss>> to finetune, or take it out of the file"
+            f"<<recipe={path}>>: its loss, {stored['loss']!r}, is code, which only the command "
+            "line may name: pass <<loss>> to finetune, or remove it from the file"
         )
-    return Recipe(**{**said, **given})
+    return Recipe(**{**stored, **given})
 
 
 def _fields(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"<<recipe={path}>>: no JSON file that can be read ({error})") from error
+        raise UsageError(f"<<recipe={path}>>: not a readable JSON file ({error})") from error
     kinds = {field.name: type(field.default) for field in fields(Recipe)}
-    if isinstance(found, dict):
-        found = {FORMER.get(name, name): value for name, value in found.items()}
-    if not isinstance(found, dict) or not set(found) <= set(kinds):
+    if isinstance(document, dict):
+        document = {FORMER.get(name, name): value for name, value in document.items()}
+    if not isinstance(document, dict) or not set(document) <= set(kinds):
         raise UsageError(f"<<recipe={path}>>: give an object with some of {', '.join(kinds)}")
-    if isinstance(found.get("augment"), list):
-        found["augment"] = tuple(map(str, found["augment"]))
-    for name, value in found.items():
+    if isinstance(document.get("augment"), list):
+        document["augment"] = tuple(map(str, document["augment"]))
+    for name, value in document.items():
         accepted = OPTIONAL.get(name, (float, int) if kinds[name] is float else (kinds[name],))
-        is_odd = isinstance(value, bool) and kinds[name] is not bool
-        if is_odd or not isinstance(value, accepted):
-            raise UsageError(f"<<recipe={path}>>: {name} can not be {value!r}")
-    return found
+        is_truth_value = isinstance(value, bool) and kinds[name] is not bool
+        if is_truth_value or not isinstance(value, accepted):
+            raise UsageError(f"<<recipe={path}>>: {name} cannot be {value!r}")
+    return document

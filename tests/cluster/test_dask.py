@@ -364,4 +364,4 @@ def test_without_dask_the_command_that_installs_it_is_named(model, monkeypatch, 
     monkeypatch.setitem(sys.modules, "distributed", None)
     ended = run("optimize", model, "-o", tmp_path / "o.onnx", "--cluster", "tcp://127.0.0.1:1")
     assert ended.exit_code == MISSING
-    assert ended.stderr == f"error: {dask_client.INSTALL}\n"
+    assert ended.stderr == f"error: {dask_client.INSTALL}\n".replace("<<cluster>>", "--cluster")

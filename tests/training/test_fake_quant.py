@@ -190,5 +190,5 @@ def test_one_layer_that_rounds_otherwise_is_found(change):
     assert check_steps(found, feeds) < 0.02
     nodes = [n for n in found.graph.graph.node if n.op_type == "FakeQuantizeWeight"]
     change(nodes[2])
-    with pytest.raises(ParityError, match=r"'down/relu\.out': .* steps, where rounding is half"):
+    with pytest.raises(ParityError, match=r"'down/relu\.out': .* steps; rounding is half"):
         check_steps(found, feeds)

@@ -15,7 +15,7 @@ from onnxcp.errors import UsageError, WorkError
 from onnxcp.forms.solvers import cp_algebra
 from onnxcp.torchgraph.module import Network
 from onnxcp.training.augment import augmented
-from onnxcp.training.loop import Lesson, rate, share, train
+from onnxcp.training.loop import TrainingTask, rate, rate_scale, train
 from onnxcp.training.losses import are_scores, distance, divergence, sensitivity
 from onnxcp.training.recipe import Recipe
 
@@ -43,21 +43,21 @@ def samples(images):
     )
 
 
-def lesson(recipe=RECIPE, **changes):
+def task(recipe=RECIPE, **changes):
     """A student that has to find back to its teacher's kernel."""
     teacher = Network(model(KERNEL), ())
-    made = Lesson(
+    made = TrainingTask(
         network=Network(model(WORSE), ["w"]),
         teacher=teacher,
         training=samples(IMAGES[:160]),
-        held=samples(IMAGES[160:]),
+        validation=samples(IMAGES[160:]),
         recipe=recipe,
     )
     return dataclasses.replace(made, **changes)
 
 
 def test_training_comes_closer_to_the_original():
-    found = train(lesson())
+    found = train(task())
     assert [epoch.number for epoch in found.epochs] == [0, 1, 2, 3]
     assert found.epochs[found.best].held_out < 0.5 * found.epochs[0].held_out
     assert found.weights["w"].shape == KERNEL.shape
@@ -67,32 +67,32 @@ def test_training_comes_closer_to_the_original():
 @pytest.mark.parametrize("size", [1, 3])
 def test_models_of_a_fixed_batch_learn_the_same(size):
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    free, fixed = train(lesson(recipe)), train(lesson(recipe, fixed=size))
+    free, fixed = train(task(recipe)), train(task(recipe, fixed_batch=size))
     np.testing.assert_allclose(fixed.weights["w"], free.weights["w"], rtol=1e-3, atol=1e-5)
     assert fixed.epochs[1].held_out == pytest.approx(free.epochs[1].held_out, rel=1e-3)
 
 
 def test_a_training_that_only_makes_it_worse_keeps_what_there_was_and_says_so():
-    found = train(lesson(network=Network(model(KERNEL), ["w"])))
+    found = train(task(network=Network(model(KERNEL), ["w"])))
     np.testing.assert_array_equal(found.weights["w"], KERNEL)
     assert found.best == 0
     assert "<<learning_rate>>" in found.stopped
 
 
 def test_mixed_precision_comes_closer_too():
-    found = train(lesson(dataclasses.replace(RECIPE, mixed_precision=True)))
+    found = train(task(dataclasses.replace(RECIPE, mixed_precision=True)))
     assert found.epochs[found.best].held_out < 0.5 * found.epochs[0].held_out
     assert found.weights["w"].dtype == np.float32
 
 
 def test_the_same_seed_makes_the_same_weights():
-    one, two, other = (train(lesson(dataclasses.replace(RECIPE, seed=s))) for s in (0, 0, 1))
+    one, two, other = (train(task(dataclasses.replace(RECIPE, seed=s))) for s in (0, 0, 1))
     np.testing.assert_array_equal(one.weights["w"], two.weights["w"])
     assert not np.array_equal(one.weights["w"], other.weights["w"])
 
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
-    whole = train(lesson())
+    whole = train(task())
     kept = {"folder": tmp_path}
 
     def dies(phase, done, total):
@@ -100,9 +100,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(lesson(**kept, progress=dies))
+        train(task(**kept, progress=dies))
     seen = []
-    again = train(lesson(**kept, progress=lambda *told: seen.append(told[0])), resume=True)
+    again = train(task(**kept, progress=lambda *told: seen.append(told[0])), resume=True)
     np.testing.assert_array_equal(again.weights["w"], whole.weights["w"])
     assert set(seen) == {"train, epoch 3 of 3"}
 
@@ -113,14 +113,14 @@ def test_a_loss_that_is_no_number_keeps_the_best_weights_till_then():
         return torch.tensor(math.nan if len(calls) > 12 else 0.0)
 
     calls = []
-    found = train(lesson(user_loss=poisoned))
+    found = train(task(user_loss=poisoned))
     assert "nan in epoch 2" in found.stopped
     assert found.best == 1
     assert np.isfinite(found.weights["w"]).all()
 
 
 def test_weights_that_never_get_better_stay_as_they_came():
-    wild = lesson(dataclasses.replace(RECIPE, learning_rate=10.0, clip=1e6, ema=0.0))
+    wild = task(dataclasses.replace(RECIPE, learning_rate=10.0, clip=1e6, ema=0.0))
     before = wild.network.weights()["w"].detach().numpy().copy()
     found = train(wild)
     assert found.best == 0
@@ -129,32 +129,32 @@ def test_weights_that_never_get_better_stay_as_they_came():
 
 def test_patience_ends_what_gains_no_more():
     recipe = dataclasses.replace(RECIPE, learning_rate=10.0, clip=1e6, ema=0.0, patience=1)
-    found = train(lesson(recipe))
+    found = train(task(recipe))
     assert len(found.epochs) == 2
     assert "no gain" in found.stopped
 
 
 def test_other_settings_do_not_take_up_a_training(tmp_path):
-    train(lesson(folder=tmp_path))
+    train(task(folder=tmp_path))
     other = dataclasses.replace(RECIPE, epochs=4)
     with pytest.raises(WorkError, match="other settings"):
-        train(lesson(other, folder=tmp_path), resume=True)
+        train(task(other, folder=tmp_path), resume=True)
 
 
 def test_a_damaged_checkpoint_is_said_to_be(tmp_path):
     (tmp_path / "training.pt").write_bytes(b"PK nothing")
     with pytest.raises(WorkError, match="damaged"):
-        train(lesson(folder=tmp_path), resume=True)
+        train(task(folder=tmp_path), resume=True)
 
 
 def test_a_checkpoint_with_a_bit_flipped_in_its_weights_is_said_to_be_damaged(tmp_path):
-    train(lesson(dataclasses.replace(RECIPE, epochs=1), folder=tmp_path))
+    train(task(dataclasses.replace(RECIPE, epochs=1), folder=tmp_path))
     path = tmp_path / "training.pt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(WorkError, match="damaged"):
-        train(lesson(dataclasses.replace(RECIPE, epochs=1), folder=tmp_path), resume=True)
+        train(task(dataclasses.replace(RECIPE, epochs=1), folder=tmp_path), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -169,19 +169,19 @@ def test_a_checkpoint_with_a_bit_flipped_in_its_weights_is_said_to_be_damaged(tm
     ],
 )
 def test_a_rate_that_is_not_given_follows_what_there_is_to_win_back(how, loss, rate):
-    assert Recipe(**how).highest(loss) == pytest.approx(rate)
+    assert Recipe(**how).peak_learning_rate(loss) == pytest.approx(rate)
 
 
 def test_a_training_tells_the_rate_that_it_chose():
-    found = train(lesson(Recipe(epochs=1, batch_size=16)))
-    assert found.learning_rate == Recipe().highest(found.epochs[0].held_out) <= 1e-3
+    found = train(task(Recipe(epochs=1, batch_size=16)))
+    assert found.learning_rate == Recipe().peak_learning_rate(found.epochs[0].held_out) <= 1e-3
 
 
 def test_what_no_training_wins_back_asks_for_no_steps():
-    loss = train(lesson(Recipe(epochs=1, batch_size=16))).epochs[0].held_out
-    found = train(lesson(Recipe(epochs=1, batch_size=16), stays=0.75 * loss))
-    assert found.learning_rate == pytest.approx(Recipe().highest(loss / 4))
-    least = train(lesson(Recipe(epochs=1, batch_size=16), stays=2 * loss))
+    loss = train(task(Recipe(epochs=1, batch_size=16))).epochs[0].held_out
+    found = train(task(Recipe(epochs=1, batch_size=16), irreducible_loss=0.75 * loss))
+    assert found.learning_rate == pytest.approx(Recipe().peak_learning_rate(loss / 4))
+    least = train(task(Recipe(epochs=1, batch_size=16), irreducible_loss=2 * loss))
     assert 0 < least.learning_rate < found.learning_rate
 
 
@@ -191,7 +191,7 @@ def test_steps_are_in_proportion_to_weights(by):
     moved = []
     for times in (1.0, by):
         recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.01, ema=0.0)
-        given = lesson(recipe, network=Network(model(np.float32(times) * WORSE), ["w"]))
+        given = task(recipe, network=Network(model(np.float32(times) * WORSE), ["w"]))
         given = dataclasses.replace(given, teacher=Network(model(np.float32(times) * KERNEL), ()))
         found = train(given)
         assert found.best == 1
@@ -200,7 +200,12 @@ def test_steps_are_in_proportion_to_weights(by):
 
 
 def test_weights_of_no_size_are_moved_too():
-    assert share(torch.zeros(4, 4)) == share(torch.zeros(4)) == share(torch.ones(4)) == 1.0
+    assert (
+        rate_scale(torch.zeros(4, 4))
+        == rate_scale(torch.zeros(4))
+        == rate_scale(torch.ones(4))
+        == 1.0
+    )
 
 
 def test_the_rate_rises_and_then_falls_to_nothing():
@@ -215,9 +220,11 @@ def test_the_rate_rises_and_then_falls_to_nothing():
 def test_divergence_is_zero_for_equal_scores_and_knows_probabilities():
     scores = torch.randn(5, 10)
     other = torch.randn(5, 10)
-    assert divergence(scores, scores, 2.0, soft=False).item() == pytest.approx(0, abs=1e-6)
-    given = divergence(scores, other, 2.0, soft=False).item()
-    soft = divergence(scores.softmax(1), other.softmax(1), 2.0, soft=True).item()
+    assert divergence(scores, scores, 2.0, are_probabilities=False).item() == pytest.approx(
+        0, abs=1e-6
+    )
+    given = divergence(scores, other, 2.0, are_probabilities=False).item()
+    soft = divergence(scores.softmax(1), other.softmax(1), 2.0, are_probabilities=True).item()
     assert soft == pytest.approx(given, rel=1e-4)
     assert given > 0
 

@@ -30,7 +30,7 @@ from onnxcp.runtime.sessions import open_runner
 from onnxcp.torchgraph import parity as torch_parity
 from onnxcp.torchgraph.module import Network
 from onnxcp.training.fake_quant import simulated
-from onnxcp.training.qat import check_steps, teach_int8
+from onnxcp.training.qat import check_steps, distill_int8
 from onnxcp.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def ready(model, inputs):
 
 @pytest.fixture(scope="module")
 def taught(model, inputs, ready):
-    return teach_int8(model, ready, inputs, RECIPE)
+    return distill_int8(model, ready, inputs, RECIPE)
 
 
 def error(model, prepared, inputs):
@@ -102,13 +102,13 @@ def test_only_weights_change(ready, taught):
 
 def test_the_model_prepared_is_not_changed(model, inputs, ready):
     before = ready.folded.SerializeToString(deterministic=True)
-    teach_int8(model, ready, inputs, replace(RECIPE, epochs=1))
+    distill_int8(model, ready, inputs, replace(RECIPE, epochs=1))
     assert ready.folded.SerializeToString(deterministic=True) == before
 
 
 def test_some_weights_can_be_left_as_they_are(model, inputs, ready):
     recipe = replace(RECIPE, epochs=1, weights="block/*")
-    made, told = teach_int8(model, ready, inputs, recipe)
+    made, told = distill_int8(model, ready, inputs, recipe)
     assert len(told.trained.weights) == 4
     before, after = stored(ready.folded), stored(made.folded)
     changed = {n for n in before if not np.array_equal(before[n], after[n])}
@@ -121,12 +121,12 @@ def test_a_model_of_a_fixed_batch_is_trained(model, inputs):
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
     one = replace(inputs, batching=Batching(4, fixed=True))
     ready = static.prepare(fixed, inputs.calibration, one.batching, COARSE).corrected()
-    _, told = teach_int8(replace(model, proto=fixed), ready, one, replace(RECIPE, epochs=1))
+    _, told = distill_int8(replace(model, proto=fixed), ready, one, replace(RECIPE, epochs=1))
     assert np.isfinite(told.trained.epochs[1].held_out)
 
 
 def test_mixed_precision_comes_closer_too(model, inputs, ready):
-    _, told = teach_int8(model, ready, inputs, replace(RECIPE, mixed_precision=True))
+    _, told = distill_int8(model, ready, inputs, replace(RECIPE, mixed_precision=True))
     assert told.trained.epochs[told.trained.best].held_out < 0.7 * told.trained.epochs[0].held_out
 
 
@@ -138,7 +138,7 @@ def test_chains_are_trained_with_what_the_replaced_layers_gave(inputs, tmp_path)
     recipe = replace(
         RECIPE, weights="chains", feature_weight=1.0, stability=0.1, learning_rate=0.01
     )
-    _, told = teach_int8(original, ready, given, recipe)
+    _, told = distill_int8(original, ready, given, recipe)
     names = {f"second/cp/{role}.weight" for role in ("inputs", "window", "outputs")}
     biases = {"b2", "second/cp/inputs.2", "second/cp/window.2"}  # two that correct means
     assert names <= set(told.trained.weights) <= names | biases
@@ -151,13 +151,13 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(model, inputs, ready, ta
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach_int8(model, ready, inputs, RECIPE, folder=tmp_path, progress=dies)
-    made, _ = teach_int8(model, ready, inputs, RECIPE, folder=tmp_path, resume=True)
+        distill_int8(model, ready, inputs, RECIPE, folder=tmp_path, progress=dies)
+    made, _ = distill_int8(model, ready, inputs, RECIPE, folder=tmp_path, resume=True)
     for name, values in stored(taught[0].folded).items():
         np.testing.assert_array_equal(stored(made.folded)[name], values)
     finer = replace(ready, scheme=exact())
     with pytest.raises(WorkError, match="other settings"):
-        teach_int8(model, finer, inputs, RECIPE, folder=tmp_path, resume=True)
+        distill_int8(model, finer, inputs, RECIPE, folder=tmp_path, resume=True)
 
 
 def poisoned(outputs, labels):
@@ -167,7 +167,7 @@ def poisoned(outputs, labels):
 
 def test_a_loss_that_is_no_number_keeps_the_weights_as_they_came(model, inputs, ready):
     recipe = replace(RECIPE, loss=f"{__name__}:poisoned")
-    made, told = teach_int8(model, ready, inputs, recipe)
+    made, told = distill_int8(model, ready, inputs, recipe)
     assert "nan in epoch 1" in told.trained.stopped
     for name, values in stored(ready.folded).items():
         np.testing.assert_array_equal(stored(made.folded)[name], values)
@@ -175,23 +175,23 @@ def test_a_loss_that_is_no_number_keeps_the_weights_as_they_came(model, inputs, 
 
 def test_steps_that_leave_every_range_keep_the_weights_as_they_came(model, inputs, ready):
     recipe = replace(RECIPE, learning_rate=10.0, clip=1e6, ema=0.0)
-    made, told = teach_int8(model, ready, inputs, recipe)
+    made, told = distill_int8(model, ready, inputs, recipe)
     assert told.trained.best == 0
-    assert "--learning-rate" in told.trained.stopped
+    assert "<<learning_rate>>" in told.trained.stopped
     assert all(np.isfinite(values).all() for values in stored(made.folded).values())
 
 
 def test_too_few_samples_are_refused(model, inputs, ready):
     with pytest.raises(UsageError, match="no samples to train on"):
-        teach_int8(model, ready, replace(inputs, training=None), RECIPE)
+        distill_int8(model, ready, replace(inputs, training=None), RECIPE)
     few = replace(inputs, training=inputs.training.first(5), validation=inputs.validation.first(5))
     with pytest.raises(DataError, match="10 samples are too few"):
-        teach_int8(model, ready, few, RECIPE)
+        distill_int8(model, ready, few, RECIPE)
 
 
 def test_weights_that_no_product_reads_are_refused(model, inputs, ready):
     with pytest.raises(UsageError, match="names no weights"):
-        teach_int8(model, ready, inputs, replace(RECIPE, weights="nothing*"))
+        distill_int8(model, ready, inputs, replace(RECIPE, weights="nothing*"))
 
 
 def test_a_model_that_the_runtime_computes_otherwise_is_not_trained(
@@ -199,9 +199,9 @@ def test_a_model_that_the_runtime_computes_otherwise_is_not_trained(
 ):
     from onnxcp.training import fake_quant
 
-    monkeypatch.setitem(fake_quant.LARGEST, "int8", (127, 127))  # 8 bits where there are 7
-    with pytest.raises(ParityError, match="ONNX Runtime's int8 is not what torch computes"):
-        teach_int8(model, ready, inputs, RECIPE)
+    monkeypatch.setitem(fake_quant.MAX_WEIGHT, "int8", (127, 127))  # 8 bits where there are 7
+    with pytest.raises(ParityError, match="ONNX Runtime's int8 differs from PyTorch"):
+        distill_int8(model, ready, inputs, RECIPE)
 
 
 def test_the_module_loads_no_torch():
@@ -226,7 +226,7 @@ def test_resnet20_in_coarse_int8_gets_its_accuracy_back():
         model.proto, inputs.calibration, inputs.calibration_batching, COARSE
     ).corrected()
     recipe = Recipe(epochs=2, learning_rate=1e-4, weights="all")
-    made, told = teach_int8(model, ready, inputs, recipe)
+    made, told = distill_int8(model, ready, inputs, recipe)
     target = Target.named("cpu", 1)
     judge = Evaluation(
         open_runner(model.path, target), inputs.samples, METRICS["top1"], inputs.batching

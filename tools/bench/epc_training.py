@@ -44,7 +44,7 @@ from onnxcp.options.training import OPTIMIZERS
 from onnxcp.plan import Plan
 from onnxcp.runtime.providers import Target as Provider
 from onnxcp.seeds import digits
-from onnxcp.training.finetune import Finetuned, Round, finetune
+from onnxcp.training.finetune import Finetuned, FinetuneRequest, finetune
 from onnxcp.training.recipe import Recipe
 
 FITS = ("als", "epc", "inputs")
@@ -142,7 +142,7 @@ def trained(
         temperature=2.0,
         seed=seed,
     )
-    asked = Round(
+    asked = FinetuneRequest(
         reference=job.model.path,
         candidate=folder / f"{fit}.onnx",
         output=output,
@@ -159,18 +159,18 @@ def trained(
 
 def told(rate: Rate, found: Finetuned) -> Row:
     """The figures of one training."""
-    best = found.taught.trained.epochs[found.taught.trained.best]
+    best = found.distilled.trained.epochs[found.distilled.trained.best]
     return {
         "optimizer": rate[0],
         "learning_rate": rate[1],
         "held_out": best.held_out,
         "best_epoch": best.number,
-        "stopped": found.taught.trained.stopped,
-        "epochs": [asdict(epoch) for epoch in found.taught.trained.epochs],
-        "top1_untrained": found.proof.before.after,
-        "top1": found.proof.after.after,
-        "drop": found.proof.after.drop,
-        "drop_ci": found.proof.after.drop_ci,
+        "stopped": found.distilled.trained.stopped,
+        "epochs": [asdict(epoch) for epoch in found.distilled.trained.epochs],
+        "top1_untrained": found.measured.before.after,
+        "top1": found.measured.after.after,
+        "drop": found.measured.after.drop,
+        "drop_ci": found.measured.after.drop_ci,
         "seconds": found.seconds,
     }
 

@@ -31,8 +31,8 @@ from onnxcp.quantization.static import Prepared
 from onnxcp.quantization.static import prepare as prepare_int8
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
-from onnxcp.training.distill import Taught, teach
-from onnxcp.training.qat import teach_int8
+from onnxcp.training.distill import Distilled, distill
+from onnxcp.training.qat import distill_int8
 from onnxcp.training.recipe import Recipe
 
 NAME, RATIO = "resnet20", 1.0
@@ -60,17 +60,17 @@ def models(
     yield "chains int8", ready(proto, inputs).quantized(), {}
     if options.float_epochs:
         recipe = Recipe(options.float_epochs, learning_rate=options.float_rate, augment=AUGMENT)
-        start, taught = time.perf_counter(), teach(original, chains, inputs, recipe)
+        start, taught = time.perf_counter(), distill(original, chains, inputs, recipe)
         proto = with_weights(proto, taught.trained.weights)
         yield "chains trained", proto, told(taught, start)
         yield "chains trained, int8", ready(proto, inputs).quantized(), {}
     recipe = Recipe(options.epochs, learning_rate=options.rate, augment=AUGMENT)
     start = time.perf_counter()
-    made, taught = teach_int8(original, ready(proto, inputs), inputs, recipe)
+    made, taught = distill_int8(original, ready(proto, inputs), inputs, recipe)
     yield "int8 trained", made.quantized(), told(taught, start)
 
 
-def told(taught: Taught, start: float) -> dict[str, Any]:
+def told(taught: Distilled, start: float) -> dict[str, Any]:
     return {
         "seconds": time.perf_counter() - start,
         "samples": taught.samples,
