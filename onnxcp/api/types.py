@@ -65,6 +65,8 @@ class Optimize(Judged, Shaped, Timed, Kept, total=False):
     rank: Ranks
     include: Names
     exclude: Names
+    exact: bool
+    no_pass: Names
     plan: Any  # a path, or the result of an earlier run
     latency: Any  # a path, or the result of `profile`
     raise_opset: bool

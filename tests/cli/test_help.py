@@ -16,6 +16,7 @@ from onnxcp.cli.help import summary, topics
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOPICS = {
+    "exact-passes",
     *("api", "benchmarks", "ci", "data", "extending", "faq", "fine-tuning", "guide"),
     *("how-it-works", "int8", "providers"),
 }
