@@ -24,13 +24,14 @@ from onnxcp.fitting.shrinkage import Scatter, shrunk
 from onnxcp.forms.solvers.norm import refuse_infinite
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.sites import Site
+from onnxcp.options.fit import FitOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.seeds import digits
 from onnxcp.storage import atomic_write
 
 PATCHES = 64  # per dimension of the covariance, where the data have as many
 FEWEST = 64  # positions of an image, where it has as many
-MEMORY = 2 * 2**30  # bytes for all covariances
+MEMORY = FitOptions().memory  # bytes for all covariances
 ROUNDING = 1e-5  # of what squares sum up to: a variance below is that of single precision
 
 Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
@@ -147,8 +148,8 @@ def _kept_whole(sites: Sequence[Site], memory: int) -> set[str]:
         small[site.tensor] += 4 * site.group * site.part[1] ** 2
     if small.total() > memory:
         raise UsageError(
-            f"<<calibration_memory={memory}>>: the covariances of the input channels alone take "
-            f"{small.total()} bytes; give more"
+            f"<<calibration_memory={memory / 2**30:g}>>: the covariances of the input channels "
+            f"alone take {small.total() / 2**30:.3g} GB; give more"
         )
     kept = dict(whole)
     for tensor in sorted(whole, key=lambda n: -whole[n]):

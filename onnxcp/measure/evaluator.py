@@ -17,13 +17,12 @@ from onnxcp.measure.judged_outputs import Judged
 from onnxcp.measure.metric_table import METRICS
 from onnxcp.measure.metrics import CLEAR_DROP, Metric
 from onnxcp.measure.named_metric import metric_of
-from onnxcp.options.budget import BudgetOptions, parse_drop
+from onnxcp.options.budget import MAX_ERROR, BudgetOptions, parse_drop
 from onnxcp.options.option import values_of
 from onnxcp.plan import Budget, Score
 from onnxcp.progress import Progress, silent
 from onnxcp.results import AccuracyRecord, OutputRecord
 
-MAX_ERROR = 0.05
 OUTPUT_CHANGE = "output-change"
 SCORING = 3  # how scores are computed; grows when kept ones are no longer what they would be
 PROBED = 128  # samples

@@ -12,7 +12,6 @@ from onnxcp.graph.layers import Layer
 from onnxcp.graph.sites import Site
 from onnxcp.graph.splice import LISTED_INITIALIZERS
 from onnxcp.latency.table import Check
-from onnxcp.measure.evaluator import MAX_ERROR
 from onnxcp.measure.evidence import doubt, is_coarse, weigh
 from onnxcp.measure.latency_record import latency_record
 from onnxcp.measure.timing import speedup
@@ -21,6 +20,7 @@ from onnxcp.optimization.decision import Decision, foreign
 from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, Recovered, name_of
 from onnxcp.optimization.reasons import Kind
+from onnxcp.options.budget import MAX_ERROR
 from onnxcp.plan import Choice, Plan
 from onnxcp.quantization.convert import RANGED
 from onnxcp.quantization.precision import FLOAT32, INT8

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar
 from onnxcp.errors import UsageError
 from onnxcp.options.option import Option
 
+MAX_ERROR = 0.05  # without data, where no budget is given
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetOptions:
@@ -46,7 +48,7 @@ class BudgetOptions:
     max_error: Annotated[
         float | None,
         Option(
-            "Largest relative L2 change of the outputs; the budget without data: 0.05.",
+            f"Largest relative L2 change of the outputs; the budget without data: {MAX_ERROR:g}.",
             metavar="X",
         ),
     ] = None
