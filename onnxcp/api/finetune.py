@@ -112,7 +112,7 @@ def finetune(
         old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")
         run, how = grouped(RunOptions, given), grouped(TrainingOptions, given)
         recipe = recipe_of(how, run)
-        asked = training.FinetuneRequest(
+        request = training.FinetuneRequest(
             old,
             new,
             staged.output(given.get("output"), "finetuned.onnx"),
@@ -122,15 +122,15 @@ def finetune(
             run,
             also_read=(how.recipe, how.loss),
         )
-        found = training.finetune(asked, recipe, progress)
-        saved = read_back(asked.output) if found.ok else None
+        found = training.finetune(request, recipe, progress)
+        saved = read_back(request.output) if found.ok else None
         values = {f.name: getattr(found, f.name) for f in fields(found)}
-        values["asked"] = _as_given(asked, staged)
+        values["request"] = _as_given(request, staged)
         return staged.as_given(FinetuneResult(**values, saved=saved))
 
 
-def _as_given(asked: training.FinetuneRequest, staged: Staging) -> training.FinetuneRequest:
+def _as_given(request: training.FinetuneRequest, staged: Staging) -> training.FinetuneRequest:
     """A run with its files as its caller names them."""
-    paths = (asked.reference, asked.candidate, asked.output)
+    paths = (request.reference, request.candidate, request.output)
     old, new, output = (Path(staged.words(str(path))) for path in paths)
-    return replace(asked, reference=old, candidate=new, output=output)
+    return replace(request, reference=old, candidate=new, output=output)
