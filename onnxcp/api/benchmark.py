@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of
+from onnxcp.api.shown import Shown
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Benchmark
 from onnxcp.data.roles import Sources
@@ -20,12 +21,13 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.precision import FLOAT32
-from onnxcp.report.benchmark import times, to_json, to_text
+from onnxcp.report import Page
+from onnxcp.report.benchmark import page, times, to_text
 from onnxcp.runtime.providers import Target
 
 
 @dataclass(frozen=True, slots=True)
-class BenchmarkResult(Timed):
+class BenchmarkResult(Shown, Timed):
     """One or two models, timed in turns at every batch size. `changes` are since the `baseline`,
     `limit` is by how much the model may be slower, None where that was not asked."""
 
@@ -66,19 +68,18 @@ class BenchmarkResult(Timed):
     @property
     def document(self) -> str:
         """The figures as a file holds them, which `benchmark(baseline=…)` compares with."""
-        return to_json(self, self.changes)
+        return self.to_json()
 
     def to_text(self) -> str:
         """What the command prints."""
         return as_keywords(to_text(self, self.changes))
 
-    def to_json(self) -> str:
-        """What the command prints as JSON."""
-        return to_json(self, self.changes)
-
     def to_csv(self) -> str:
         """The time of every run."""
         return times(self, ".csv")
+
+    def _page(self) -> Page:
+        return page(self, self.changes)
 
 
 @verb(DurationOptions)

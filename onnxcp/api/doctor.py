@@ -3,14 +3,16 @@
 from dataclasses import dataclass, fields
 
 from onnxcp.api.keywords import verb
+from onnxcp.api.shown import Shown
 from onnxcp.api.types import Names
 from onnxcp.errors import as_keywords
-from onnxcp.report.doctor import as_json, as_text
+from onnxcp.report import Page
+from onnxcp.report.doctor import as_text, page
 from onnxcp.runtime.diagnosis import Findings, examine
 
 
 @dataclass(frozen=True, slots=True)
-class DoctorResult(Findings):
+class DoctorResult(Shown, Findings):
     """Versions, CPU and GPUs, and whether every provider runs a Conv; `problems` say what to
     mend."""
 
@@ -23,9 +25,8 @@ class DoctorResult(Findings):
         """What the command prints."""
         return as_keywords(as_text(self, width))
 
-    def to_json(self) -> str:
-        """What the command prints as JSON."""
-        return as_json(self)
+    def _page(self) -> Page:
+        return page(self)
 
 
 @verb()

@@ -10,6 +10,7 @@ from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
 from onnxcp.api.settings import data_of
+from onnxcp.api.shown import Shown
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Finetune, PathLike
 from onnxcp.data.roles import Sources
@@ -20,7 +21,8 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.options.training import TrainingOptions
 from onnxcp.progress import Progress, silent
-from onnxcp.report.finetune import to_json, to_text
+from onnxcp.report import Page
+from onnxcp.report.finetune import page, to_text
 from onnxcp.results import AccuracyRecord
 from onnxcp.runtime.providers import Target
 from onnxcp.training import finetune as training
@@ -29,7 +31,7 @@ from onnxcp.training.finetune import Finetuned
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FinetuneResult(Finetuned):
+class FinetuneResult(Shown, Finetuned):
     """What training was worth: `ok` says whether the budget is met, if one was given."""
 
     saved: Saved | None = field(default=None, repr=False)
@@ -76,9 +78,8 @@ class FinetuneResult(Finetuned):
         """What the command prints."""
         return as_keywords(to_text(self))
 
-    def to_json(self) -> str:
-        """What the command prints as JSON."""
-        return to_json(self)
+    def _page(self) -> Page:
+        return page(self)
 
 
 @verb()

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of, fits_of
+from onnxcp.api.shown import Shown
 from onnxcp.api.staging import staging
 from onnxcp.api.types import Inspect
 from onnxcp.data.roles import Sources
@@ -18,13 +19,14 @@ from onnxcp.latency.listing import ELIGIBLE, Listing, survey_layers
 from onnxcp.options.plan import PlanOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
-from onnxcp.report.inspect import as_json, as_text
+from onnxcp.report import Page
+from onnxcp.report.inspect import as_text, curves_as_text, curves_page, page
 from onnxcp.runtime.cores import usable
 from onnxcp.runtime.providers import Target
 
 
 @dataclass(frozen=True, slots=True)
-class InspectResult(Listing):
+class InspectResult(Shown, Listing):
     """The layers of a model as `rows`, with multiply-adds of one sample; `curves` hold error and
     sensitivity against rank where they were asked for."""
 
@@ -37,13 +39,10 @@ class InspectResult(Listing):
 
     def to_text(self, width: int = 120) -> str:
         """What the command prints."""
-        return as_keywords(
-            rank_curves.as_text(self.curves) if self.curves else as_text(self, width)
-        )
+        return as_keywords(curves_as_text(self.curves) if self.curves else as_text(self, width))
 
-    def to_json(self) -> str:
-        """What the command prints as JSON."""
-        return rank_curves.as_json(self.curves) if self.curves else as_json(self)
+    def _page(self) -> Page:
+        return curves_page(self.model, self.curves) if self.curves else page(self)
 
 
 @verb()

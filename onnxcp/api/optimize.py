@@ -10,6 +10,7 @@ from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
 from onnxcp.api.settings import data_of, fits_of
+from onnxcp.api.shown import Shown
 from onnxcp.api.staging import Staging, staging
 from onnxcp.api.types import Optimize, PathLike
 from onnxcp.errors import UsageError, as_keywords
@@ -23,15 +24,14 @@ from onnxcp.options.target import TargetOptions
 from onnxcp.options.training import TrainingOptions
 from onnxcp.plan import Choice, Plan
 from onnxcp.progress import Progress, silent
-from onnxcp.report.json import to_json
-from onnxcp.report.markdown import to_markdown
-from onnxcp.report.optimize import to_text
+from onnxcp.report import Page
+from onnxcp.report.optimize import page, to_text
 from onnxcp.results import AccuracyRecord, Report, SiteRecord
 from onnxcp.training.distill import refuse_without_torch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OptimizeResult:
+class OptimizeResult(Shown):
     """What a run made of a model, or why it left it alone.
 
     `model` is None where it is left alone; `reason` says in one sentence why it was written or
@@ -103,13 +103,8 @@ class OptimizeResult:
         """The report as the command prints it."""
         return as_keywords(to_text(self.report, width))
 
-    def to_markdown(self) -> str:
-        """The report for a pull request or a wiki page."""
-        return as_keywords(to_markdown(self.report))
-
-    def to_json(self) -> str:
-        """The report as RUN.json has it."""
-        return to_json(self.report)
+    def _page(self) -> Page:
+        return page(self.report)
 
 
 @verb()

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of
+from onnxcp.api.shown import Shown
 from onnxcp.api.staging import staging
 from onnxcp.api.types import PathLike, Profile
 from onnxcp.artifacts.publishing import publish
@@ -21,11 +22,13 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.precision import FLOAT32
+from onnxcp.report import Page
+from onnxcp.report.profile import as_text, page
 from onnxcp.runtime.providers import Target
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileResult(Table):
+class ProfileResult(Shown, Table):
     """The times of every candidate chain, in seconds, on one target."""
 
     @property
@@ -46,11 +49,10 @@ class ProfileResult(Table):
 
     def to_text(self) -> str:
         """What the command prints."""
-        return as_keywords(tabulate.as_text(self))
+        return as_keywords(as_text(self))
 
-    def to_json(self) -> str:
-        """What the command writes."""
-        return to_text(self)
+    def _page(self) -> Page:
+        return page(self)
 
 
 @verb()

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 from onnxcp.api.keywords import grouped, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of
+from onnxcp.api.shown import Shown
 from onnxcp.api.staging import staging
 from onnxcp.api.types import Verify
 from onnxcp.data.roles import Sources
@@ -16,14 +17,15 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.options.tolerance import ToleranceOptions
 from onnxcp.progress import Progress, silent
-from onnxcp.report.verify import as_json, as_text
+from onnxcp.report import Page
+from onnxcp.report.verify import as_text, page
 from onnxcp.runtime.providers import Target
 from onnxcp.verification.comparison import Comparison, run
 from onnxcp.verification.difference import Difference
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyResult(Comparison):
+class VerifyResult(Shown, Comparison):
     """Both questions answered: `surgery`, is the candidate the original but for its chains; and
     `verdict` and `accuracy`, how far apart are their outputs. `ok` says whether it passes,
     `failures` why not."""
@@ -37,9 +39,8 @@ class VerifyResult(Comparison):
         """What the command prints."""
         return as_keywords(as_text(self, width))
 
-    def to_json(self) -> str:
-        """What the command prints as JSON."""
-        return as_json(self)
+    def _page(self) -> Page:
+        return page(self)
 
 
 @verb()

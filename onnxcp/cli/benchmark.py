@@ -1,6 +1,5 @@
 """`onnxcp benchmark`: how fast one model is, or which of two is faster."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,8 +7,14 @@ import typer
 
 from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, progress_shown
-from onnxcp.cli.flags import as_flags
-from onnxcp.cli.options import Json, Model, refuse_formats, warn_of_threads
+from onnxcp.cli.options import Json, Model, warn_of_threads
+from onnxcp.cli.reports import (
+    REPORT,
+    print_result,
+    refuse_formats,
+    reserve_reports,
+    texts_of,
+)
 from onnxcp.options.data import DataOptions
 from onnxcp.options.duration import DurationOptions
 from onnxcp.options.option import Option
@@ -17,7 +22,6 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 
 if TYPE_CHECKING:
-    from onnxcp.artifacts.reservation import Reads
     from onnxcp.measure.baseline import Change
     from onnxcp.measure.benchmark import Timed
 
@@ -50,11 +54,10 @@ def benchmark(
             metavar="5%",
         ),
     ] = None,
-    report: Annotated[Path | None, Option("Write the figures.", metavar="FILE.json")] = None,
     export_times: Annotated[
         Path | None, Option("Write every run's time: .json, .csv.", metavar="FILE")
     ] = None,
-    run: Annotated[RunOptions, Only("overwrite", "seed")],
+    run: Annotated[RunOptions, Only("seed", *REPORT)],
     json: Json = False,
     console: ConsoleOptions,
 ) -> None:
@@ -77,11 +80,11 @@ def benchmark(
     models = [model] if other is None else [model, other]
     batches = timing.batch_sizes(batch)
     limit = _limit(fail_if_slower, is_compared=bool(baseline or other) or precision != FLOAT32)
-    files = _Files(report, export_times)
-    files.reserve(
-        Reads(tuple(models), (*data.data, *data.calibration), (baseline, data.preprocess)),
-        overwrite=run.overwrite,
-    )
+    times = [] if export_times is None else [export_times]
+    refuse_formats("export_times", times, [".json", ".csv"])
+    others = (baseline, data.preprocess)
+    reads = Reads(tuple(models), (*data.data, *data.calibration), others)
+    reserve_reports(run, reads, times)
     before = None if baseline is None else earlier.from_file(baseline)
     with progress_shown(console) as progress:
         timed = timing.run(
@@ -95,37 +98,11 @@ def benchmark(
             raise_opset=target.raise_opset,
         )
     changes = _changes(timed, before, baseline)
-    publish(files.texts(timed, changes), overwrite=run.overwrite)
-    show = timesheet.to_json if json else timesheet.to_text
-    typer.echo(as_flags(show(timed, changes).rstrip("\n")))
+    page = timesheet.page(timed, changes)
+    texts = {path: timesheet.times(timed, path.suffix) for path in times}
+    publish({**texts_of(run, page), **texts}, overwrite=run.overwrite)
+    print_result(page, timesheet.to_text(timed, changes), json=json)
     _judge(limit, timed, changes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files that a benchmark may write."""
-
-    report: Path | None
-    times: Path | None
-
-    def reserve(self, reads: "Reads", *, overwrite: bool) -> None:
-        """Raises UsageError or OutputError for a file that cannot be written."""
-        from onnxcp.artifacts.reservation import reserve
-
-        refuse_formats("report", filter(None, [self.report]), [".json"])
-        refuse_formats("export_times", filter(None, [self.times]), [".json", ".csv"])
-        reserve(list(filter(None, [self.report, self.times])), reads, overwrite=overwrite)
-
-    def texts(self, timed: "Timed", changes: "list[Change]") -> dict[Path, str]:
-        """What to write into each."""
-        from onnxcp.report import benchmark as timesheet
-
-        texts = {}
-        if self.report is not None:
-            texts[self.report] = as_flags(timesheet.to_json(timed, changes))
-        if self.times is not None:
-            texts[self.times] = timesheet.times(timed, self.times.suffix)
-        return texts
 
 
 def _limit(text: str | None, *, is_compared: bool) -> float | None:

@@ -119,6 +119,7 @@ def _flags(parameter: inspect.Parameter, part: Part | None) -> Iterator[inspect.
 
 def _typer_option(one: Described) -> Any:
     option, choices = one.option, choices_of(one.option)
+    is_path = Path in (one.type, *get_args(one.type))  # which the shell completes
     return typer.Option(
         *_names(one),
         rich_help_panel=one.panel,
@@ -127,7 +128,7 @@ def _typer_option(one: Described) -> Any:
         min=option.min,
         count=option.is_counted,
         show_default=option.shows_default,
-        autocompletion=_completion(choices) if choices else None,
+        autocompletion=_completion(choices) if choices and not is_path else None,
     )
 
 

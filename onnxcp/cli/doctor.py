@@ -8,7 +8,9 @@ from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, width
 from onnxcp.cli.flags import as_flags
 from onnxcp.cli.options import Json
+from onnxcp.cli.reports import REPORT, print_result, reserve_reports, write_reports
 from onnxcp.options.option import Option
+from onnxcp.options.run import RunOptions
 
 PROVIDERS = ("onnxcp.runtime.providers:PROVIDERS",)
 
@@ -26,6 +28,7 @@ def doctor(
         ),
     ] = (),
     timeout: Annotated[float, Option("Longest that a proof may take.", metavar="S", min=1)] = 60.0,
+    run: Annotated[RunOptions, Only(*REPORT)],
     json: Json = False,
     console: Annotated[ConsoleOptions, Only("verbose")],
 ) -> None:
@@ -35,10 +38,13 @@ def doctor(
     does not work; the text says why, and what to do.
     """
     del console
+    from onnxcp.artifacts.reservation import Reads
     from onnxcp.report import doctor as findings
     from onnxcp.runtime.diagnosis import examine
 
-    state = as_flags(examine(list(provider), timeout))
-    text = findings.as_json(state) if json else findings.as_text(state, width())
-    typer.echo(as_flags(text))
+    reserve_reports(run, Reads())
+    state = examine(list(provider), timeout)
+    page = findings.page(state)
+    write_reports(run, page)
+    print_result(page, findings.as_text(as_flags(state), width()), json=json)
     raise typer.Exit(state.exit_code)

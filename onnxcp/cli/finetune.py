@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, Ending, progress_shown
 from onnxcp.cli.flags import as_flags
 from onnxcp.cli.options import Json, warn_of_threads
+from onnxcp.cli.reports import print_result, refuse_formats, texts_of
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.data import DataOptions
 from onnxcp.options.option import Option, options_of
@@ -22,7 +22,7 @@ from onnxcp.options.training import TrainingOptions
 DATA = ("data", "train", "preprocess", "samples")
 BUDGET = ("metric", "max_drop", "output_name", "accept_baseline")
 TRAINING = tuple(o.name for o in options_of(TrainingOptions) if o.name != "finetune")
-RUN = ("work_dir", "resume", "overwrite", "seed")
+RUN = ("work_dir", "resume", "report", "overwrite", "seed")
 
 
 @command
@@ -38,7 +38,6 @@ def finetune(
     training: Annotated[TrainingOptions, Only(*TRAINING)],
     target: Annotated[TargetOptions, Only("provider", "provider_option", "threads")],
     run: Annotated[RunOptions, Only(*RUN)],
-    report: Annotated[Path | None, Option("Write the run.", metavar="FILE.json")] = None,
     json: Json = False,
     console: ConsoleOptions,
     ending: Ending,
@@ -50,6 +49,7 @@ def finetune(
     from onnxcp.cli.interruption import told
     from onnxcp.data.roles import Sources
     from onnxcp.measure.evaluator import Limits
+    from onnxcp.report import WRITERS, Page
     from onnxcp.report import finetune as findings
     from onnxcp.runtime.providers import Target
     from onnxcp.training import finetune as tuning
@@ -58,7 +58,7 @@ def finetune(
 
     refuse_without_torch()
     recipe = recipe_of(training, run)
-    run = replace(run, report=() if report is None else (report,))
+    refuse_formats("report", run.report, WRITERS)
     asked = tuning.FinetuneRequest(
         reference,
         candidate,
@@ -71,11 +71,11 @@ def finetune(
     )
     ending.interrupted = told(output, run.report, run.work_dir)
 
-    def to_json(made: tuning.Finetuned) -> str:
-        return findings.to_json(as_flags(made), shlex.join(["onnxcp", *sys.argv[1:]]))
+    def page(made: tuning.Finetuned) -> Page:
+        return findings.page(made, shlex.join(["onnxcp", *sys.argv[1:]]))
 
     with progress_shown(console) as progress:
-        made = tuning.finetune(asked, recipe, progress, to_json)
-    typer.echo(to_json(made) if json else as_flags(findings.to_text(as_flags(made))))
+        made = tuning.finetune(asked, recipe, progress, lambda made: texts_of(run, page(made)))
+    print_result(page(made), findings.to_text(as_flags(made)), json=json)
     if not made.ok:
         raise typer.Exit(1)

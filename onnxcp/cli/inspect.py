@@ -2,22 +2,23 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, progress_shown, width
 from onnxcp.cli.flags import as_flags
 from onnxcp.cli.options import Json, Model, warn_of_threads
+from onnxcp.cli.reports import REPORT, print_result, reserve_reports, write_reports
 from onnxcp.options.data import DataOptions
 from onnxcp.options.fit import FitOptions
 from onnxcp.options.option import Option
 from onnxcp.options.plan import PlanOptions
+from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxcp.data.roles import Sources
+    from onnxcp.fitting.rank_curves import RankCurve
     from onnxcp.runtime.providers import Target
 
 Data = Annotated[DataOptions, Only("batch", "input_shape", "calibration", "preprocess")]
@@ -34,23 +35,27 @@ def inspect(
     plan: Annotated[PlanOptions, Only("form")],
     fit: Annotated[FitOptions, Only("jobs", "cache", "no_cache")],
     target: Annotated[TargetOptions, Only("provider", "provider_option", "threads")],
+    run: Annotated[RunOptions, Only(*REPORT)],
     json: Json = False,
     console: ConsoleOptions,
 ) -> None:
     """List every Conv and matrix product: shape, cost, and whether a chain can replace it."""
+    from onnxcp.artifacts.reservation import Reads
     from onnxcp.data.roles import Sources
+    from onnxcp.latency.listing import survey_layers
+    from onnxcp.report import inspect as listing
     from onnxcp.runtime.providers import Target
 
     where, sources = warn_of_threads(Target.of(target)), Sources.of(data)
+    reserve_reports(run, Reads((model,), data.calibration, (data.preprocess,)))
     if ranks:
-        typer.echo(_rank_curves(model, sources, where, (plan, fit), console, json=json))
-        return
-    from onnxcp.latency.listing import survey_layers
-    from onnxcp.report import inspect as listing
-
-    layers = as_flags(survey_layers(model, sources, where, profile=profile))
-    text = listing.as_json(layers) if json else listing.as_text(layers, width())
-    typer.echo(as_flags(text))
+        curves = _rank_curves(model, sources, where, (plan, fit), console)
+        page, text = listing.curves_page(str(model), curves), listing.curves_as_text(curves)
+    else:
+        layers = survey_layers(model, sources, where, profile=profile)
+        page, text = listing.page(layers), listing.as_text(as_flags(layers), width())
+    write_reports(run, page)
+    print_result(page, text, json=json)
 
 
 def _rank_curves(
@@ -59,16 +64,14 @@ def _rank_curves(
     target: "Target",
     how: tuple[PlanOptions, FitOptions],
     console: ConsoleOptions,
-    *,
-    json: bool,
-) -> str:
+) -> "list[RankCurve]":
     from onnxcp.fitting import rank_curves
     from onnxcp.forms import named
     from onnxcp.runtime.cores import usable
 
     plan, fit = how
     with progress_shown(console) as progress:
-        curves = rank_curves.rank_curves(
+        return rank_curves.rank_curves(
             model,
             sources,
             target,
@@ -77,4 +80,3 @@ def _rank_curves(
             cache=fit.cache_folder,
             progress=progress,
         )
-    return rank_curves.as_json(curves) if json else rank_curves.as_text(curves)

@@ -10,7 +10,8 @@ import typer
 from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, Ending, progress_shown, width
 from onnxcp.cli.flags import as_flags
-from onnxcp.cli.options import Model, refuse_formats, warn_of_threads
+from onnxcp.cli.options import Model, warn_of_threads
+from onnxcp.cli.reports import refuse_formats, texts_of
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.data import DataOptions
 from onnxcp.options.fit import FitOptions
@@ -51,6 +52,7 @@ def optimize(
     from onnxcp.optimization.pipeline import optimize as optimize_model
     from onnxcp.optimization.settings import Asked, Settings
     from onnxcp.report import WRITERS
+    from onnxcp.report.optimize import page
     from onnxcp.training.distill import refuse_without_torch
 
     refuse_formats("report", run.report, WRITERS)
@@ -65,7 +67,7 @@ def optimize(
             settings,
             shlex.join(["onnxcp", *sys.argv[1:]]),
             progress,
-            lambda made: {p: as_flags(WRITERS[p.suffix](as_flags(made))) for p in run.report},
+            lambda made: texts_of(run, page(made)),
         )
     _show(as_flags(report), quiet=console.quiet)
     raise typer.Exit(report.exit_code)

@@ -1,6 +1,5 @@
 """What commands take beside the groups of options, and what is said of options alone."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,13 +26,3 @@ def warn_of_threads(target: "Target") -> "Target":
             err=True,
         )
     return target
-
-
-def refuse_formats(option: str, paths: Iterable[Path], suffixes: Iterable[str]) -> None:
-    """Raises UsageError for a file whose format has no writer."""
-    from onnxcp.errors import UsageError
-
-    known = tuple(suffixes)
-    for path in paths:
-        if path.suffix not in known:
-            raise UsageError(f"<<{option}={path}>>: name a file that ends in {' or '.join(known)}")

@@ -9,6 +9,7 @@ from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, progress_shown
 from onnxcp.cli.flags import as_flags
 from onnxcp.cli.options import Model, warn_of_threads
+from onnxcp.cli.reports import REPORT, reserve_reports, texts_of
 from onnxcp.options.data import DataOptions
 from onnxcp.options.option import Option
 from onnxcp.options.plan import PlanOptions
@@ -28,7 +29,7 @@ def profile(
     plan: Annotated[PlanOptions, Only("form")],
     target: Annotated[TargetOptions, Only(*TARGET)],
     data: Annotated[DataOptions, Only("batch", "input_shape")],
-    run: Annotated[RunOptions, Only("seed", "overwrite")],
+    run: Annotated[RunOptions, Only("seed", *REPORT)],
     console: ConsoleOptions,
 ) -> None:
     """Time every candidate chain on this machine, for `optimize --latency` on any other.
@@ -36,16 +37,17 @@ def profile(
     Needs no data, and of the libraries only numpy, onnx and onnxruntime.
     """
     from onnxcp.artifacts.publishing import publish
-    from onnxcp.artifacts.reservation import Reads, reserve
+    from onnxcp.artifacts.reservation import Reads
     from onnxcp.data.roles import Sources
     from onnxcp.forms import named
     from onnxcp.latency import table, tabulate
     from onnxcp.quantization.precision import FLOAT32
+    from onnxcp.report.profile import as_text, page
     from onnxcp.runtime.providers import Target
 
     where = warn_of_threads(Target.of(target))
     sources = Sources.of(data, run.seed)
-    reserve([output], Reads((model,)), overwrite=run.overwrite)
+    reserve_reports(run, Reads((model,)), [output])
     with progress_shown(console) as progress:
         made = tabulate.profile(
             model,
@@ -55,6 +57,7 @@ def profile(
             precision=target.precision or FLOAT32,
             progress=progress,
         )
-    publish({output: table.to_text(as_flags(made))}, overwrite=run.overwrite)
+    texts = {**texts_of(run, page(made)), output: table.to_text(as_flags(made))}
+    publish(texts, overwrite=run.overwrite)
     if not console.quiet:
-        typer.echo(as_flags(tabulate.as_text(made)))
+        typer.echo(as_flags(as_text(made)))

@@ -10,6 +10,7 @@ from onnxcp.cli.command import Only, command
 from onnxcp.cli.console import ConsoleOptions, progress_shown, width
 from onnxcp.cli.flags import as_flags
 from onnxcp.cli.options import Json, warn_of_threads
+from onnxcp.cli.reports import REPORT, print_result, reserve_reports, write_reports
 from onnxcp.options.budget import BudgetOptions
 from onnxcp.options.data import DataOptions
 from onnxcp.options.option import Option
@@ -45,7 +46,7 @@ def verify(
         Option("Where the reference runs; default: on <<provider>> too.", metavar="NAME"),
     ] = None,
     precision: Precision = None,
-    run: Annotated[RunOptions, Only("seed")],
+    run: Annotated[RunOptions, Only("seed", *REPORT)],
     json: Json = False,
     console: Annotated[ConsoleOptions, Only("verbose")],
 ) -> None:
@@ -59,6 +60,7 @@ def verify(
     steps, what its weights bring and what the rounding of activations adds; limits hold for both
     together.
     """
+    from onnxcp.artifacts.reservation import Reads
     from onnxcp.data.roles import Sources
     from onnxcp.measure.evaluator import Limits
     from onnxcp.report import verify as findings
@@ -70,6 +72,8 @@ def verify(
     if reference_provider not in (None, target.provider):
         other = replace(target, provider=reference_provider, provider_option=())
         elsewhere = Target.of(other).exact
+    judges = (data.preprocess, budget.metric if isinstance(budget.metric, str) else None)
+    reserve_reports(run, Reads((reference, candidate), data.data, judges))
     with progress_shown(console) as progress:
         compared = comparison.run(
             reference,
@@ -82,8 +86,8 @@ def verify(
             precision=None if precision is None else known_precision(precision),
             progress=progress,
         )
-    compared = as_flags(compared)
-    text = findings.as_json(compared) if json else findings.as_text(compared, width())
-    typer.echo(as_flags(text))
+    page = findings.page(compared)
+    write_reports(run, page)
+    print_result(page, findings.as_text(as_flags(compared), width()), json=json)
     if not compared.ok:
         raise typer.Exit(1)

@@ -4,14 +4,12 @@ Drafts, each grown from the one of half its rank: mostly within a tenth of the e
 converged fits. In the norm of real inputs where there are calibration data.
 """
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from onnxcp import escape
 from onnxcp.chain import cost
 from onnxcp.cluster.processes import in_threads, processes
 from onnxcp.data.roles import Sources, prepare
@@ -111,19 +109,3 @@ def _macs(site: Site, form: str, rank: int) -> int | None:
     return cost(
         drawn(FORMS[form], site.shape, site.group, rank, site.geometry, rng), site.image
     ).macs
-
-
-def as_json(curves: Sequence[RankCurve]) -> str:
-    """The curves for programs."""
-    return json.dumps([asdict(curve) for curve in curves], indent=2)
-
-
-def as_text(curves: Sequence[RankCurve]) -> str:
-    """A line for every site and form: the error at each rank."""
-    curves = escape.shown(list(curves))
-    width = max((len(c.site) for c in curves), default=5) + 2
-    lines = [f"{'layer':<{width}}{'form':<9}rank: relative error"]
-    for curve in curves:
-        points = "  ".join(f"{p.rank}: {p.error:.3f}" for p in curve.points)
-        lines.append(f"{curve.site:<{width}}{curve.form:<9}{points}")
-    return "\n".join(lines)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp import escape
 from onnxcp.data.roles import Inputs, Sources, prepare
 from onnxcp.errors import ModelError
 from onnxcp.graph import io, shapes
@@ -221,41 +220,3 @@ def _in_turns(runs: Sequence[Callable[[], object]], watch: Stopwatch) -> list[fl
     first, *others = take_turns(runs, watch, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
     ratios = [speedup(first, other).ratio for other in others]
     return [first.median, *(first.median / ratio for ratio in ratios)]
-
-
-def _in(precision: str) -> str:
-    return "" if precision == FLOAT32 else f", in {precision}"
-
-
-def _threads(table: Table) -> str:
-    """A table of an earlier version left them to the runtime."""
-    return f"{table.threads or 'all'} thread{'s' * (table.threads != 1)}"
-
-
-def as_text(table: Table) -> str:
-    """What a table says, for a terminal."""
-    table = escape.shown(table)
-    lines = [
-        f"{table.model} on {table.environment['cpu']}, ONNX Runtime "
-        f"{table.environment['onnxruntime']}, {table.provider}, "
-        f"{_threads(table)}{_in(table.precision)}",
-        f"{1e3 * table.before:.3f} ms as it is; {len(table.rows)} distinct layers, "
-        f"{sum(len(row.tried) for row in table.rows.values())} candidates timed",
-    ]
-    busy = [row.busy for row in table.rows.values() if row.busy is not None]
-    if busy:
-        lines.append(f"{len(busy)} of these layers could not be measured: {busy[0]}")
-    if table.shortcuts:
-        lines.append(
-            f"{1e3 * table.total:.3f} ms with strided slices as convolutions that compute the "
-            f"same: {', '.join(table.shortcuts)}"
-        )
-    lines += [_checked_words(check) for check in table.checks]
-    return "\n".join(lines if table.doubt is None else [*lines, table.doubt])
-
-
-def _checked_words(check: Check) -> str:
-    measured = f"{1e3 * check.measured:.3f} ms measured"
-    if check.predicted <= 0:
-        return f"check: the layers save more than the whole model takes; {measured}"
-    return f"check: {1e3 * check.predicted:.3f} ms by the table, {measured} ({check.miss:+.1%})"

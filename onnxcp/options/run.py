@@ -25,7 +25,12 @@ class RunOptions:
     resume: Annotated[bool, Option("Go on with the run in <<work_dir>>.")] = False
     seed: Annotated[int, Option("Seed of fits and synthetic inputs.", metavar="N", min=0)] = 0
     report: Annotated[
-        tuple[Path, ...], Option("Write a report: .json, .md. Repeatable.", metavar="FILE")
+        tuple[Path, ...],
+        Option(
+            "Write a report: {choices}. Repeatable.",
+            metavar="FILE",
+            choices=("onnxcp.report:WRITERS",),
+        ),
     ] = ()
     overwrite: Annotated[bool, Option("Replace existing output files.")] = False
     given: frozenset[str] | None = None

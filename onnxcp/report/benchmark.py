@@ -10,6 +10,7 @@ from onnxcp.escape import shown
 from onnxcp.measure.baseline import VERSION, Change
 from onnxcp.measure.benchmark import Run, Timed
 from onnxcp.measure.timing import Timing, disturbance, median_interval
+from onnxcp.report.table import Page, Table, names, numbers
 from onnxcp.runtime.cores import GIVEN, WORDS
 
 FIGURES = ("mean", "min", "p50", "p90", "p95", "p99", "std")
@@ -41,9 +42,28 @@ def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
     }
 
 
-def to_json(timed: Timed, changes: Sequence[Change] = ()) -> str:
-    """The same as text."""
-    return json.dumps(to_document(timed, changes), indent=2) + "\n"
+def page(timed: Timed, changes: Sequence[Change] = ()) -> Page:
+    """A row of milliseconds for every model and batch size, and the ratio of two."""
+    rows = [
+        (name, str(run.batch), *figures, f"{run.batch / timing.median:.1f}")
+        for run in timed.runs
+        for name, timing in zip(timed.models, run.timings, strict=True)
+        for figures in [[f"{timing.milliseconds()[key]:.4f}" for key in FIGURES]]
+    ]
+    columns = [names("model"), *numbers("batch", *FIGURES, "samples/s")]
+    facts = [("milliseconds", _conditions(timed))]
+    facts += [(f"batch {run.batch}", said) for run in timed.runs if (said := _said(run))]
+    facts += [(f"batch {change.batch}", change.words) for change in changes]
+    is_noisy = any(timing.is_noisy for run in timed.runs for timing in run.timings)
+    warnings = [NOISE] if is_noisy else []
+    document = to_document(timed, changes)
+    return Page(_headline(timed), document, warnings, facts, [Table(columns, rows)])
+
+
+def _headline(timed: Timed) -> str:
+    said = _said(timed.runs[0])
+    first = timed.runs[0].timings[0]
+    return said or f"{1e3 * first.median:.4f} ms median of {len(first.counted)} runs"
 
 
 def _run(run: Run) -> dict[str, Any]:

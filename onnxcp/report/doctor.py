@@ -3,27 +3,41 @@
 Commands are never broken over lines, so that they can be copied.
 """
 
-import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 from onnxcp import __version__
+from onnxcp.report.table import Page, Table, texts
 from onnxcp.runtime.diagnosis import Findings
 from onnxcp.runtime.machine import Gpu
 from onnxcp.runtime.packages import LIBRARIES
 from onnxcp.runtime.probe import Proof
 
+Row = tuple[str, str]
+
 GIB = 2**30
+MEND = "To mend"
 LABEL = 14  # columns of a row's name, and of the lines below it
 INSTALL = "pip (?:un)?install"
 COMMAND = re.compile(rf"{INSTALL}(?: -\S+| && {INSTALL}| '[^']*'| onnx[\w.=-]*| tensorrt)+")
 UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
-def as_json(found: Findings) -> str:
-    """All facts for programs."""
+def page(found: Findings) -> Page:
+    """What is there, what to mend, and the verdict."""
+    tables = [
+        Table([texts(""), texts("")], rows, title)
+        for title, rows in _sections(found).items()
+        if title != MEND and rows
+    ]
+    return Page(_verdict(found), _document(found), list(found.problems), (), tables)
+
+
+def _document(found: Findings) -> dict[str, Any]:
+    """All facts as plain values."""
     libraries = {
         row.name: {
             "version": found.libraries[row.name],
@@ -40,7 +54,7 @@ def as_json(found: Findings) -> str:
         }
         for proof in found.proofs
     ]
-    document = {
+    return {
         "onnxcp": __version__,
         "machine": asdict(found.machine),
         "nvidia": asdict(found.nvidia),
@@ -50,23 +64,24 @@ def as_json(found: Findings) -> str:
         "problems": found.problems,
         "exit_code": found.exit_code,
     }
-    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def as_text(found: Findings, width: int) -> str:
     """All facts for people: what is there, then what to mend, last the verdict."""
-    sections = {
-        f"onnxcp {__version__}, Python {found.machine.python}": _of_machine(found),
-        "ONNX Runtime": _of_runtime(found),
-        "Providers, each proven by a Conv": [(p.provider, _state(p, found)) for p in found.proofs],
-        "Libraries": _of_libraries(found),
-        "To mend": [("", text) for text in found.problems],
-    }
-    shown = ("\n".join((title, *_lines(rows, width))) for title, rows in sections.items() if rows)
+    sections = _sections(found).items()
+    shown = ("\n".join((title, *_lines(rows, width))) for title, rows in sections if rows)
     return "\n\n".join((*shown, _verdict(found)))
 
 
-Row = tuple[str, str]
+def _sections(found: Findings) -> dict[str, list[Row]]:
+    """Rows of label and text by their heading."""
+    return {
+        f"onnxcp {__version__}, Python {found.machine.python}": _of_machine(found),
+        "ONNX Runtime": list(_of_runtime(found)),
+        "Providers, each proven by a Conv": [(p.provider, _state(p, found)) for p in found.proofs],
+        "Libraries": list(_of_libraries(found)),
+        MEND: [("", text) for text in found.problems],
+    }
 
 
 def _lines(rows: Iterable[Row], width: int) -> Iterator[str]:

@@ -1,16 +1,18 @@
 """What a fine-tuning did, as people and as programs read it."""
 
-import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxcp import __version__, escape
 from onnxcp.measure.timing import Speedup
 from onnxcp.report.format import accuracy
-from onnxcp.report.json import plain
+from onnxcp.report.table import Page, Table, numbers, texts
 from onnxcp.runtime.environment import environment
 from onnxcp.training.finetune import Finetuned, FinetuneMeasurements
 from onnxcp.words import ACCEPTED, plural
+
+if TYPE_CHECKING:
+    from onnxcp.training.checkpoint import Epoch
 
 
 def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
@@ -45,35 +47,60 @@ def _ratio(found: Speedup | None) -> dict[str, Any] | None:
     return None if found is None else {"ratio": found.ratio, "ci": [found.low, found.high]}
 
 
-def to_json(found: Finetuned, command: str = "") -> str:
-    return json.dumps(plain(to_document(found, command)), indent=2, allow_nan=False) + "\n"
+def page(found: Finetuned, command: str = "") -> Page:
+    """What training was worth, and a row for every epoch."""
+    finding, trained = found.baseline.finding, found.distilled.trained
+    warnings = [] if finding is None else [f"{ACCEPTED}: {finding}"]
+    facts = [("", _stopped(found))] if trained.stopped is not None else []
+    rows = [_epoch(epoch, trained.best) for epoch in trained.epochs]
+    table = Table([*numbers("epoch", "loss", "held out", "agreement"), texts("")], rows)
+    document = to_document(found, command)
+    return Page(_verdict(found), document, warnings, [*facts, *_facts(found)], [table], command)
+
+
+def _verdict(found: Finetuned) -> str:
+    return f"{found.request.output} written" if found.ok else "over budget: nothing was written"
+
+
+def _stopped(found: Finetuned) -> str:
+    trained = found.distilled.trained
+    return f"stopped: {trained.stopped}; epoch {trained.best} is kept"
+
+
+def _epoch(epoch: "Epoch", best: int) -> tuple[str, ...]:
+    return (
+        str(epoch.number),
+        "" if epoch.number == 0 else f"{epoch.loss:.5f}",
+        f"{epoch.held_out:.5f}",
+        "" if epoch.agreement is None else f"{epoch.agreement:.4f}",
+        "best" if epoch.number == best else "",
+    )
+
+
+def _facts(found: Finetuned) -> list[tuple[str, str]]:
+    counts, measured = found.distilled.samples, found.measured
+    watched = f"{plural(counts['train'], 'sample')}, {counts['held_out']} others watched"
+    return [
+        ("trained on", watched),
+        ("before", accuracy(measured.before)),
+        ("after", accuracy(measured.after)),
+        *_speed(measured),
+    ]
 
 
 def to_text(found: Finetuned) -> str:
     """The epochs, then what they were worth."""
     found = escape.shown(found)
-    measured, trained = found.measured, found.distilled.trained
-    finding = found.baseline.finding
+    finding, trained = found.baseline.finding, found.distilled.trained
     lines = [] if finding is None else [f"! {ACCEPTED}: {finding}", ""]
     lines += [f"{'epoch':>5}{'loss':>12}{'held out':>12}{'agreement':>12}"]
     for epoch in trained.epochs:
-        loss = "" if epoch.number == 0 else f"{epoch.loss:.5f}"
-        same = "" if epoch.agreement is None else f"{epoch.agreement:.4f}"
-        mark = "  best" if epoch.number == trained.best else ""
-        lines.append(f"{epoch.number:>5}{loss:>12}{epoch.held_out:>12.5f}{same:>12}{mark}")
+        number, loss, held_out, same, mark = _epoch(epoch, trained.best)
+        lines.append(f"{number:>5}{loss:>12}{held_out:>12}{same:>12}  {mark}".rstrip())
     if trained.stopped is not None:
-        lines += ["", f"stopped: {trained.stopped}; epoch {trained.best} is kept"]
-    counts = found.distilled.samples
-    lines += [
-        "",
-        f"trained on    {plural(counts['train'], 'sample')}, {counts['held_out']} others watched",
-        f"before        {accuracy(measured.before)}",
-        f"after         {accuracy(measured.after)}",
-        *_speed(measured),
-        "",
-        f"{found.request.output} written" if found.ok else "over budget: nothing was written",
-    ]
-    return "\n".join(lines)
+        lines += ["", _stopped(found)]
+    facts = [f"{label:<14}{value}" for label, value in _facts(found)]
+    return "\n".join([*lines, "", *facts, "", _verdict(found)])
 
 
 def _interval(found: Speedup) -> str:
@@ -91,11 +118,8 @@ def _unchanged(found: Speedup) -> str:
     )
 
 
-def _speed(measured: FinetuneMeasurements) -> list[str]:
+def _speed(measured: FinetuneMeasurements) -> list[tuple[str, str]]:
     over, since = measured.over_reference, measured.over_candidate
     if over is None or since is None:
-        return [f"speed-up      not known: {measured.busy}"]
-    return [
-        f"speed-up      {_interval(over)} over the reference",
-        f"              {_unchanged(since)}",
-    ]
+        return [("speed-up", f"not known: {measured.busy}")]
+    return [("speed-up", f"{_interval(over)} over the reference"), ("", _unchanged(since))]

@@ -1,16 +1,43 @@
-"""What `inspect` shows: a model's layers as a table, and as JSON for programs."""
+"""What `inspect` shows: a model's layers, or error and sensitivity against rank."""
 
-import json
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from onnxcp.escape import shown
 from onnxcp.latency.listing import ELIGIBLE, Listing, Row, total_macs
-from onnxcp.words import count
+from onnxcp.report.table import Page, Table, names, numbers, texts
+from onnxcp.words import count, plural
+
+if TYPE_CHECKING:
+    from onnxcp.fitting.rank_curves import RankCurve
+
+COLUMNS = (
+    names("layer"),
+    texts("op"),
+    texts("weight"),
+    texts("stride"),
+    *numbers("group", "multiply-adds", "share"),
+)
 
 
-def as_json(listing: Listing) -> str:
-    """The listing for programs."""
+def page(listing: Listing) -> Page:
+    """A row for every layer, with the reason why it cannot be replaced."""
+    is_timed = any(row.milliseconds is not None for row in listing.rows)
+    columns = [*COLUMNS, *(numbers("ms") if is_timed else []), texts("status")]
+    rows = [_cells(row, listing.macs, is_timed=is_timed) for row in listing.rows]
+    headline, *unknown = _totals(listing)
+    return Page(
+        headline,
+        _document(listing),
+        [*unknown, *listing.notes],
+        [("model", listing.model)],
+        [Table(columns, rows)],
+    )
+
+
+def _document(listing: Listing) -> dict[str, Any]:
     rows = [
         {
             **asdict(r.layer),
@@ -20,13 +47,40 @@ def as_json(listing: Listing) -> str:
         }
         for r in listing.rows
     ]
-    document = {
+    return {
         "model": listing.model,
         "macs": listing.macs,
         "layers": rows,
         "notes": list(listing.notes),
     }
-    return json.dumps(document, indent=2)
+
+
+def curves_page(model: str, curves: "Sequence[RankCurve]") -> Page:
+    """A row for every layer, form and rank."""
+    rows = [
+        (c.site, c.form, str(p.rank), f"{p.error:.4f}", f"{p.sensitivity:.3g}", count(p.macs))
+        for c in curves
+        for p in c.points
+    ]
+    columns = [
+        names("layer"),
+        texts("form"),
+        *numbers("rank", "relative error", "sensitivity", "multiply-adds"),
+    ]
+    document = [asdict(curve) for curve in curves]
+    headline = f"error and sensitivity against rank, {plural(len(curves), 'curve')}"
+    return Page(headline, document, (), [("model", model)], [Table(columns, rows)])
+
+
+def curves_as_text(curves: "Sequence[RankCurve]") -> str:
+    """A line for every site and form: the error at each rank."""
+    curves = shown(list(curves))
+    width = max((len(c.site) for c in curves), default=5) + 2
+    lines = [f"{'layer':<{width}}{'form':<9}rank: relative error"]
+    for curve in curves:
+        points = "  ".join(f"{p.rank}: {p.error:.3f}" for p in curve.points)
+        lines.append(f"{curve.site:<{width}}{curve.form:<9}{points}")
+    return "\n".join(lines)
 
 
 def as_text(listing: Listing, width: int) -> str:
@@ -60,15 +114,28 @@ def _totals(listing: Listing) -> list[str]:
     return lines
 
 
-def _line(row: Row, macs: int, name: int, timed: bool, reasons: list[str]) -> str:
+def _cells(row: Row, macs: int, *, is_timed: bool) -> tuple[str, ...]:
+    """What a table says of a layer, column by column."""
     layer = row.layer
-    shape = "×".join(map(str, layer.shape)) if layer.shape else "?"
-    stride = "×".join(map(str, layer.strides)) or "1"
-    share = f"{layer.macs / macs:.1%}" if layer.macs and macs else ""
     ms = "" if row.milliseconds is None else f"{row.milliseconds:.3f}"
-    label = layer.name if len(layer.name) < name else "…" + layer.name[-(name - 2) :]
-    status = ELIGIBLE if row.status == ELIGIBLE else f"[{reasons.index(row.status) + 1}]"
     return (
-        f"{label:<{name}}{layer.op[:5]:<6}{shape:<14}{stride:<7}{layer.group:>6}"
-        f"{count(layer.macs):>7}{share:>7}{ms:>{9 * timed}}  {status}"
+        layer.name,
+        layer.op,
+        "×".join(map(str, layer.shape)) if layer.shape else "?",
+        "×".join(map(str, layer.strides)) or "1",
+        str(layer.group),
+        count(layer.macs),
+        f"{layer.macs / macs:.1%}" if layer.macs and macs else "",
+        *([ms] if is_timed else []),
+        row.status,
+    )
+
+
+def _line(row: Row, macs: int, name: int, timed: bool, reasons: list[str]) -> str:
+    label, op, shape, stride, group, cost, share, ms, status = _cells(row, macs, is_timed=True)
+    label = label if len(label) < name else "…" + label[-(name - 2) :]
+    status = status if status == ELIGIBLE else f"[{reasons.index(status) + 1}]"
+    return (
+        f"{label:<{name}}{op[:5]:<6}{shape:<14}{stride:<7}{group:>6}"
+        f"{cost:>7}{share:>7}{ms:>{9 * timed}}  {status}"
     )

@@ -1,16 +1,16 @@
-"""RUN.json: the record itself, described by `schema.json`."""
+"""A report as JSON, for programs: of `optimize` RUN.json, which `schema.json` describes."""
 
 import json
 import math
 from importlib.resources import files
 from typing import Any
 
-from onnxcp.results import Report
+from onnxcp.report.table import Page
 
 
-def to_json(report: Report) -> str:
-    """The record as JSON. Numbers that JSON can not hold become null."""
-    return json.dumps(plain(report.document()), indent=2, allow_nan=False) + "\n"
+def to_json(page: Page) -> str:
+    """The page's document. Numbers that JSON cannot hold become null."""
+    return json.dumps(plain(page.document), indent=2, allow_nan=False) + "\n"
 
 
 def schema() -> dict[str, Any]:

@@ -1,41 +1,34 @@
-"""The report as Markdown: for a pull request or a wiki page."""
+"""A report as Markdown: for a pull request or a wiki page."""
 
+from onnxcp import __version__
 from onnxcp.escape import code, markdown
-from onnxcp.report import format
-from onnxcp.results import Report, SiteRecord
-from onnxcp.words import milliseconds
+from onnxcp.report.table import Kind, Page, Table
 
-HEAD = (
-    "| layer | weight | decision | error | sensitivity | ms before | ms after | reason |\n"
-    "|---|---|---|---:|---:|---:|---:|---|\n"
-)
+RULES = {Kind.NAME: "---", Kind.TEXT: "---", Kind.NUMBER: "---:"}
 
 
-def to_markdown(report: Report) -> str:
-    """A verdict, warnings, the figures, and a row for every layer."""
-    warnings = "".join(f"> **{markdown(w)}**\n>\n" for w in report.warnings)
-    facts = "".join(f"- **{label}**: {markdown(value)}\n" for label, value in format.facts(report))
-    rows = "".join(_row(site) for site in report.sites)
-    run = f"Made by onnxcp {report.tool['version']}"
-    command = f" with {code(report.command)}" if report.command else ""
-    return (
-        f"# onnxcp: {markdown(report.verdict)}\n\n{warnings.removesuffix('>' + chr(10))}\n{facts}\n"
-        f"{HEAD}{rows}\n{run}{command}.\n"
-    )
+def to_markdown(page: Page) -> str:
+    """The headline, warnings, the facts, and the tables."""
+    warnings = ">\n".join(f"> **{markdown(warning)}**\n" for warning in page.warnings)
+    facts = "".join(_fact(label, value) for label, value in page.facts)
+    command = f" with {code(page.command)}" if page.command else ""
+    head = f"# onnxcp: {markdown(page.headline)}\n\n{warnings}\n{facts}"
+    made = f"Made by onnxcp {__version__}{command}.\n"
+    return "\n".join([head, *map(_table, page.tables), made])
 
 
-def _row(site: SiteRecord) -> str:
-    error = "" if site.error is None else f"{site.error:.3f}"
-    before, after = site.sensitivity_before, site.sensitivity_after
-    sensitivity = "" if before is None or after is None else f"{before:.2g} → {after:.2g}"
-    cells = (
-        code(site.name),
-        format.shape(site),
-        format.with_floats(site),
-        error,
-        sensitivity,
-        milliseconds(site.ms_before),
-        milliseconds(site.ms_after),
-        markdown(site.reason),
-    )
-    return f"| {' | '.join(cells)} |\n"
+def _fact(label: str, value: str) -> str:
+    return f"- **{label}**: {markdown(value)}\n" if label else f"- {markdown(value)}\n"
+
+
+def _table(table: Table) -> str:
+    title = f"## {markdown(table.title)}\n\n" if table.title else ""
+    heads = " | ".join(column.title for column in table.columns)
+    rules = "|".join(RULES[column.kind] for column in table.columns)
+    kinds = [column.kind for column in table.columns]
+    rows = "".join(f"| {' | '.join(map(_cell, row, kinds))} |\n" for row in table.rows)
+    return f"{title}| {heads} |\n|{rules}|\n{rows}"
+
+
+def _cell(text: str, kind: Kind) -> str:
+    return code(text) if kind is Kind.NAME and text else markdown(text)

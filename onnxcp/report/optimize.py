@@ -1,4 +1,4 @@
-"""The report as plain text for a terminal of any width."""
+"""A run of `optimize`: as plain text for a terminal of any width, and as a page."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,11 +6,45 @@ from collections.abc import Sequence
 from onnxcp.escape import shown
 from onnxcp.graph import float_parts
 from onnxcp.report import format
+from onnxcp.report.table import Page, Table, names, numbers, texts
 from onnxcp.results import KEPT, Report, SiteRecord
 from onnxcp.words import milliseconds
 
 NARROWEST = 60
 LABEL = 14
+COLUMNS = (
+    names("layer"),
+    texts("weight"),
+    texts("decision"),
+    *numbers("error", "sensitivity", "ms before", "ms after"),
+    texts("reason"),
+)
+
+
+def page(report: Report) -> Page:
+    """A verdict, warnings, the figures, and a row for every layer."""
+    return Page(
+        report.verdict,
+        report.document(),
+        report.warnings,
+        format.facts(report),
+        [Table(COLUMNS, list(map(_row, report.sites)))],
+        report.command,
+    )
+
+
+def _row(site: SiteRecord) -> tuple[str, ...]:
+    before, after = site.sensitivity_before, site.sensitivity_after
+    return (
+        site.name,
+        format.shape(site),
+        format.with_floats(site),
+        "" if site.error is None else f"{site.error:.3f}",
+        "" if before is None or after is None else f"{before:.2g} → {after:.2g}",
+        milliseconds(site.ms_before),
+        milliseconds(site.ms_after),
+        site.reason,
+    )
 
 
 def to_text(report: Report, width: int = 80) -> str:
@@ -69,8 +103,8 @@ def _kept(sites: list[SiteRecord], width: int) -> str:
     for site in sites:
         reasons.setdefault(site.reason, []).append(site.name)
     lines = []
-    for reason, names in reasons.items():
-        lines.append(_wrapped(f"kept {_listed(names)}: {reason}", width, "     "))
+    for reason, kept in reasons.items():
+        lines.append(_wrapped(f"kept {_listed(kept)}: {reason}", width, "     "))
     return "\n".join(lines)
 
 

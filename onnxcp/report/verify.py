@@ -1,15 +1,14 @@
 """A comparison as people and as programs read it."""
 
-import json
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from onnxcp import escape
 from onnxcp.report.format import accuracy
-from onnxcp.report.json import plain
+from onnxcp.report.table import Page, Table, names, numbers, texts
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
 from onnxcp.verification.attribution import Steps
@@ -19,12 +18,66 @@ from onnxcp.verification.surgery import SiteCheck, Surgery
 from onnxcp.words import ACCEPTED, plural
 
 MOST_SHOWN = 20  # failures: of a model that another tool worked on there are hundreds
+WIDE = 10_000  # columns: nothing is broken over lines
 UNJUDGED = "reported, not judged: give <<rtol>>/<<atol>> or <<max_drop>>"
 
 
-def as_json(found: Comparison) -> str:
-    """The comparison for programs; what is infinite or unknown is null."""
-    document: dict[str, Any] = {
+OUTPUTS = (
+    names("output"),
+    *numbers("relative L2", "SNR dB", "cosine", "max error", "mean error", "top-1 agreement"),
+)
+CHAINS = (names("layer"), texts("form"), *numbers("rank", "kernel error", "relative L2"))
+
+
+def page(found: Comparison) -> Page:
+    """The verdict, both questions, and a row for every output and every chain."""
+    failed = f"FAILED, {plural(len(found.failures), 'failure')}"
+    facts = [("reference", found.reference), ("candidate", found.candidate)]
+    facts += [("surgery", " ".join(line.split())) for line in _surgery(found.surgery, WIDE)[:1]]
+    if found.accuracy is not None:
+        facts.append(("accuracy", accuracy(found.accuracy)))
+    elif not found.is_judged:
+        facts.append(("approximation", UNJUDGED))
+    facts += [("", note) for note in found.notes]
+    accepted = () if found.baseline.finding is None else (f"{ACCEPTED}: {found.baseline.finding}",)
+    tables = [
+        Table(OUTPUTS, [_output_row(o) for o in _outputs(found)], "Outputs"),
+        Table(CHAINS, [_chain_row(s) for s in found.surgery.sites], "Chains"),
+    ]
+    return Page(
+        "passed" if found.ok else failed,
+        _document(found),
+        (*accepted, *found.failures),
+        facts,
+        [table for table in tables if table.rows],
+    )
+
+
+def _outputs(found: Comparison) -> Sequence[Difference]:
+    return () if found.verdict is None else found.verdict.outputs
+
+
+def _output_row(o: Difference) -> tuple[str, ...]:
+    return (
+        o.output,
+        f"{o.relative_l2:.2e}",
+        _snr(o),
+        f"{o.cosine:.6f}",
+        f"{o.max_abs:.2e}",
+        f"{o.mean_abs:.2e}",
+        "" if o.top_1 is None else f"{o.top_1:.4f}",
+    )
+
+
+def _chain_row(site: SiteCheck) -> tuple[str, ...]:
+    rank = "?" if site.rank is None else str(site.rank)
+    l2 = "" if site.relative_l2 is None else f"{site.relative_l2:.1e}"
+    return site.name, site.form or "?", rank, f"{site.kernel_error:.4f}", l2
+
+
+def _document(found: Comparison) -> dict[str, Any]:
+    """All of it as plain values."""
+    return {
         "reference": found.reference,
         "candidate": found.candidate,
         "ok": found.ok,
@@ -49,7 +102,6 @@ def as_json(found: Comparison) -> str:
         "baseline": asdict(found.baseline),
         "accuracy": None if found.accuracy is None else asdict(found.accuracy),
     }
-    return json.dumps(plain(document), indent=2, allow_nan=False)
 
 
 def as_text(found: Comparison, width: int) -> str:
@@ -116,12 +168,9 @@ def _surgery(found: Surgery, width: int) -> list[str]:
 
 
 def _site(site: SiteCheck, name: int) -> str:
-    rank = "?" if site.rank is None else str(site.rank)
-    l2 = "" if site.relative_l2 is None else f"{site.relative_l2:.1e}"
-    return (
-        f"  {shortened(site.name, name - 2):<{name}}{site.form or '?':<9}{rank:>6}"
-        f"{site.kernel_error:>14.4f}{l2:>11}"
-    ).rstrip()
+    label, form, rank, error, l2 = _chain_row(site)
+    label = shortened(label, name - 2)
+    return f"  {label:<{name}}{form:<9}{rank:>6}{error:>14}{l2:>11}".rstrip()
 
 
 def _approximation(found: Comparison, width: int) -> Iterable[str]:

@@ -38,6 +38,7 @@ LIBRARIES = (
     Library("scipy", "fits"),
     Library("tensorly", "fits"),
     Library("threadpoolctl", "fits on one thread each"),
+    Library("msgspec", "plans, tables and reports as files"),
     Library("filelock", "long runs (<<work_dir>>)"),
     Library("loky", "fits in several processes (<<jobs>>)"),
     Library("pillow", "folders of images as <<data>>"),

@@ -6,7 +6,7 @@ check → accuracy → benchmark → write. Nothing is written to the output pat
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,11 +114,12 @@ def finetune(
     request: FinetuneRequest,
     recipe: "Recipe",
     progress: Progress = silent,
-    document: Callable[[Finetuned], str] = repr,
+    documents: Callable[[Finetuned], Mapping[Path, str]] | None = None,
 ) -> Finetuned:
     """Train a rewritten model, and write it if it meets the budget.
 
-    The report, rendered by `document`, is written in any case. After an error nothing is written.
+    The reports, whose texts `documents` makes, are written in any case: all of them or, after an
+    error, nothing.
 
     Raises:
         MissingPackage: PyTorch is not installed.
@@ -152,7 +153,7 @@ def finetune(
         io.save(with_weights(other.proto, distilled.trained.weights), staged, other.external)
         proof = _measured(model, request, inputs, staged, progress)
         result = Finetuned(request, distilled, proof, time.perf_counter() - begun, baseline)
-        texts = {path: document(result) for path in request.run.report}
+        texts = {} if documents is None else documents(result)
         models = [(staged, request.output)] if result.ok else []
         publish(texts, models, overwrite=request.run.overwrite)
     return result

@@ -161,8 +161,10 @@ def test_a_metric_may_be_a_function(original, samples, quiet):
 def test_no_text_holds_an_option_as_it_is_written_inside(original, left_alone, quiet):
     verified = onnxcp.verify(original, original)
     timed = onnxcp.benchmark(original, iterations=8, duration=0, threads=1)
-    texts = [r.to_text() + r.to_json() for r in (left_alone, verified, timed)]
-    assert not any("<<" in text for text in [*texts, left_alone.to_markdown()])
+    results = (left_alone, verified, timed, onnxcp.inspect(original), onnxcp.doctor(provider="cpu"))
+    for result in results:
+        assert "<<" not in result.to_text() + result.to_json() + result.to_markdown()
+        assert result.to_markdown().startswith("# onnxcp: ")
     assert "give rtol/atol or max_drop" in verified.to_text(width=120)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import quiet
 from asked import settings
+from pages import as_json
 from written import low_rank, model
 
 from onnxcp.fitting import task
@@ -22,7 +23,7 @@ from onnxcp.optimization import kept_layers, pipeline, precisions, scores
 from onnxcp.optimization.pipeline import optimize
 from onnxcp.optimization.reasons import Kind, because
 from onnxcp.plan import Choice
-from onnxcp.report.json import schema, to_json
+from onnxcp.report.json import schema
 from onnxcp.report.optimize import to_text
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -71,7 +72,7 @@ SEEN = set()  # kinds that runs of this file ended with
 def is_sound(report):
     """The laws of every report."""
     SEEN.update({report.reason["kind"], *(site.kind for site in report.sites)})
-    jsonschema.validate(json.loads(to_json(report)), schema())
+    jsonschema.validate(json.loads(as_json(report)), schema())
     by_code = {kind.code: kind for kind in Kind}
     for site in report.sites:
         assert site.reason

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import jsonschema
 import pytest
+from pages import as_json, as_markdown
 
 from onnxcp.cli.flags import as_flags
 from onnxcp.measure.evidence import doubt, weigh
 from onnxcp.measure.metric_table import METRICS
-from onnxcp.report import WRITERS
-from onnxcp.report.json import schema, to_json
+from onnxcp.report.json import schema
 from onnxcp.report.optimize import to_text
 from onnxcp.results import (
     AccuracyRecord,
@@ -213,14 +213,14 @@ def golden(name, text):
 def test_a_training_that_rounds_in_vain_is_said_to(left, said):
     rounded = (EpochRecord(0, 0.0, 0.41, 0.91), EpochRecord(1, 0.39, left, 0.9))
     report = replace(TRAINED, finetune=replace(TRAINED.finetune, rounded=rounded))
-    text = WRITERS[".md"](report)
+    text = as_markdown(report)
     assert "1 epoch more, rounded as int8 is" in text
     assert ("none came closer" in text) == said
 
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_markdown_reads_as_agreed(name):
-    golden(f"{name}.md", as_flags(WRITERS[".md"](REPORTS[name])))
+    golden(f"{name}.md", as_flags(as_markdown(REPORTS[name])))
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -233,11 +233,11 @@ def test_text_reads_as_agreed_and_stays_within_the_terminal(name, width):
 
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
 def test_run_json_satisfies_its_schema(report):
-    jsonschema.validate(json.loads(to_json(report)), schema())
+    jsonschema.validate(json.loads(as_json(report)), schema())
 
 
 def test_the_schema_refuses_what_is_no_run():
-    document = json.loads(to_json(FASTER))
+    document = json.loads(as_json(FASTER))
     for broken in ({**document, "exit_code": 5}, {**document, "extra": 1}, {"schema_version": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema())
@@ -246,12 +246,12 @@ def test_the_schema_refuses_what_is_no_run():
 def test_what_stays_in_float_is_told():
     sites = [replace(REPLACED, floats="windows"), replace(REPLACED, name="last", floats="chain")]
     mixed = replace(FASTER, sites=(*sites, KEPT))
-    assert "| cp3 rank 64, windows in float |" in WRITERS[".md"](mixed)
-    assert "| cp3 rank 64, in float |" in WRITERS[".md"](mixed)
+    assert "| cp3 rank 64, windows in float |" in as_markdown(mixed)
+    assert "| cp3 rank 64, in float |" in as_markdown(mixed)
     text = to_text(mixed, 80)
     assert f"windows in float: {REPLACED.name}\nchains in float: last\n" in text
     assert max(map(len, text.splitlines())) <= 80
-    jsonschema.validate(json.loads(to_json(mixed)), schema())
+    jsonschema.validate(json.loads(as_json(mixed)), schema())
 
 
 LOWER = AccuracyRecord(
@@ -259,7 +259,7 @@ LOWER = AccuracyRecord(
 )
 
 
-@pytest.mark.parametrize("write", [WRITERS[".md"], lambda report: to_text(report, 200)])
+@pytest.mark.parametrize("write", [as_markdown, lambda report: to_text(report, 200)])
 @pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS)
 def test_a_metric_that_is_better_lower_never_drops(report, write):
     bound = report.search and replace(report.search, objective=METRICS["mae"].drop_name)
@@ -284,11 +284,11 @@ def test_doubts_about_a_metric_that_is_better_lower_speak_of_its_rise():
 
 def test_numbers_json_can_not_hold_become_null():
     wild = replace(FASTER, accuracy=replace(FASTER.accuracy, drop=float("inf")))
-    document = json.loads(to_json(wild))
+    document = json.loads(as_json(wild))
     assert document["accuracy"]["drop"] is None
     jsonschema.validate(document, schema())
 
 
 def test_warnings_come_first():
-    for text in (to_text(NOTHING, 80), WRITERS[".md"](NOTHING).split("\n", 2)[2]):
+    for text in (to_text(NOTHING, 80), as_markdown(NOTHING).split("\n", 2)[2]):
         assert text.lstrip("!> *").startswith("ACCURACY WAS NOT MEASURED")

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from onnxcp.cli import app
+from onnxcp.report import WRITERS
 from onnxcp.report import doctor as diagnosis
 from onnxcp.runtime import diagnosis as doctor
 from onnxcp.runtime import probe
@@ -251,7 +252,7 @@ def test_the_last_line_is_the_verdict(here):
 
 def test_json_says_the_same(here):
     found = everything_wrong(here)
-    document = json.loads(diagnosis.as_json(found))
+    document = json.loads(WRITERS[".json"](diagnosis.page(found)))
     assert document["exit_code"] == 3
     assert document["problems"] == list(found.problems)
     assert document["nvidia"]["gpus"][0]["capability"] == "9.0"
