@@ -1,1 +1,1 @@
-"""An ONNX graph as a torch module, checked against ONNX Runtime."""
+"""ONNX graphs as PyTorch modules, checked against ONNX Runtime."""

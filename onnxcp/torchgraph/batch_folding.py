@@ -1,7 +1,7 @@
-"""Batch normalizations folded into the convolutions before them, for as long as they are fixed.
+"""Batch normalizations folded into the convolutions before them, while statistics are fixed.
 
-With stored statistics one scales and shifts channels, which the convolution's weights can do as
-well. On a CPU that saves passes over memory, there and back.
+With stored statistics, a normalization scales and shifts channels, which the convolution's
+weights can do too. On a CPU this saves memory traffic in the forward and backward pass.
 """
 
 from collections import Counter
@@ -17,9 +17,11 @@ from onnxcp.torchgraph.operators.normalization import EPSILON
 def foldable(
     body: Body, normalizations: Collection[str], tensors: Mapping[str, Tensor]
 ) -> dict[str, Node]:
-    """Of these normalizations, named by output, those that can be folded, by the output of the
-    convolution before: nothing else reads that, and all they take besides is stored, in single
-    precision, which folding leaves as exact as it is."""
+    """The normalizations that can be folded, by the output of the convolution before them.
+
+    Nothing else may read that output, and all other inputs must be stored in single precision, so
+    that folding is as exact. `normalizations` are named by output.
+    """
     reads = Counter(name for node in body.nodes for name in node.reads)
     reads.update(body.outputs)
     single = {name for name, key in body.keys.items() if tensors[key].dtype == torch.float32}
@@ -39,8 +41,10 @@ def foldable(
 def folded(
     inputs: Sequence[Tensor | None], norm: Node, stored: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """The inputs of a convolution that also does what a normalization would, which takes the
-    `stored` scale, bias, mean and variance."""
+    """The inputs of a convolution that includes the normalization after it.
+
+    `stored` are the normalization's scale, bias, mean and variance.
+    """
     x, weight, *rest = inputs
     scale, bias, mean, var = stored
     assert weight is not None and scale is not None and bias is not None

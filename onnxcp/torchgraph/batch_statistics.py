@@ -1,4 +1,4 @@
-"""Batch normalizations that learn their statistics from batches."""
+"""Batch normalizations with the statistics of the batch, and the update of stored statistics."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,18 +13,20 @@ from onnxcp.torchgraph.operators.normalization import EPSILON
 
 
 def moments(body: Body) -> set[str]:
-    """Names of all tensors that are a mean or a variance, those behind Identity included."""
-    behind = {n.outputs[0]: n.inputs[0] for n in body.all_nodes() if n.op == "Identity"}
+    """Names of all tensors that are a mean or a variance, also through Identity nodes."""
+    sources = {n.outputs[0]: n.inputs[0] for n in body.all_nodes() if n.op == "Identity"}
     normalizations = (n for n in body.all_nodes() if n.op == "BatchNormalization")
-    found = {name for node in normalizations for name in node.inputs[3:5]}
-    while more := {behind[name] for name in found if name in behind} - found:
-        found |= more
-    return found
+    names = {name for node in normalizations for name in node.inputs[3:5]}
+    while more := {sources[name] for name in names if name in sources} - names:
+        names |= more
+    return names
 
 
 def statistics(body: Body) -> dict[str, tuple[str, str]]:
-    """Names of the mean and variance of batch normalizations, by output: of those whose
-    statistics are stored in the main graph and belong to them alone."""
+    """Names of the mean and variance of batch normalizations, by the normalization's output.
+
+    Only those whose statistics are stored in the main graph and not shared.
+    """
     reads = Counter(name for node in body.all_nodes() for name in node.inputs)
     reads.update(body.outputs)
     return {
@@ -36,17 +38,18 @@ def statistics(body: Body) -> dict[str, tuple[str, str]]:
 
 
 def normalized(node: Node, inputs: Sequence[Tensor | None], momentum: float) -> Tensor:
-    """By the batch's statistics; the stored ones move towards them. As in torch, what is
-    stored is the unbiased variance.
+    """The output with the batch's statistics; updates the stored ones by `momentum`, 0 to 1.
+
+    As in PyTorch, the stored variance is unbiased.
 
     Raises:
-        DataError: the batch has one value for each channel.
+        DataError: the batch has only one value per channel.
     """
     x, scale, bias, mean, var = (t for t in inputs if t is not None)
     if x.numel() == x.shape[1]:
         raise DataError(
-            f"{node.where}: a batch of one value for each channel has no variance; give more "
-            "samples at once"
+            f"{node.where}: a batch with one value per channel has no variance; give more samples "
+            "at once"
         )
     wide = torch.promote_types(x.dtype, torch.float32)
     means, vars_ = (t.detach().to(wide, copy=True) for t in (mean, var))

@@ -1,8 +1,8 @@
-"""Nodes read from ONNX: attributes as Python values, stored tensors as torch's.
+"""Nodes read from ONNX: attributes as Python values, stored tensors as torch tensors.
 
-A graph and each body within it (of an If) becomes a `Body`. Stored tensors, which are its
-initializers and what its Constant nodes hold, are kept apart from it under keys that are
-unique in the model, so that a module can own them whatever their names are.
+A graph and each body inside it (of an If) becomes a `Body`. Its stored tensors, initializers and
+values of Constant nodes, are collected under keys that are unique in the model and valid as names
+in a torch module.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ TYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.INT64: torch.int64,
     onnx.TensorProto.UINT8: torch.uint8,
     onnx.TensorProto.BOOL: torch.bool,
-}  # torch computes next to nothing in the others
+}  # torch has almost no operators for the others
 CONSTANTS = {  # a Constant node's attributes besides `value`
     "value_float": np.float32,
     "value_floats": np.float32,
@@ -38,7 +38,7 @@ CONSTANTS = {  # a Constant node's attributes besides `value`
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One operation. An input that is left out has the name ""."""
+    """One operation; an omitted input has the name ""."""
 
     op: str  # as `operators.operator` names it
     domain: str  # "" is ONNX's own
@@ -55,11 +55,12 @@ class Node:
 
     @property
     def where(self) -> str:
+        """The node by name, or by its first output, for messages."""
         return f"node {self.name or self.outputs[0]!r} ({self.op})"
 
     @property
     def reads(self) -> frozenset[str]:
-        """Names read by it, from outside those of its bodies included."""
+        """Names that the node or its bodies read."""
         inner = (name for body in self.bodies.values() for name in body.reads)
         return frozenset((*self.inputs, *inner))
 
@@ -74,10 +75,11 @@ class Body:
 
     @property
     def reads(self) -> frozenset[str]:
+        """Names that its nodes read, and its outputs."""
         return frozenset(name for node in self.nodes for name in node.reads) | {*self.outputs}
 
     def all_nodes(self) -> Iterator[Node]:
-        """Its nodes and those of the bodies within."""
+        """Its nodes and, after each one, those of the bodies inside it."""
         for node in self.nodes:
             yield node
             for body in node.bodies.values():
@@ -86,23 +88,26 @@ class Body:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads bodies and collects their stored tensors under keys."""
+    """Reads bodies, and collects their stored tensors by key."""
 
     opsets: Mapping[str, int]
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    strange: list[str] = field(default_factory=list)  # stored tensors of types torch lacks
+    unsupported: list[str] = field(default_factory=list)  # stored tensors torch lacks a type for
 
     def body(self, graph: onnx.GraphProto) -> Body:
+        """A graph's nodes; its stored tensors are added to `tensors` or `unsupported`."""
         constants = {n.output[0]: constant(n) for n in graph.node if operator(n) == "Constant"}
         stored = {t.name: t for t in graph.initializer} | constants
         keys = {name: self._keep(name, tensor) for name, tensor in stored.items()}
-        self.strange += [f"tensor {t.values.name!r} is sparse" for t in graph.sparse_initializer]
+        self.unsupported += [
+            f"tensor {t.values.name!r} is sparse" for t in graph.sparse_initializer
+        ]
         nodes = tuple(self._node(n) for n in graph.node if operator(n) != "Constant")
         return Body(nodes, tuple(o.name for o in graph.output), keys)
 
     def _keep(self, name: str, tensor: onnx.TensorProto | None) -> str:
         if tensor is None or tensor.data_type not in TYPES:
-            self.strange.append(f"tensor {name!r} is of a type that torch does not compute with")
+            self.unsupported.append(f"tensor {name!r} has a type that PyTorch cannot compute with")
             return ""
         key = f"tensor_{len(self.tensors)}"
         self.tensors[key] = read_tensor(tensor)
@@ -130,7 +135,7 @@ def opsets(proto: onnx.ModelProto) -> dict[str, int]:
 
 
 def constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """What a Constant node holds; None where that is text or a sparse tensor."""
+    """The value of a Constant node; None for text or a sparse tensor."""
     attribute = node.attribute[0]
     if attribute.name == "value":
         tensor: onnx.TensorProto = attribute.t
@@ -143,9 +148,9 @@ def constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
 
 
 def read_tensor(proto: onnx.TensorProto) -> Tensor:
-    """The same values, in memory of their own."""
+    """A stored tensor as a torch tensor with its own memory."""
     array = onnx.numpy_helper.to_array(proto)
-    if proto.data_type == onnx.TensorProto.BFLOAT16:  # which torch does not take from numpy
+    if proto.data_type == onnx.TensorProto.BFLOAT16:  # torch cannot read it from numpy
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(array, order="C"))
 

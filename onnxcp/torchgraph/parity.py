@@ -1,4 +1,4 @@
-"""Whether a model in torch computes what ONNX Runtime does."""
+"""The check that a model in PyTorch computes what ONNX Runtime does."""
 
 from collections.abc import Sequence
 
@@ -14,22 +14,23 @@ from onnxcp.torchgraph.module import Network
 from onnxcp.verification.difference import Difference, Verdict, compare
 from onnxcp.verification.saturation import bounded
 
-LEAST = 1e-7  # of an absolute error: below 1.5e-8 ONNX Runtime's sigmoid goes no further
+MIN_ERROR = 1e-7  # absolute: ONNX Runtime's sigmoid is only exact to 1.5e-8
 
 
 def check_parity(network: Network, runner: Runner, feeds: Feeds, tolerance: float) -> float:
-    """The largest relative L2 error of an output on these feeds. One that is nowhere beyond
-    `LEAST` is equal, however small its values are.
+    """The largest relative L2 error of an output on these feeds.
+
+    Outputs that differ by at most `MIN_ERROR` everywhere count as equal.
 
     Raises:
-        ParityError: an output's error exceeds `tolerance`; with the first node, in the
-            graph's order, whose results differ as much.
+        ParityError: an output's error exceeds `tolerance`; names the first node whose results
+            differ as much.
     """
     verdict = _compared(network, runner, feeds, tolerance, ())
     for output in verdict.outputs:
         if not _is_equal(output):
             raise ParityError(
-                f"output {output.output!r} in torch is not what ONNX Runtime computes: "
+                f"output {output.output!r} in PyTorch differs from ONNX Runtime: "
                 f"{output.failure}; {_first(network, runner, feeds, tolerance)}; this is a bug "
                 "in onnxcp; please report it with the model"
             )
@@ -37,11 +38,11 @@ def check_parity(network: Network, runner: Runner, feeds: Feeds, tolerance: floa
 
 
 def _is_equal(output: Difference) -> bool:
-    return output.ok or output.max_abs <= LEAST
+    return output.ok or output.max_abs <= MIN_ERROR
 
 
 def outputs(network: Network, feeds: Feeds, also: Sequence[str] = ()) -> list[np.ndarray]:
-    """What a network computes of arrays, where its weights are."""
+    """A network's outputs for arrays, then the tensors in `also`; runs on the network's device."""
     with torch.no_grad():
         fed = {n: torch.from_numpy(np.array(a)).to(network.device) for n, a in feeds.items()}
         return [y.cpu().numpy() for y in network(fed, also)]
@@ -50,7 +51,7 @@ def outputs(network: Network, feeds: Feeds, also: Sequence[str] = ()) -> list[np
 def _compared(
     network: Network, runner: Runner, feeds: Feeds, tolerance: float, also: Sequence[str]
 ) -> Verdict:
-    """All outputs of a runner, which has those in `also` after its own."""
+    """The comparison of all outputs; the runner gives the tensors in `also` after its own."""
     return compare(
         runner,
         lambda fed: outputs(network, fed, also),
@@ -62,13 +63,15 @@ def _compared(
 
 
 def _first(network: Network, runner: Runner, feeds: Feeds, tolerance: float) -> str:
-    """The first node whose outputs differ, in words. Made outputs, tensors are computed
-    without the runtime's fusions."""
+    """The first node whose outputs differ, in words.
+
+    All tensors are made outputs, so that the runtime computes them without fusions.
+    """
     nodes = network.proto.graph.node
     makers = {name: n for n in nodes if operator(n) != "Constant" for name in n.output if name}
     also = [name for name in makers if name not in runner.outputs]
-    made = with_outputs(network.proto, also).SerializeToString()
-    verdict = _compared(network, open_runner(made, runner.target), feeds, tolerance, also)
+    serialized = with_outputs(network.proto, also).SerializeToString()
+    verdict = _compared(network, open_runner(serialized, runner.target), feeds, tolerance, also)
     differing = {o.output for o in verdict.outputs if not _is_equal(o)}
     for name, node in makers.items():
         if name in differing:

@@ -1,4 +1,4 @@
-"""Which nodes of a model torch can compute here, and why not the others."""
+"""Which nodes of a model PyTorch can compute, with the reasons for the others."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,53 +10,53 @@ from onnxcp.torchgraph.node import TYPES, Body, Node, Reader, opsets
 from onnxcp.torchgraph.operators import recurrent
 from onnxcp.torchgraph.operators.table import OPERATORS
 
-OLDEST, NEWEST = 7, 28  # opsets of ONNX whose operators were read and tested
-MOST_AXES = 3  # spatial ones: torch has no more
-NAMED = 3  # nodes named in a message
-READ = ("If",)  # computed by the network itself
+MIN_OPSET, MAX_OPSET = 7, 28  # of ONNX, whose operators are covered and tested
+MAX_AXES = 3  # spatial axes in torch
+SHOWN_REASONS = 3  # in a message
+CONTROL_FLOW = ("If",)  # computed by the network itself
 
 Refusal = Callable[[Node], str | None]
 
 
 def unsupported(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """Every node and stored tensor that keeps a model out of torch, with the reason."""
+    """Reasons why PyTorch cannot compute a model: one per node, stored tensor or input."""
     reader = Reader(opsets(proto))
     return refused(reader.body(proto.graph), reader, proto)
 
 
 def refused(body: Body, reader: Reader, proto: onnx.ModelProto) -> tuple[str, ...]:
-    """The same for a model that has been read."""
+    """The same for a model that has been read already."""
     nodes = ((node, _reason(node)) for node in body.all_nodes())
-    fed = [i for i in proto.graph.input if i.type.tensor_type.elem_type not in TYPES]
+    inputs = [i for i in proto.graph.input if i.type.tensor_type.elem_type not in TYPES]
     return (
         *(f"{node.where}: {reason}" for node, reason in nodes if reason is not None),
-        *reader.strange,
-        *(f"input {i.name!r} is no tensor of a type that torch computes with" for i in fed),
+        *reader.unsupported,
+        *(f"input {i.name!r} has a type that PyTorch cannot compute with" for i in inputs),
     )
 
 
 def refuse(body: Body, reader: Reader, proto: onnx.ModelProto) -> None:
-    """Raises UnsupportedError if there is anything that torch can not compute."""
+    """Raises UnsupportedError, with the reasons, if PyTorch cannot compute a model."""
     reasons = refused(body, reader, proto)
     if not reasons:
         return
     ops = Counter(n.op for n in body.all_nodes() if _reason(n) is not None)
     kinds = ", ".join(f"{count} {op}" for op, count in ops.most_common())
-    more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    more = f" and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
     raise UnsupportedError(
-        f"the model has what torch can not compute here: {'; '.join(reasons[:NAMED])}{more}"
-        f"{f' (in all {kinds})' if kinds else ''}; export it with other operators, or go on "
+        f"PyTorch cannot compute this model: {'; '.join(reasons[:SHOWN_REASONS])}{more}"
+        f"{f' (in all {kinds})' if kinds else ''}; export it with other operators, or continue "
         "without training"
     )
 
 
 def _reason(node: Node) -> str | None:
-    if node.op in READ:
+    if node.op in CONTROL_FLOW:
         return None
     if node.op not in OPERATORS:
         return "an operator that is not covered"
-    if node.domain == "" and not OLDEST <= node.opset <= NEWEST:
-        return f"opset {node.opset} is outside {OLDEST} to {NEWEST}"
+    if node.domain == "" and not MIN_OPSET <= node.opset <= MAX_OPSET:
+        return f"opset {node.opset} is outside {MIN_OPSET} to {MAX_OPSET}"
     return REFUSALS[node.op](node) if node.op in REFUSALS else None
 
 
@@ -67,27 +67,28 @@ def _statistics(node: Node) -> str | None:
 
 
 def _positions(node: Node) -> str | None:
-    return "gives positions too" if any(node.outputs[1:]) else _axes(node)
+    return "also outputs positions" if any(node.outputs[1:]) else _axes(node)
 
 
 def _axes(node: Node) -> str | None:
-    """Without a kernel's shape among the attributes it shows when the node runs."""
+    """If the kernel's shape is not an attribute, too many axes fail when the node runs."""
     axes = len(node.get("kernel_shape", None) or [])
-    return f"slides over {axes} axes; {MOST_AXES} at most" if axes > MOST_AXES else None
+    return f"slides over {axes} axes; at most {MAX_AXES} are covered" if axes > MAX_AXES else None
 
 
 def _type(node: Node) -> str | None:
     to = node.get("to", 0)
     if to in TYPES:
         return None
-    return f"casts to {_name(to)}, which torch does not compute with"
+    return f"casts to {_name(to)}, which PyTorch cannot compute with"
 
 
 def _steps(node: Node) -> str | None:
     if node.get("precision", 0):
-        return "divides in a type of its own"
-    asked = node.get("output_dtype", 0)
-    return f"gives {_name(asked)}, which torch lacks" if asked and asked not in TYPES else None
+        return "divides in a type that it states"
+    dtype = node.get("output_dtype", 0)
+    is_missing = dtype and dtype not in TYPES
+    return f"outputs {_name(dtype)}, which PyTorch lacks" if is_missing else None
 
 
 def _name(kind: int) -> str:
@@ -95,7 +96,7 @@ def _name(kind: int) -> str:
 
 
 def _value(node: Node) -> str | None:
-    return None if node.get("value", 0) is not None else "of a type torch does not compute with"
+    return None if node.get("value", 0) is not None else "has a type PyTorch cannot compute with"
 
 
 REFUSALS: Mapping[str, Refusal] = {

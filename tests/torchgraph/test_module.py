@@ -135,9 +135,9 @@ def test_weights_go_out_and_come_back_by_name(tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     network = Network(loaded(tmp_path, TWO, SHARED))
-    with pytest.raises(UsageError, match=r"weight 'nothing': the model has none"):
+    with pytest.raises(UsageError, match=r"weight 'nothing': the model has no weight"):
         network.load({"nothing": torch.zeros(4)})
-    with pytest.raises(UsageError, match=r"has the shape \(3,\), stored is \(4,\)"):
+    with pytest.raises(UsageError, match=r"has the shape \(3,\), not \(4,\)"):
         network.load({"forward": torch.zeros(3)})
 
 
@@ -170,11 +170,11 @@ def test_tensors_between_nodes_are_returned_on_demand(tmp_path):
 
 def test_wrong_feeds_are_named(tmp_path):
     network = Network(loaded(tmp_path, TWO, SHARED))
-    with pytest.raises(DataError, match="input 'x' is not fed"):
+    with pytest.raises(DataError, match="input 'x' is missing"):
         network({})
-    with pytest.raises(DataError, match="'z' is no input; the model takes x"):
+    with pytest.raises(DataError, match="'z' is not an input; the model takes x"):
         network(dict.fromkeys("xz", torch.zeros(1)))
-    with pytest.raises(ModelError, match=r"node 'a' \(Conv\): torch says: .*\(2, 3, 9, 8\)"):
+    with pytest.raises(ModelError, match=r"node 'a' \(Conv\): PyTorch fails: .*\(2, 3, 9, 8\)"):
         network({"x": torch.zeros(2, 3, 9, 8)})
 
 
@@ -223,7 +223,7 @@ def test_local_functions_are_run(tmp_path):
 
 UNSUPPORTED = {
     "y = Hardmax (x)": r"node 'y' \(Hardmax\): an operator that is not covered",
-    "y, i = MaxPool <kernel_shape = [1, 1]> (x)": r"node 'y' \(MaxPool\): gives positions too",
+    "y, i = MaxPool <kernel_shape = [1, 1]> (x)": r"node 'y' \(MaxPool\): also outputs positions",
     "h = Cast <to = 8> (x) y = Cast <to = 1> (h)": r"\(Cast\): casts to STRING",
     "y = local.f (x)": r"node 'y' \(local\.f\): an operator that is not covered",
 }
@@ -258,7 +258,9 @@ def test_parity_names_the_first_node_that_differs(tmp_path, monkeypatch):
     network = Network(proto)
     assert check_parity(network, runner(proto), {"x": image()}, 1e-5) < 1e-5
     monkeypatch.setitem(OPERATORS, "Relu", lambda node, x: torch.relu(x) * 1.001)
-    named = r"output 'y' in torch .* they differ from node 'b' \(Relu\) on; this is a bug in onnxcp"
+    named = (
+        r"output 'y' in PyTorch .* they differ from node 'b' \(Relu\) on; this is a bug in onnxcp"
+    )
     with pytest.raises(ParityError, match=named) as raised:
         check_parity(network, runner(proto), {"x": image()}, 1e-5)
     assert raised.value.exit_code == 70

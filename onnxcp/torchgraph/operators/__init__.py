@@ -1,1 +1,1 @@
-"""Torch implementations of ONNX operators, one row of `table.OPERATORS` each."""
+"""PyTorch implementations of ONNX operators; each is a row of `table.OPERATORS`."""

@@ -1,4 +1,7 @@
-"""Convolutions over one to three axes, and products of matrices."""
+"""Convolutions over one to three axes, and matrix products.
+
+Axes: x [N, channels, *positions], weight [out, in / group, *kernel].
+"""
 
 from torch import Tensor
 from torch.nn import functional
@@ -15,30 +18,36 @@ TRANSPOSED = (
 
 
 def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    shown = window(node, x.shape[2:], weight.shape[2:])
-    padding = shown.begins
-    if not shown.is_centred:
-        x, padding = pad(x, shown.begins, shown.ends), (0,) * len(padding)
-    made = CONV[len(padding) - 1]
+    """Conv; asymmetric padding is applied before the convolution."""
+    sliding = window(node, x.shape[2:], weight.shape[2:])
+    padding = sliding.begins
+    if not sliding.is_centered:
+        x, padding = pad(x, sliding.begins, sliding.ends), (0,) * len(padding)
+    function = CONV[len(padding) - 1]
     group = node.get("group", 1)
-    return made(x, weight, bias, shown.strides, padding, shown.dilations, group)
+    return function(x, weight, bias, sliding.strides, padding, sliding.dilations, group)
 
 
 def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """All of what the kernels write, then cropped to what ONNX keeps of it."""
+    """ConvTranspose: the whole result without padding, cropped to what ONNX defines.
+
+    Its weight is [in, out / group, *kernel].
+    """
     rank = x.ndim - 2
     strides, dilations = per_axis(node, "strides", rank, 1), per_axis(node, "dilations", rank, 1)
     more = per_axis(node, "output_padding", rank, 0)
     begins, ends = _crops(node, x, weight)
-    made, group = TRANSPOSED[rank - 1], node.get("group", 1)
-    whole = made(x, weight, None, strides, 0, 0, group, dilations)
+    function, group = TRANSPOSED[rank - 1], node.get("group", 1)
+    whole = function(x, weight, None, strides, 0, 0, group, dilations)
     y = pad(whole, [-b for b in begins], [m - e for m, e in zip(more, ends, strict=True)])
     return y if bias is None else y + bias.reshape(-1, *[1] * rank)
 
 
 def _crops(node: Node, x: Tensor, weight: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The paddings of a ConvTranspose: given, or from the output's shape, where ends are
-    negative if it is larger than what the kernels write."""
+    """How much a ConvTranspose crops at begins and ends: as stated, or from the output's shape.
+
+    Ends are negative if the output is larger than the whole result.
+    """
     rank, auto = x.ndim - 2, node.get("auto_pad", "NOTSET")
     strides, more = per_axis(node, "strides", rank, 1), per_axis(node, "output_padding", rank, 0)
     sizes = node.get("output_shape", None)
@@ -48,7 +57,7 @@ def _crops(node: Node, x: Tensor, weight: Tensor) -> tuple[tuple[int, ...], tupl
     reach = reaches(weight.shape[2:], per_axis(node, "dilations", rank, 1))
     each = zip(x.shape[2:], strides, more, reach, strict=True)
     whole = [s * (n - 1) + m + r for n, s, m, r in each]
-    if sizes is None:  # ONNX Runtime makes it no larger than what the kernels write
+    if sizes is None:  # in ONNX Runtime at most the whole result
         scaled = (n * s for n, s in zip(x.shape[2:], strides, strict=True))
         sizes = [min(both) for both in zip(scaled, whole, strict=True)]
     totals = [w - size for w, size in zip(whole, sizes[-rank:], strict=True)]
@@ -57,6 +66,7 @@ def _crops(node: Node, x: Tensor, weight: Tensor) -> tuple[tuple[int, ...], tupl
 
 
 def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """alpha·a·b + beta·c, with a and b transposed as the attributes say."""
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     y = (a.T if node.get("transA", 0) else a) @ (b.T if node.get("transB", 0) else b)
     y = y if alpha == 1 else y * alpha

@@ -1,8 +1,8 @@
-"""Numbers of 8 bits: the standard's operators, and rounding that can be trained through.
+"""Quantization to 8 bits: the ONNX operators, and rounding that gradients pass through.
 
-`FakeQuantize` and `FakeQuantizeWeight` are not ONNX's but those of `simulation`: float values as
-they come back from 8 bits, by torch's own functions. Gradients go through the rounding as if it
-were not there, and not at all where a value was clipped (Jacob et al. 2018, arXiv:1712.05877).
+`FakeQuantize` and `FakeQuantizeWeight` are not of ONNX but of `training.fake_quant`: float values
+rounded as by quantization to 8 bits. Gradients ignore the rounding, and are zero for clipped
+values (Jacob et al. 2018, arXiv:1712.05877).
 """
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from onnxcp.torchgraph.node import TYPES, Node
 
-TINY = torch.finfo(torch.float32).tiny  # steps below it are taken for 1, as the quantizer does
+TINY = torch.finfo(torch.float32).tiny  # a smaller scale counts as 1, as in ONNX Runtime
 
 
 def quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    asked = node.get("output_dtype", 0)
-    dtype = zero.dtype if zero is not None else TYPES[asked] if asked else torch.uint8
+    """x / scale, rounded, plus the zero point, limited to the range of the integer type."""
+    output_dtype = node.get("output_dtype", 0)
+    dtype = zero.dtype if zero is not None else TYPES[output_dtype] if output_dtype else torch.uint8
     limits = torch.iinfo(dtype)
     steps = torch.round(x / _along(node, scale, x))
     if zero is not None:
@@ -24,15 +25,16 @@ def quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = 
 
 
 def dequantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-    steps, asked = x.to(torch.int32), node.get("output_dtype", 0)
+    """(x − zero point)·scale."""
+    steps, output_dtype = x.to(torch.int32), node.get("output_dtype", 0)
     if zero is not None:
         steps = steps - _along(node, zero, x)
     y = steps.to(scale.dtype) * _along(node, scale, x)
-    return y.to(TYPES[asked]) if asked else y
+    return y.to(TYPES[output_dtype]) if output_dtype else y
 
 
 def _along(node: Node, values: Tensor, x: Tensor) -> Tensor:
-    """One value, or one a channel, or one a block of an axis, as `x` can be combined with."""
+    """Values per tensor, channel or block of an axis, in a shape that broadcasts to `x`."""
     values, axis = values.to(x.device), node.get("axis", 1)
     block = node.get("block_size", 0)
     if block:
@@ -45,27 +47,33 @@ def _along(node: Node, values: Tensor, x: Tensor) -> Tensor:
 
 
 def fake_quantize(node: Node, x: Tensor) -> Tensor:
-    """An activation in steps of a fixed size."""
+    """An activation rounded with a fixed scale and zero point."""
     scale, zero = node.get("scale", 1.0), node.get("zero_point", 0)
     low, high = node.get("low", 0), node.get("high", 255)
     return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, low, high)
 
 
 def fake_quantize_weight(node: Node, weight: Tensor) -> Tensor:
-    """A weight in the steps that ONNX Runtime's quantizer takes for its values, divided as it
-    divides: torch multiplies by the inverse, and the largest values can come out a step off."""
+    """A weight rounded with the scale that ONNX Runtime's quantizer chooses for its values.
+
+    It divides by the scale as ONNX Runtime does; PyTorch's own function multiplies by the inverse,
+    and rounds some large values differently.
+    """
     low, high = node.get("low", -127), node.get("high", 127)
     with torch.no_grad():
         scale, zero = steps(weight, node.get("axis", None), low, high)
         limits = torch.iinfo(torch.int8 if low < 0 else torch.uint8)
         numbers = (torch.round(weight / scale) + zero).clamp(limits.min, limits.max)
         rounded = (numbers - zero) * scale
-    return rounded + (weight - weight.detach())  # to which only the gradient adds
+    return rounded + (weight - weight.detach())  # adds 0, with the gradient of the weight
 
 
 def steps(weight: Tensor, axis: int | None, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of integers from `low` to `high`: symmetric for every channel along
-    an axis; without one for the whole weight, symmetric where `low` is negative."""
+    """Scale and zero point for integers from `low` to `high`.
+
+    With an axis they are per channel and symmetric; without one they are for the whole weight,
+    and symmetric if `low` is negative.
+    """
     dims = [d for d in range(weight.ndim) if axis is None or d != axis % weight.ndim]
     values = weight.double()
     least, most = values.amin(dims, keepdim=True), values.amax(dims, keepdim=True)

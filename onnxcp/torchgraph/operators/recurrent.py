@@ -1,11 +1,11 @@
-"""The LSTM that stands behind the convolutions of networks for sound and text."""
+"""LSTM, as used after the convolutions of networks for speech and text."""
 
 import torch
 from torch import Tensor
 
 from onnxcp.torchgraph.node import Node
 
-ORDER = (0, 2, 3, 1)  # where torch's gates i f g o are among ONNX's i o f c
+ORDER = (0, 2, 3, 1)  # positions of torch's gates i f g o among ONNX's i o f c
 
 
 def lstm(
@@ -18,7 +18,10 @@ def lstm(
     hidden: Tensor | None = None,
     cell: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Time first, without peepholes, lengths or other activations: `refusal` says so before."""
+    """LSTM with x [time, N, features]; all outputs, hidden and cell states last.
+
+    Without peepholes, sequence lengths and other activations, which `refusal` reports.
+    """
     directions, size = weight.shape[0], recurrence.shape[-1]
     none = x.new_zeros(directions, x.shape[1], size)
     bias = weight.new_zeros(directions, 8 * size) if bias is None else bias
@@ -39,7 +42,7 @@ def lstm(
 def _run(
     x: Tensor, hidden: Tensor, cell: Tensor, weights: list[Tensor], *, backward: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One direction; its states lack the axis of directions."""
+    """One direction; its states do not have the axis of directions."""
     state = (hidden.unsqueeze(0), cell.unsqueeze(0))
     read = x.flip(0) if backward else x
     y, h, c = torch.lstm(read, state, weights, True, 1, 0.0, False, False, False)
@@ -52,15 +55,15 @@ def _reordered(gates: Tensor) -> Tensor:
 
 
 def refusal(node: Node) -> str | None:
-    """What an LSTM asks for that is not covered."""
+    """What an LSTM uses that is not covered; None if nothing."""
     plain = ["Sigmoid", "Tanh", "Tanh"] * 2
     functions = node.get("activations", None) or plain
     if [_text(f).lower() for f in functions] != [f.lower() for f in plain[: len(functions)]]:
         return "has other activations than Sigmoid and Tanh"
     if any(node.get(key, 0) for key in ("clip", "input_forget", "layout")):
         return "clips, couples its gates or has the batch first"
-    if any(name for place, name in enumerate(node.inputs) if place in (4, 7)):
-        return "has lengths of sequences or peepholes"
+    if any(name for index, name in enumerate(node.inputs) if index in (4, 7)):
+        return "has sequence lengths or peepholes"
     return None
 
 

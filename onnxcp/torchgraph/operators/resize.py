@@ -1,8 +1,8 @@
-"""Resize and Upsample: each axis on its own, as a weighted sum of gathered elements.
+"""Resize and Upsample: one axis after the other, as weighted sums of gathered elements.
 
-The coordinate transformations are those of the ONNX standard; torch's own interpolation has
-fewer of them. Where it leaves room, ONNX Runtime's reading is taken: new sizes are whole in
-all transformations but one, and coordinates are in single precision, which decides ties.
+The coordinate transformations are those of the ONNX standard; torch's interpolation has fewer.
+Where the standard is ambiguous, ONNX Runtime is followed: new sizes are whole in all
+transformations but one, and coordinates are in single precision, which decides ties.
 """
 
 import math
@@ -18,7 +18,7 @@ from onnxcp.torchgraph.node import Node
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis to be resized; `roi` is the part of it that is looked at, 0 to 1."""
+    """One axis to resize, with its old and new size; `roi` is the part to crop, 0 to 1."""
 
     number: int
     old: int
@@ -28,15 +28,17 @@ class Axis:
 
     @property
     def exact(self) -> float:
-        """The new size before it was rounded."""
+        """The new size before rounding."""
         return self.scale * self.old
 
     @property
     def is_kept(self) -> bool:
+        """Whether the axis stays as it is."""
         return self.scale == 1 and self.old == self.new and self.roi == (0.0, 1.0)
 
 
 def upsample(node: Node, x: Tensor, scales: Tensor | None = None) -> Tensor:
+    """Upsample by one scale per axis, which is an attribute in older opsets, then an input."""
     factors = node.get("scales", None) if scales is None else scales.tolist()
     for axis in _scaled(x, range(x.ndim), factors):
         x = _resized(node, x, axis)
@@ -50,7 +52,8 @@ def resize(
     scales: Tensor | None = None,
     sizes: Tensor | None = None,
 ) -> Tensor:
-    if node.opset == 10:  # its second input is the scales, and there is no other
+    """Resize by scales or to sizes, of all axes or of those in the attribute `axes`."""
+    if node.opset == 10:  # its second and last input is the scales
         return upsample(node, x, roi)
     numbers = [a % x.ndim for a in node.get("axes", None) or range(x.ndim)]
     if scales is not None and scales.numel():
@@ -60,7 +63,7 @@ def resize(
         axes = _sized(node, x, numbers, sizes.tolist())
     if node.get("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         assert roi is not None, "tf_crop_and_resize has a region"
-        axes = _looked_at(axes, roi.tolist())
+        axes = _cropped(axes, roi.tolist())
     inside = x.new_ones(())
     for axis in axes:
         x, inside = _resized(node, x, axis), inside * _inside(node, x, axis)
@@ -75,24 +78,24 @@ def _scaled(x: Tensor, numbers: Sequence[int], scales: Sequence[float]) -> list[
 
 
 def _sized(node: Node, x: Tensor, numbers: Sequence[int], sizes: Sequence[int]) -> list[Axis]:
-    """Sizes as given, or with one scale for all axes if the ratio is to be kept."""
+    """Axes of the given sizes, or with one scale for all if the aspect ratio is kept."""
     policy = node.get("keep_aspect_ratio_policy", "stretch")
     scales = [size / x.shape[n] for n, size in zip(numbers, sizes, strict=True)]
     if policy != "stretch":
-        one = min(scales) if policy == "not_larger" else max(scales)
-        scales = [one] * len(numbers)
-        sizes = [math.floor(one * x.shape[n] + 0.5) for n in numbers]
+        common = min(scales) if policy == "not_larger" else max(scales)
+        scales = [common] * len(numbers)
+        sizes = [math.floor(common * x.shape[n] + 0.5) for n in numbers]
     each = zip(numbers, sizes, scales, strict=True)
     return [Axis(n, x.shape[n], size, scale) for n, size, scale in each]
 
 
-def _looked_at(axes: Sequence[Axis], roi: Sequence[float]) -> list[Axis]:
+def _cropped(axes: Sequence[Axis], roi: Sequence[float]) -> list[Axis]:
     ends = zip(roi[: len(axes)], roi[len(axes) :], strict=True)
     return [Axis(a.number, a.old, a.new, a.scale, both) for a, both in zip(axes, ends, strict=True)]
 
 
 def _coordinates(mode: str, axis: Axis) -> np.ndarray:
-    """Where each new element lies among the old ones."""
+    """The coordinate of each new element among the old ones."""
     y, last, scale = np.arange(axis.new, dtype=np.float32), axis.old - 1, np.float32(axis.scale)
     if mode == "align_corners":
         return y * last / max(1, axis.new - 1)
@@ -105,10 +108,10 @@ def _coordinates(mode: str, axis: Axis) -> np.ndarray:
         return start * last + inner
     if mode == "pytorch_half_pixel" and axis.new == 1:
         return y
-    centred = (y + np.float32(0.5)) / scale - np.float32(0.5)
+    centered = (y + np.float32(0.5)) / scale - np.float32(0.5)
     if mode == "half_pixel_symmetric":
-        return centred + axis.old / 2 * (1 - axis.new / axis.exact)
-    return centred
+        return centered + axis.old / 2 * (1 - axis.new / axis.exact)
+    return centered
 
 
 def _mode(node: Node) -> str:
@@ -120,27 +123,27 @@ def _mode(node: Node) -> str:
 def _resized(node: Node, x: Tensor, axis: Axis) -> Tensor:
     if axis.is_kept:
         return x
-    at = _coordinates(_mode(node), axis)
+    coordinates = _coordinates(_mode(node), axis)
     if node.get("mode", "nearest") == "nearest":
-        return _taken(x, axis, _nearest(node, axis, at))
-    places, weights = _taps(node, axis, at)
+        return _gathered(x, axis, _nearest(node, axis, coordinates))
+    positions, weights = _taps(node, axis, coordinates)
     shape = [1] * x.ndim
     shape[axis.number] = axis.new
     total = torch.zeros((), dtype=x.dtype, device=x.device)
-    for place, weight in zip(places.T, weights.T, strict=True):
+    for position, weight in zip(positions.T, weights.T, strict=True):
         factor = torch.tensor(weight, dtype=x.dtype, device=x.device).reshape(shape)
-        total = total + _taken(x, axis, place) * factor
+        total = total + _gathered(x, axis, position) * factor
     return total
 
 
-def _taken(x: Tensor, axis: Axis, places: np.ndarray) -> Tensor:
-    inside = np.clip(places, 0, axis.old - 1).astype(np.int64)
+def _gathered(x: Tensor, axis: Axis, positions: np.ndarray) -> Tensor:
+    inside = np.clip(positions, 0, axis.old - 1).astype(np.int64)
     return x.index_select(axis.number, torch.tensor(inside, device=x.device))
 
 
 def _nearest(node: Node, axis: Axis, at: np.ndarray) -> np.ndarray:
     mode = node.get("nearest_mode", "round_prefer_floor")
-    if node.opset <= 10:  # as ONNX Runtime does: the standard did not say
+    if node.opset <= 10:  # as in ONNX Runtime: the standard did not define it
         mode = "ceil" if axis.scale < 1 else "floor"
     return ROUNDED[mode](at)
 
@@ -154,33 +157,35 @@ ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _taps(node: Node, axis: Axis, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places and weights of the old elements that make each new one."""
+    """Positions and weights [new, taps] of the old elements for each new one."""
     cubic = node.get("mode", "nearest") == "cubic"
-    narrow = min(axis.scale, 1.0) if node.get("antialias", 0) else 1.0
-    first = math.floor((-2 if cubic else -1) / narrow) + 1
-    places = np.floor(at)[:, None] + np.arange(first, 2 - first)
-    away = np.abs(places - at[:, None]) * narrow
-    weights = _cubic(away, node.get("cubic_coeff_a", -0.75)) if cubic else np.clip(1 - away, 0, 1)
+    antialias_scale = min(axis.scale, 1.0) if node.get("antialias", 0) else 1.0
+    first = math.floor((-2 if cubic else -1) / antialias_scale) + 1
+    positions = np.floor(at)[:, None] + np.arange(first, 2 - first)
+    distance = np.abs(positions - at[:, None]) * antialias_scale
+    weights = (
+        _cubic(distance, node.get("cubic_coeff_a", -0.75)) if cubic else np.clip(1 - distance, 0, 1)
+    )
     if node.get("exclude_outside", 0):
-        weights = weights * ((places >= 0) & (places < axis.old))
-    if node.get("exclude_outside", 0) or narrow < 1:
+        weights = weights * ((positions >= 0) & (positions < axis.old))
+    if node.get("exclude_outside", 0) or antialias_scale < 1:
         weights = weights / weights.sum(1, keepdims=True)
-    return places, weights
+    return positions, weights
 
 
-def _cubic(away: np.ndarray, a: float) -> np.ndarray:
-    """Keys' kernel at a distance."""
-    near = ((a + 2) * away - (a + 3)) * away**2 + 1
-    far = ((a * away - 5 * a) * away + 8 * a) * away - 4 * a
-    return np.where(away <= 1, near, np.where(away < 2, far, 0.0))
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic convolution kernel at a distance, with parameter a."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
 def _inside(node: Node, x: Tensor, axis: Axis) -> Tensor:
-    """1 where a region lies on the old elements; a scalar where that is not asked."""
+    """1 for new elements inside the old ones, else 0; a scalar 1 without a region."""
     if _mode(node) != "tf_crop_and_resize":
         return x.new_ones(())
     at = _coordinates(_mode(node), axis)
     shape = [1] * x.ndim
     shape[axis.number] = axis.new
-    good = (at >= 0) & (at <= axis.old - 1)
-    return torch.tensor(good, dtype=x.dtype, device=x.device).reshape(shape)
+    is_inside = (at >= 0) & (at <= axis.old - 1)
+    return torch.tensor(is_inside, dtype=x.dtype, device=x.device).reshape(shape)

@@ -1,8 +1,9 @@
-"""The table of operators, and how one node is computed by its row.
+"""The table of operators, and the computation of a node by its row.
 
-A row is a function `(node, *inputs) -> outputs`, where an input that is left out is None.
-Opsets 7 to 28 of ONNX are covered; a function asks its node where they differ. Integers are
-computed where they are, which for shapes and stored integers is the CPU.
+A row is a function `(node, *inputs) -> outputs`; an omitted input is None. Opsets 7 to 28 of ONNX
+are covered; functions check `node.opset` where they differ. Integers are computed on the device
+they are on, which is the CPU for shapes and stored integers. To add an operator, write a function
+and add a row; the node tests of the ONNX standard then test it.
 """
 
 from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ OPERATORS: dict[str, Operator] = {
     "Relu": plain(torch.relu),
     "Reshape": shaping.reshape,
     "Resize": resize.resize,
-    "Round": plain(torch.round),  # halves to even, as ONNX has it
+    "Round": plain(torch.round),  # halves to even, as in ONNX
     "Selu": activations.selu,
     "Shape": shaping.shape,
     "Shrink": activations.shrink,
@@ -167,7 +168,7 @@ OPERATORS: dict[str, Operator] = {
     "onnxcp.FakeQuantizeWeight": quantization.fake_quantize_weight,
 }
 
-NUMBERS = {  # inputs that are read as Python numbers, and so are best on the CPU
+NUMBERS = {  # indices of inputs that are read as Python numbers, and so stay on the CPU
     "DequantizeLinear": (1, 2),
     "Dropout": (1, 2),
     "Pad": (1, 2, 3),
@@ -179,11 +180,11 @@ NUMBERS = {  # inputs that are read as Python numbers, and so are best on the CP
 }
 SHAPED = ("Reshape", "Slice", "Squeeze", "Unsqueeze", "Tile", "Expand", "Split")
 HALVES = (torch.float16, torch.bfloat16)
-KEEPS_TYPE = ("Cast", "CastLike")  # whose results are of the type that was asked for
+SETS_TYPE = ("Cast", "CastLike")  # results have the requested type
 
 
 def numbers(node: Node) -> tuple[int, ...]:
-    """The places of inputs that are read as Python numbers."""
+    """Indices of the inputs that are read as Python numbers."""
     if node.op in NUMBERS:
         return NUMBERS[node.op]
     is_shaped = node.op in SHAPED or node.op.startswith("Reduce")
@@ -191,39 +192,39 @@ def numbers(node: Node) -> tuple[int, ...]:
 
 
 def compute(node: Node, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """A node's outputs.
+    """A node's outputs; an omitted input is None.
 
     Raises:
-        ModelError: its inputs do not fit it.
+        ModelError: the node cannot compute these inputs.
+        torch.cuda.OutOfMemoryError: the GPU has too little memory.
     """
     operator = OPERATORS[node.op]
     try:
-        made = operator(node, *_widened(node, together(node, inputs)))
+        result = operator(node, *_widened(node, together(node, inputs)))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         shapes = ", ".join("none" if t is None else str(tuple(t.shape)) for t in inputs)
         raise ModelError(
-            f"{node.where}: torch says: {str(error).splitlines()[0]} (inputs {shapes}); check "
+            f"{node.where}: PyTorch fails: {str(error).splitlines()[0]} (inputs {shapes}); check "
             "that the model takes these inputs"
         ) from error
-    outputs = made if isinstance(made, tuple) else (made,)
+    outputs = result if isinstance(result, tuple) else (result,)
     return tuple(_narrowed(node, inputs, y) for y in outputs)
 
 
 def together(node: Node, inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Inputs on one device: what lies on the CPU follows the data."""
-    away = [t.device for t in inputs if t is not None and t.device.type != "cpu"]
-    if not away:
+    """Inputs on one device: those on the CPU move to the GPU of the others, except numbers."""
+    gpus = [t.device for t in inputs if t is not None and t.device.type != "cpu"]
+    if not gpus:
         return list(inputs)
     stay = numbers(node)
-    return [t if t is None or i in stay else t.to(away[0]) for i, t in enumerate(inputs)]
+    return [t if t is None or i in stay else t.to(gpus[0]) for i, t in enumerate(inputs)]
 
 
 def _half(node: Node, inputs: Sequence[Tensor | None]) -> torch.dtype | None:
-    """The type of halves that are computed in single precision, as ONNX Runtime does: on the
-    CPU, which lacks kernels for them."""
-    if node.op in KEEPS_TYPE:
+    """The half-precision type to compute in single precision, as ONNX Runtime does on the CPU."""
+    if node.op in SETS_TYPE:
         return None
     halves = (t for t in inputs if t is not None and t.dtype in HALVES and t.device.type == "cpu")
     return next((t.dtype for t in halves), None)

@@ -1,6 +1,6 @@
-"""Sliding windows of convolutions and poolings: sizes per axis, paddings made explicit.
+"""Sliding windows of convolution and pooling, with explicit padding per axis.
 
-Paddings are one list, begins of all axes then their ends, as ONNX writes them.
+In ONNX, `pads` is one list: the begins of all axes, then their ends.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,11 @@ from onnxcp.torchgraph.node import Node
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Per spatial axis; `begins` and `ends` are what is padded, `extra` is what a last window
-    that only `ceil_mode` admits reaches beyond that."""
+    """A window, per spatial axis.
+
+    `begins` and `ends` are the padding. `extra` is how far the last window reaches beyond it,
+    which only `ceil_mode` allows.
+    """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -26,25 +29,27 @@ class Window:
 
     @property
     def reaches(self) -> tuple[int, ...]:
-        """From a window's first element to its last, both counted."""
+        """The extent of the window per axis, dilation included."""
         return reaches(self.kernel, self.dilations)
 
     @property
-    def is_centred(self) -> bool:
-        """Whether torch's own padding, which has one size for both ends, is the same."""
+    def is_centered(self) -> bool:
+        """Whether torch's padding, which is the same at both ends, gives the same window."""
         return self.begins == self.ends and not any(self.extra) and min(self.begins, default=0) >= 0
 
 
 def reaches(kernel: Sequence[int], dilations: Sequence[int]) -> tuple[int, ...]:
+    """The extent of a kernel per axis, dilation included."""
     return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
 
 
 def per_axis(node: Node, key: str, rank: int, default: int) -> tuple[int, ...]:
+    """An attribute with one number per axis, or `rank` times the default."""
     return tuple(node.get(key, None) or [default] * rank)
 
 
 def window(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window:
-    """The window that a node slides over axes of these sizes."""
+    """The window of a node over axes of these sizes."""
     rank = len(kernel)
     strides, dilations = per_axis(node, "strides", rank, 1), per_axis(node, "dilations", rank, 1)
     reach, auto = reaches(kernel, dilations), node.get("auto_pad", "NOTSET")
@@ -63,7 +68,7 @@ def window(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window:
 def _same(
     auto: str, sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Paddings that give ⌈size / stride⌉ positions."""
+    """The padding that gives ⌈size / stride⌉ positions."""
     totals = [
         max(0, (-(-size // stride) - 1) * stride + r - size)
         for size, r, stride in zip(sizes, reach, strides, strict=True)
@@ -72,15 +77,17 @@ def _same(
 
 
 def halves(totals: Sequence[int], *, upper: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Totals as begins and ends; an odd one goes to the end if `upper`."""
-    less = tuple(total // 2 for total in totals)
-    more = tuple(total - total // 2 for total in totals)
-    return (less, more) if upper else (more, less)
+    """Total padding split into begins and ends; the larger half is the end if `upper`."""
+    smaller = tuple(total // 2 for total in totals)
+    larger = tuple(total - total // 2 for total in totals)
+    return (smaller, larger) if upper else (larger, smaller)
 
 
 def _beyond(size: int, reach: int, stride: int, begin: int, end: int) -> int:
-    """How far the last window of `ceil_mode` reaches beyond the padding; a window that would
-    start there is left out."""
+    """How far the last window of `ceil_mode` reaches beyond the padding.
+
+    A window that would start in the padding at the end is left out.
+    """
     steps = -(-(size + begin + end - reach) // stride)
     if steps * stride >= size + begin:
         steps -= 1
@@ -88,7 +95,7 @@ def _beyond(size: int, reach: int, stride: int, begin: int, end: int) -> int:
 
 
 def pad(x: Tensor, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Tensor:
-    """Pad the last axes, or crop them where a size is negative."""
+    """Pad the last axes; negative sizes crop."""
     if not any(begins) and not any(ends):
         return x
     pairs = [size for both in zip(begins, ends, strict=True) for size in both[::-1]]
