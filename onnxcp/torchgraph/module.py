@@ -119,7 +119,7 @@ class Network(torch.nn.Module):
     def _run(
         self, body: Body, tensors: dict[str, Tensor], kept: frozenset[str] | None
     ) -> dict[str, Tensor]:
-        """All tensors of a body; those no longer read are freed unless in `kept`; None keeps all."""
+        """All tensors of a body; those no longer read are freed unless `kept`; None keeps all."""
         tensors |= {name: self._stored(key) for name, key in body.keys.items()}
         folds = self._folds(kept)
         for index, node in enumerate(body.nodes):
