@@ -12,8 +12,9 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from onnxcp.cli import app, options
+from onnxcp.cli import app
 from onnxcp.errors import UsageError
+from onnxcp.options.plan import PlanOptions
 
 pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[2]
@@ -176,13 +177,13 @@ def test_a_time_budget_that_suffices_changes_nothing(model):
     ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (None, None)]
 )
 def test_times_are_read(text, seconds):
-    assert options.seconds(text) == seconds
+    assert PlanOptions(time_budget=text).seconds == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "ten", "-5", "0", "inf", "nan"])
 def test_times_are_refused(text):
     with pytest.raises(UsageError, match="10m or 2h"):
-        options.seconds(text)
+        PlanOptions(time_budget=text).seconds
 
 
 def test_a_front_is_a_row_of_models_each_faster_and_less_accurate_than_the_last(model, tmp_path):

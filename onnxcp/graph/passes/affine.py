@@ -34,11 +34,11 @@ def affine(edit: Edit, node: Node, channels: int | None = None) -> Affine | None
         return None
     source = node.input[0 if left is None else 1]
     one, zero = np.ones(1), np.zeros(1)
-    if node.op_type == "Mul":
+    if operator(node) == "Mul":
         return Affine(source, stored, zero)
-    if node.op_type == "Add":
+    if operator(node) == "Add":
         return Affine(source, one, stored)
-    if node.op_type == "Sub":
+    if operator(node) == "Sub":
         return Affine(source, one, -stored) if left is None else Affine(source, -one, stored)
     if left is not None or not stored.all():
         return None  # a quotient by x, or by zero
