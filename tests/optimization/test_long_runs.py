@@ -183,7 +183,7 @@ def test_times_are_read(text, seconds):
 @pytest.mark.parametrize("text", ["", "m", "ten", "-5", "0", "inf", "nan"])
 def test_times_are_refused(text):
     with pytest.raises(UsageError, match="10m or 2h"):
-        PlanOptions(time_budget=text).seconds
+        PlanOptions(time_budget=text)
 
 
 def test_a_front_is_a_row_of_models_each_faster_and_less_accurate_than_the_last(model, tmp_path):
