@@ -9,7 +9,7 @@ from typing import Any
 from onnxcp.escape import shown
 from onnxcp.measure.baseline import VERSION, Change
 from onnxcp.measure.benchmark import Run, Timed
-from onnxcp.measure.timing import Timing, disturbance, median_interval
+from onnxcp.measure.timing import Speedup, Timing, disturbance, median_interval
 from onnxcp.report.table import Page, Table, names, numbers
 from onnxcp.runtime.cores import GIVEN, WORDS
 
@@ -51,7 +51,8 @@ def page(timed: Timed, changes: Sequence[Change] = ()) -> Page:
         for figures in [[f"{timing.milliseconds()[key]:.4f}" for key in FIGURES]]
     ]
     columns = [names("model"), *numbers("batch", *FIGURES, "samples/s")]
-    facts = [("milliseconds", _conditions(timed))]
+    facts = list(zip(_letters(timed), timed.models, strict=True))
+    facts.append(("milliseconds", _conditions(timed)))
     facts += [(f"batch {run.batch}", said) for run in timed.runs if (said := _said(run))]
     facts += [(f"batch {change.batch}", change.words) for change in changes]
     is_noisy = any(timing.is_noisy for run in timed.runs for timing in run.timings)
@@ -61,9 +62,16 @@ def page(timed: Timed, changes: Sequence[Change] = ()) -> Page:
 
 
 def _headline(timed: Timed) -> str:
-    said = _said(timed.runs[0])
-    first = timed.runs[0].timings[0]
-    return said or f"{1e3 * first.median:.4f} ms median of {len(first.counted)} runs"
+    run = timed.runs[0]
+    first = run.timings[0]
+    if run.speedup is not None:
+        return _verdict(run.speedup)
+    return f"{1e3 * first.median:.4f} ms median of {len(first.counted)} runs"
+
+
+def _letters(timed: Timed) -> list[str]:
+    """What the models are called where there are two: A and B."""
+    return [chr(ord("A") + number) for number in range(len(timed.models))]
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -103,7 +111,7 @@ def to_text(timed: Timed, changes: Sequence[Change] = ()) -> str:
     """A column of milliseconds for every model, and the ratio of two; of several batch sizes
     a line each."""
     timed = shown(timed)
-    letters = [chr(ord("A") + i) for i in range(len(timed.models))]
+    letters = _letters(timed)
     lines = [f"{letter}: {name}" for letter, name in zip(letters, timed.models, strict=True)]
     lines += [_conditions(timed), ""]
     lines += _one(timed.runs[0], letters) if len(timed.runs) == 1 else _sweep(timed.runs, letters)
@@ -158,10 +166,13 @@ def _said(run: Run) -> str | None:
     ratio = run.speedup
     if ratio is None:
         return None
-    words = ratio.verdict() if not ratio.is_clear else f"B is {ratio.verdict()} than A"
     other = disturbance(*run.timings).words()
     figures = f"A/B {ratio.ratio:.3f}, 95 % {ratio.low:.3f} to {ratio.high:.3f}"
-    return f"{words} ({figures}{other and '; ' + other})"
+    return f"{_verdict(ratio)} ({figures}{other and '; ' + other})"
+
+
+def _verdict(ratio: Speedup) -> str:
+    return ratio.verdict() if not ratio.is_clear else f"B is {ratio.verdict()} than A"
 
 
 def _changed(change: Change) -> str:

@@ -33,7 +33,7 @@ def page(found: Comparison) -> Page:
     """The verdict, both questions, and a row for every output and every chain."""
     failed = f"FAILED, {plural(len(found.failures), 'failure')}"
     facts = [("reference", found.reference), ("candidate", found.candidate)]
-    facts += [("surgery", " ".join(line.split())) for line in _surgery(found.surgery, WIDE)[:1]]
+    facts.append(("surgery", _surgery(found.surgery, WIDE)[0].removeprefix("surgery: ")))
     if found.accuracy is not None:
         facts.append(("accuracy", accuracy(found.accuracy)))
     elif not found.is_judged:
