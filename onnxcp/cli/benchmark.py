@@ -31,6 +31,19 @@ Other = Annotated[
     Path | None, typer.Argument(metavar="[OTHER]", help="Compare with this one, in turns.")
 ]
 
+Batch = Annotated[str | None, Option("Sizes of a dynamic batch; default 1.", metavar="N[,N...]")]
+Baseline = Annotated[
+    Path | None, Option("Compare with what <<report>> wrote before.", metavar="FILE")
+]
+FailIfSlower = Annotated[
+    str | None,
+    Option(
+        "Exit with 1 if slower by more: than the baseline, else the second model than the first.",
+        metavar="5%",
+    ),
+]
+ExportTimes = Annotated[Path | None, Option("Write every run's time: .json, .csv.", metavar="FILE")]
+
 
 @command
 def benchmark(
@@ -39,24 +52,11 @@ def benchmark(
     *,
     data: Annotated[DataOptions, Only(*DATA)],
     target: Annotated[TargetOptions, Only(*TARGET)],
-    batch: Annotated[
-        str | None, Option("Sizes of a dynamic batch; default 1.", metavar="N[,N...]")
-    ] = None,
+    batch: Batch = None,
     duration: DurationOptions,
-    baseline: Annotated[
-        Path | None, Option("Compare with what <<report>> wrote before.", metavar="FILE")
-    ] = None,
-    fail_if_slower: Annotated[
-        str | None,
-        Option(
-            "Exit with 1 if slower by more: than the baseline, else the second model than the "
-            "first.",
-            metavar="5%",
-        ),
-    ] = None,
-    export_times: Annotated[
-        Path | None, Option("Write every run's time: .json, .csv.", metavar="FILE")
-    ] = None,
+    baseline: Baseline = None,
+    fail_if_slower: FailIfSlower = None,
+    export_times: ExportTimes = None,
     run: Annotated[RunOptions, Only("seed", *REPORT)],
     json: Json = False,
     console: ConsoleOptions,
