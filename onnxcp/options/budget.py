@@ -42,7 +42,8 @@ class BudgetOptions:
     accept_baseline: Annotated[
         bool,
         Option(
-            "Go on where the original is no better than a guess, or fed what it does not expect."
+            "Continue where the original is no better than a guess, or receives values it does not "
+            "expect."
         ),
     ] = False
     max_error: Annotated[

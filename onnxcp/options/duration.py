@@ -20,7 +20,7 @@ class DurationOptions:
 
     PANEL: ClassVar[str | None] = None
 
-    warmup: Annotated[int, Option("Runs not counted.", metavar="N")] = 10
+    warmup: Annotated[int, Option("Warm-up runs, which are not counted.", metavar="N")] = 10
     iterations: Annotated[int, Option("Run at least N times.", metavar="N")] = 100
     duration: Annotated[float, Option("Run at least S seconds.", metavar="S")] = 3.0
 

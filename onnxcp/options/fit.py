@@ -22,7 +22,7 @@ class FitOptions:
     PANEL: ClassVar[str | None] = "Fits"
 
     bias_correction: Annotated[
-        bool, Option("Let biases make up for the mean of what chains change.")
+        bool, Option("Let biases compensate for the change of each layer's mean output.")
     ] = True
     sequential: Annotated[
         bool,
@@ -32,10 +32,10 @@ class FitOptions:
         ),
     ] = False
     calibration_memory: Annotated[
-        float, Option("Most that covariances may take.", metavar="GB", min=0)
+        float, Option("Memory for covariances, at most.", metavar="GB", min=0)
     ] = 2.0
     jobs: Annotated[
-        int | None, Option("Fits at once; default: usable cores.", metavar="N", min=1)
+        int | None, Option("Number of fits at once; default: the usable cores.", metavar="N", min=1)
     ] = None
     cluster: Annotated[
         str | None,

@@ -33,7 +33,7 @@ class PlanOptions:
     ] = "knapsack"
     time_budget: Annotated[
         str | float | None,
-        Option("End the search after T (90, 10m, 2h) with the best plan till then.", "T"),
+        Option("End the search after T (90, 10m, 2h) with the best plan so far.", "T"),
     ] = None
     pareto: Annotated[
         Path | None, Option("Also write models along time against accuracy.", metavar="DIR")

@@ -20,9 +20,10 @@ class RunOptions:
     PANEL: ClassVar[str | None] = None
 
     work_dir: Annotated[
-        Path | None, Option("Keep all that is finished, to go on.", metavar="DIR")
+        Path | None,
+        Option("Keep everything that is finished, so that <<resume>> can continue.", metavar="DIR"),
     ] = None
-    resume: Annotated[bool, Option("Go on with the run in <<work_dir>>.")] = False
+    resume: Annotated[bool, Option("Continue the run in <<work_dir>>.")] = False
     seed: Annotated[int, Option("Seed of fits and synthetic inputs.", metavar="N", min=0)] = 0
     report: Annotated[
         tuple[Path, ...],

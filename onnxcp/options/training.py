@@ -29,17 +29,23 @@ class RecipeOptions:
 
     epochs: Annotated[int, Option("Passes over the data.", metavar="N")] = 10
     # on two cores a quarter less time an epoch than at 128, for the caches
-    batch_size: Annotated[int, Option("Samples of a step.", metavar="N")] = 64
+    batch_size: Annotated[int, Option("Batch size of a training step.", metavar="N")] = 64
     learning_rate: Annotated[
         float | None,
-        Option("At its highest; without it, by how much the candidate loses.", metavar="X"),
+        Option("Peak learning rate; by default it follows what the candidate loses.", metavar="X"),
     ] = None
     optimizer: Annotated[str, Option("{choices}.", metavar="NAME", choices=OPTIMIZERS)] = "adamw"
-    weight_decay: Annotated[float, Option("Of the optimizer.", metavar="X", min=0)] = 0.0
+    weight_decay: Annotated[float, Option("Weight decay of the optimizer.", metavar="X", min=0)] = (
+        0.0
+    )
     # at less, sure answers to images that it was trained on say little
-    temperature: Annotated[float, Option("Of what the original teaches.", metavar="T")] = 12.0
-    label_weight: Annotated[float, Option("Of cross-entropy with the labels.", metavar="X")] = 0.0
-    feature_weight: Annotated[float, Option("Of what replaced layers gave.", metavar="X")] = 0.0
+    temperature: Annotated[float, Option("Distillation temperature.", metavar="T")] = 12.0
+    label_weight: Annotated[
+        float, Option("Weight of the cross-entropy with the labels.", metavar="X")
+    ] = 0.0
+    feature_weight: Annotated[
+        float, Option("Weight of the outputs of replaced layers.", metavar="X")
+    ] = 0.0
     stability: Annotated[
         float, Option("Weight of the chains' sensitivity.", metavar="X", min=0)
     ] = 0.0
@@ -55,17 +61,17 @@ class RecipeOptions:
     augment: Annotated[
         tuple[str, ...],
         Option(
-            "Of {choices}, with commas between them; images only.",
+            "Some of {choices}, separated by commas; images only.",
             metavar="LIST",
             choices=AUGMENTATIONS,
             is_open=True,
             is_list=True,
         ),
     ] = ()
-    patience: Annotated[int, Option("Epochs without gain that end it.", metavar="N")] = 0
-    device: Annotated[str, Option("To train on: {choices}.", metavar="NAME", choices=DEVICES)] = (
-        "cpu"
-    )
+    patience: Annotated[int, Option("Stop after N epochs without gain; 0: never.", metavar="N")] = 0
+    device: Annotated[
+        str, Option("Where the training runs: {choices}.", metavar="NAME", choices=DEVICES)
+    ] = "cpu"
     mixed_precision: Annotated[bool, Option("Train in bfloat16 where that is safe: on a GPU.")] = (
         False
     )
