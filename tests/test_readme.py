@@ -19,7 +19,9 @@ import onnxcp
 from onnxcp.cli import app
 from onnxcp.data.preset_table import PRESETS
 from onnxcp.forms import FORMS
+from onnxcp.graph.pass_table import PASSES
 from onnxcp.measure.metric_table import METRICS
+from onnxcp.report import WRITERS
 from onnxcp.search import STRATEGIES
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -159,8 +161,12 @@ COMMANDS_HELP = (
 @pytest.fixture(scope="module")
 def helps():
     """What every command's --help says."""
-    wide = {"COLUMNS": "200"}
-    return {c: CliRunner().invoke(app, [c, "--help"], env=wide).output for c in COMMANDS_HELP}
+    return {command: run_help(command) for command in COMMANDS_HELP}
+
+
+def run_help(*command):
+    """What --help of a command says, or of the program."""
+    return CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
 
 
 def options(text):
@@ -172,7 +178,7 @@ def test_they_claim_no_option_the_commands_lack(name, text, helps):
     others = [span for span in re.findall(r"`[^`]+`", text) if re.search(r"tools/|pip ", span)]
     for span in others:
         text = text.replace(span, "")
-    known = set().union(*map(options, helps.values()))
+    known = set().union(*map(options, helps.values()), options(run_help()))
     assert options(text) - known == set()
 
 
@@ -211,11 +217,22 @@ def first_cells(page):
 
 @pytest.mark.parametrize(
     ("table", "page"),
-    [(FORMS, "guide.md"), (STRATEGIES, "guide.md"), (METRICS, "data.md"), (PRESETS, "data.md")],
-    ids=["forms", "strategies", "metrics", "presets"],
+    [
+        (FORMS, "guide.md"),
+        (STRATEGIES, "guide.md"),
+        (METRICS, "data.md"),
+        (PRESETS, "data.md"),
+        (PASSES, "exact-passes.md"),
+    ],
+    ids=["forms", "strategies", "metrics", "presets", "passes"],
 )
 def test_every_row_of_a_table_is_described(table, page):
     assert {*table} <= first_cells(page)
+
+
+def test_every_report_format_is_described():
+    described = code_spans(TEXTS["guide.md"])
+    assert [suffix for suffix in WRITERS if suffix not in described] == []
 
 
 def test_every_command_is_described():
