@@ -66,12 +66,8 @@ def run(tmp_path, kept):
     return optimized
 
 
-SEEN = set()  # kinds that runs of this file ended with
-
-
 def is_sound(report):
     """The laws of every report."""
-    SEEN.update({report.reason["kind"], *(site.kind for site in report.sites)})
     jsonschema.validate(json.loads(as_json(report)), schema())
     by_code = {kind.code: kind for kind in Kind}
     for site in report.sites:
