@@ -24,6 +24,7 @@ from onnxcp.measure.metric_table import METRICS
 from onnxcp.report import WRITERS
 from onnxcp.search import STRATEGIES
 
+pytestmark = pytest.mark.usefixtures("quiet")
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "onnxcp/docs").glob("*.md"))]
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
@@ -114,6 +115,26 @@ def based(checkout):
     return checkout
 
 
+STUB = """#!/bin/sh
+echo "onnxcp $*" >> called.txt
+test "$1" != "$FAILING"
+"""
+
+
+@pytest.mark.parametrize("failing", ["", "verify"])
+def test_a_shell_calls_the_commands_of_the_recipe_until_one_fails(failing, tmp_path):
+    stub = tmp_path / "onnxcp"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FAILING": failing}
+    ended = subprocess.run(["bash", "-c", RECIPE], env=environment, cwd=tmp_path)
+    called = (tmp_path / "called.txt").read_text().splitlines()
+    assert called == commands(RECIPE)[: len(called)]
+    assert called[-1].split()[1] == (failing or "benchmark")
+    assert (ended.returncode == 0) == (not failing)
+
+
+@pytest.mark.slow
 def test_the_recipe_for_ci_runs_in_a_shell(based):
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}

@@ -257,10 +257,13 @@ def onnxcp(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+ONE = ("--threads", 1, "--jobs", 1)
+
+
 def optimized(folder, proto, *more):
     model, output, report = folder / "m.onnx", folder / "out.onnx", folder / "run.json"
     onnx.save(proto, model)
-    rest = ("--rank", "wide=16", "--form", "cp3", "--threads", 1, "--report", report)
+    rest = ("--rank", "wide=16", "--form", "cp3", *ONE, "--report", report)
     ended = onnxcp("optimize", model, "-o", output, *rest, *more)
     assert ended.exit_code == 0, ended.output
     return model, output, json.loads(report.read_text()), ended.stdout
@@ -294,7 +297,7 @@ def test_where_it_would_be_slower_it_is_left(tmp_path):
 def test_a_model_that_is_left_unchanged_keeps_it(tmp_path):
     model, output, report = tmp_path / "m.onnx", tmp_path / "out.onnx", tmp_path / "run.json"
     onnx.save(network(), model)
-    options = ("--max-error", 1e-9, "--allow-unchanged", "--report", report, "--threads", 1)
+    options = ("--max-error", 1e-9, "--allow-unchanged", "--report", report, *ONE)
     ended = onnxcp("optimize", model, "-o", output, *options)
     assert ended.exit_code == 0, ended.output
     assert output.read_bytes() == model.read_bytes()
@@ -305,12 +308,14 @@ def test_a_model_that_is_left_unchanged_keeps_it(tmp_path):
 def test_a_plan_replays_it_whatever_is_faster(tmp_path):
     model, output, _, _ = optimized(tmp_path, network())
     plan, again = output.with_suffix(".plan.json"), tmp_path / "again.onnx"
-    assert onnxcp("optimize", model, "-o", again, "--plan", plan).exit_code == 0
+    assert onnxcp("optimize", model, "-o", again, "--plan", plan, *ONE).exit_code == 0
     assert again.read_bytes() == output.read_bytes()
     document = json.loads(plan.read_text())
     document["fits"]["shortcuts"] = []
     plan.write_text(json.dumps(document))
-    assert onnxcp("optimize", model, "-o", again, "--plan", plan, "--overwrite").exit_code == 0
+    assert (
+        onnxcp("optimize", model, "-o", again, "--plan", plan, "--overwrite", *ONE).exit_code == 0
+    )
     assert shortcuts_before(onnx.load(again)) == ()
 
 
@@ -318,7 +323,7 @@ def test_a_plan_that_names_another_is_refused(tmp_path):
     model, output, _, _ = optimized(tmp_path, network())
     plan = output.with_suffix(".plan.json")
     plan.write_text(plan.read_text().replace('"pad"', '"path"'))
-    ended = onnxcp("optimize", model, "-o", tmp_path / "again.onnx", "--plan", plan)
+    ended = onnxcp("optimize", model, "-o", tmp_path / "again.onnx", "--plan", plan, *ONE)
     assert (ended.exit_code, "no shortcut 'path'" in ended.stderr) == (2, True)
     assert not (tmp_path / "again.onnx").exists()
 
@@ -347,7 +352,9 @@ def test_a_table_tells_both_times_and_serves_a_run(tmp_path):
         "--report",
         report,
     )
-    ended = onnxcp("optimize", model, "-o", tmp_path / "out.onnx", "--form", "cp3", *options)
+    ended = onnxcp(
+        "optimize", model, "-o", tmp_path / "out.onnx", "--form", "cp3", "--jobs", 1, *options
+    )
     assert ended.exit_code == 0, ended.output
     assert json.loads(report.read_text())["model"]["shortcuts"] == ["pad"]
 
@@ -368,7 +375,7 @@ def test_another_weight_in_its_place_is_found(tmp_path):
 def test_a_second_run_leaves_it(tmp_path):
     model, output, _, _ = optimized(tmp_path, network())
     again, report = tmp_path / "again.onnx", tmp_path / "again.json"
-    rest = ("--rank", "first=8", "--form", "cp3", "--threads", 1, "--report", report)
+    rest = ("--rank", "first=8", "--form", "cp3", *ONE, "--report", report)
     ended = onnxcp("optimize", output, "-o", again, *rest)
     assert ended.exit_code == 0, ended.output
     assert json.loads(report.read_text())["model"]["shortcuts"] == []
