@@ -1,19 +1,23 @@
 """Every layer of a model with its cost, and whether a chain could replace it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxcp.data.roles import Sources, prepare
 from onnxcp.errors import TooBusy
 from onnxcp.graph import io
-from onnxcp.graph.input_specs import known_shapes
+from onnxcp.graph.input_specs import Shape, known_shapes
 from onnxcp.graph.layers import Layer
+from onnxcp.graph.pass_table import PASSES
+from onnxcp.graph.passes import applied
+from onnxcp.graph.shapes import infer
 from onnxcp.latency.candidates import measure
 from onnxcp.latency.tabulate import contexts
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.survey import inferred, survey
+from onnxcp.words import plural
 
 ELIGIBLE = "eligible"
 
@@ -67,7 +71,16 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
     rows = [Row(s.layer, ELIGIBLE, times.get(s.name)) for s in found]
     rows += [Row(s.layer, s.reason) for s in skips]
     unknown = tuple(s.name for s in model.inputs if s.name not in given)
-    return Listing(str(path), tuple(rows), unknown, model.notes)
+    notes = (*model.notes, *_exact_passes(model, given))
+    return Listing(str(path), tuple(rows), unknown, notes)
+
+
+def _exact_passes(model: io.Model, given: Mapping[str, Shape]) -> Iterator[str]:
+    """Which exact passes would change the model, all of them in order."""
+    _, places = applied(model.proto, list(PASSES), infer(model.proto, given))
+    if places:
+        listed = ", ".join(f"{name} ({plural(count, 'place')})" for name, count in places.items())
+        yield f"exact passes that apply: {listed}; optimize with <<exact>> measures what they gain"
 
 
 def total_macs(layers: Sequence[Layer]) -> int:

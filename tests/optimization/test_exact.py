@@ -242,3 +242,12 @@ def test_an_option_of_passes_without_them_is_refused(written, tmp_path):
     ended = onnxcp("optimize", written[0], "-o", tmp_path / "x.onnx", "--no-pass", "depthwise")
     assert ended.exit_code == 2
     assert "--no-pass depthwise: goes with --exact" in " ".join(ended.output.split())
+
+
+def test_inspect_says_beforehand_which_passes_apply(tmp_path):
+    ended = onnxcp("inspect", network(tmp_path / "m.onnx"))
+    said = " ".join(ended.output.split())
+    assert ended.exit_code == 0
+    assert "exact passes that apply: hard-activations (1 place); optimize with --exact" in said
+    plain = onnxcp("inspect", network(tmp_path / "p.onnx", activation="Relu"))
+    assert "exact passes" not in plain.output
