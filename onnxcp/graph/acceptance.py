@@ -33,7 +33,7 @@ def accepted(path: Path, proto: onnx.ModelProto) -> tuple[str, ...]:
         return notes
     trouble = _trouble(path)
     if trouble is not None:
-        said = f"; ONNX Runtime says: {trouble}" if trouble else ""
+        said = f"; ONNX Runtime reports: {trouble}" if trouble else ""
         raise ModelError(
             f"{path}: the ONNX checker refuses it: {cause}{said}; export the model again"
         )

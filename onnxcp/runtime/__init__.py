@@ -1,1 +1,1 @@
-"""All that knows ONNX Runtime: providers, sessions, and the machine they run on."""
+"""ONNX Runtime: execution providers, sessions, and the machine they run on."""

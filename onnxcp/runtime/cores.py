@@ -1,8 +1,7 @@
-"""How many cores this process may use: not those of the machine, but those that it is pinned to,
-and no more than what its control groups let it use at once.
+"""How many cores this process may use: those in its affinity, up to the quota of its groups.
 
-Hyper-threads of one core count once, as they do for ONNX Runtime's own choice: two threads of
-one core's multipliers are no faster than one.
+Hyper-threads of one core count once, as in ONNX Runtime's default: they share the multipliers, so
+that two are no faster than one.
 """
 
 import os
@@ -22,8 +21,10 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """How many there are to use, and what limits them: a key of `WORDS`. `exact` is the number
-    before a quota was rounded down."""
+    """The number of usable cores, and what limits it: a key of `WORDS`.
+
+    `exact` is the number before a quota is rounded down.
+    """
 
     count: int
     why: str
@@ -31,15 +32,17 @@ class Cores:
 
 
 def usable(root: Path = Path("/"), allowed: Collection[int] | None = None) -> Cores:
-    """The cores that this process may use, at least one. `root` is where /proc and /sys are
-    found, `allowed` the processors that it may run on; both are for tests."""
-    everything = os.cpu_count() or 1
-    processors = _affinity(everything) if allowed is None else allowed
+    """The cores that this process may use, at least one.
+
+    For tests: `root` is the folder of /proc and /sys, `allowed` the processors in the affinity.
+    """
+    total = os.cpu_count() or 1
+    processors = _affinity(total) if allowed is None else allowed
     count = max(1, len({_core(root, number) for number in processors}))
     limit = quota(root)
     if limit is not None and limit < count:
         return Cores(max(1, int(limit)), QUOTA, limit)
-    return Cores(count, AFFINITY if len(processors) < everything else MACHINE, float(count))
+    return Cores(count, AFFINITY if len(processors) < total else MACHINE, float(count))
 
 
 def _affinity(everything: int) -> Collection[int]:
@@ -50,20 +53,22 @@ def _affinity(everything: int) -> Collection[int]:
 
 
 def _core(root: Path, processor: int) -> str:
-    """What hyper-threads of one core have in common."""
+    """An identifier that the hyper-threads of one core share."""
     folder = root / f"sys/devices/system/cpu/cpu{processor}/topology"
     return _text(folder / "thread_siblings_list") or str(processor)
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Processors that the control groups of this process let it use at once: the least of its
-    own group and of those around it; None without a limit."""
+    """The least quota of this process's control group and its parents, in processors.
+
+    It can be a fraction. None without a limit.
+    """
     limits = [limit for path in _groups(root) if (limit := _limit(path)) is not None]
     return min(limits, default=None)
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Folders of the groups that rule processor time, from the innermost to the root's."""
+    """Folders of the control groups that limit processor time, from the innermost to the root."""
     mounts = root / "sys/fs/cgroup"
     for line in _text(root / "proc/self/cgroup").splitlines() or ["0::/"]:
         _, _, rest = line.partition(":")
@@ -71,14 +76,14 @@ def _groups(root: Path) -> Iterator[Path]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         parts = [part for part in PurePosixPath(group).parts if part not in ("/", "..")]
-        tops = ("", "unified") if not controllers else (controllers, "cpu", "cpu,cpuacct")
-        for top in dict.fromkeys(tops):
+        hierarchies = ("", "unified") if not controllers else (controllers, "cpu", "cpu,cpuacct")
+        for hierarchy in dict.fromkeys(hierarchies):
             for depth in range(len(parts), -1, -1):
-                yield (mounts / top).joinpath(*parts[:depth])
+                yield (mounts / hierarchy).joinpath(*parts[:depth])
 
 
 def _limit(group: Path) -> float | None:
-    """Of one group, in version 2 or 1 of Linux' files."""
+    """The quota of one control group, version 2 or 1; None without a limit."""
     numbers = _text(group / "cpu.max").split()
     if not numbers:
         files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")

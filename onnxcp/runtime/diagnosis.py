@@ -1,7 +1,7 @@
-"""What this installation can do, and what keeps it from doing more.
+"""What this installation can do, and its problems, each with a remedy.
 
-Every fact is gathered where it belongs (`machine`, `ort`, `packages`, `probe`); here they are
-put together and judged, and `report.doctor` shows them.
+The facts come from `machine`, `ort`, `packages` and `probe`; this module combines and judges
+them, and `report.doctor` shows them.
 """
 
 import os
@@ -24,7 +24,7 @@ from onnxcp.runtime.packages import LIBRARIES
 from onnxcp.runtime.probe import Proof, prove
 from onnxcp.runtime.providers import PROVIDERS, Target, by_name
 
-VECTORS = {  # instruction sets that convolutions use, by Linux's names for them
+VECTORS = {  # instruction sets that convolutions use, by Linux's names of CPU flags
     "avx2": "AVX2",
     "avx512f": "AVX-512",
     "avx_vnni": "AVX-VNNI",
@@ -32,12 +32,12 @@ VECTORS = {  # instruction sets that convolutions use, by Linux's names for them
     "amx_int8": "AMX",
     "asimd": "NEON",
 }
-CPU_BUILD, GPU_BUILD = "'onnxcp[cpu]'", "'onnxcp[gpu]'"  # as pip is told
+CPU_BUILD, GPU_BUILD = "'onnxcp[cpu]'", "'onnxcp[gpu]'"  # arguments of pip install
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The platform and its CPU. `usable` cores are those of a container's quota."""
+    """The platform and its CPU; `usable` cores respect affinity and a container's quota."""
 
     platform: str
     python: str
@@ -52,8 +52,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """ONNX Runtime: its version, or the problem that it does not load for; packages that are
-    it, by name; the CUDA that it was built for."""
+    """ONNX Runtime: its version, its packages with versions, and the CUDA it was built for.
+
+    `problem` says why it does not load, None if it does.
+    """
 
     version: str | None
     builds: Mapping[str, str]
@@ -63,7 +65,7 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that was found. `required` names the providers that have to work."""
+    """The whole diagnosis; `required` names the providers that must work."""
 
     machine: Machine
     nvidia: Nvidia
@@ -74,38 +76,38 @@ class Findings:
 
     @property
     def failed(self) -> tuple[Proof, ...]:
-        """Providers that do not work and have to."""
+        """Required providers that do not work."""
         return tuple(p for p in self.proofs if p.problem and p.provider in self.required)
 
     @property
     def exit_code(self) -> int:
-        """0 if all that was asked for works."""
+        """0 if all required providers work, else 3."""
         return ProviderError.exit_code if self.installed.problem or self.failed else 0
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What to mend, each with its remedy after a semicolon; what may mend others first."""
-        found = [self.installed.problem, _several(self), _unused(self)]
-        found += [f"{proof.provider}: {proof.problem}" for proof in self.failed]
-        return tuple(text for text in (*found, _no_cudnn(self), _incomplete(self)) if text)
+        """Problems with a remedy after the semicolon; those that can cause others come first."""
+        texts = [self.installed.problem, _several_builds(self), _unused_gpu(self)]
+        texts += [f"{proof.provider}: {proof.problem}" for proof in self.failed]
+        return tuple(text for text in (*texts, _no_cudnn(self), _missing_packages(self)) if text)
 
 
 def examine(names: Sequence[str], limit: float) -> Findings:
-    """Look at everything; prove the providers of these names, else all that are offered.
+    """Examine the installation, and test the named providers, or all that ONNX Runtime offers.
 
-    `limit` bounds the seconds of one proof.
+    `limit` is the time limit of one test, in seconds.
 
     Raises:
-        UsageError: an unknown provider.
+        UsageError: a provider is unknown.
     """
     installed = _installed()
     if installed.problem is None:
-        asked = tuple(dict.fromkeys(Target.named(name).name for name in names))
+        requested = tuple(dict.fromkeys(Target.named(name).name for name in names))
     else:
-        asked = ()
-    required = asked or ("cpu", *_main_providers(installed))
-    wanted = asked or _offered(installed, required)
-    proofs = tuple(prove(name, limit) for name in wanted)
+        requested = ()
+    required = requested or ("cpu", *_main_providers(installed))
+    tested = requested or _offered(installed, required)
+    proofs = tuple(prove(name, limit) for name in tested)
     versions = {library.name: library.version for library in LIBRARIES}
     return Findings(_machine(), nvidia(), installed, required, proofs, versions)
 
@@ -132,10 +134,10 @@ def _installed() -> Installed:
 
 
 def _main_providers(installed: Installed) -> list[str]:
-    """What the installed builds are made for: cuda for onnxruntime-gpu, openvino for
-    onnxruntime-openvino."""
-    ends = [name.removeprefix("onnxruntime").strip("-") for name in installed.builds]
-    return [name for name in ("cuda" if e == "gpu" else e for e in ends) if name in PROVIDERS]
+    """The providers of the installed builds: cuda for onnxruntime-gpu, else the suffix."""
+    suffixes = [name.removeprefix("onnxruntime").strip("-") for name in installed.builds]
+    names = ("cuda" if suffix == "gpu" else suffix for suffix in suffixes)
+    return [name for name in names if name in PROVIDERS]
 
 
 def _offered(installed: Installed, required: Sequence[str]) -> tuple[str, ...]:
@@ -144,47 +146,47 @@ def _offered(installed: Installed, required: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*required, *by_name(available()))))
 
 
-def _several(found: Findings) -> str | None:
-    names = list(found.installed.builds)
+def _several_builds(findings: Findings) -> str | None:
+    names = list(findings.installed.builds)
     if len(names) < 2:
         return None
     for_gpu = "onnxruntime-gpu" in names
     kept = GPU_BUILD if for_gpu else names[-1]
     other = ""
-    if "onnxruntime" in names and not found.nvidia.gpus:
+    if "onnxruntime" in names and not findings.nvidia.gpus:
         kept, other = CPU_BUILD, f"; for NVIDIA GPUs {GPU_BUILD} in its place" if for_gpu else ""
     return (
-        f"{' and '.join(names)} are installed at once and overwrite each other's files; keep one: "
+        f"{' and '.join(names)} are both installed and overwrite each other's files; keep one: "
         f"pip uninstall -y {' '.join(names)} && pip install {kept}{other}"
     )
 
 
-def _unused(found: Findings) -> str | None:
-    """A GPU that the installed build was not made for."""
-    here = " ".join(found.installed.builds)
-    if not found.nvidia.gpus or found.installed.problem or found.installed.cuda:
+def _unused_gpu(findings: Findings) -> str | None:
+    """The problem of a GPU that the installed build cannot use."""
+    names = " ".join(findings.installed.builds)
+    if not findings.nvidia.gpus or findings.installed.problem or findings.installed.cuda:
         return None
     return (
-        f"{found.nvidia.gpus[0].name} is there, and {here or 'this ONNX Runtime'} can not use it; "
-        f"for <<provider=cuda>>: pip uninstall -y {here} && pip install {GPU_BUILD}"
+        f"{findings.nvidia.gpus[0].name} is present, but {names or 'this ONNX Runtime'} cannot use "
+        f"it; for <<provider=cuda>>: pip uninstall -y {names} && pip install {GPU_BUILD}"
     )
 
 
-def _no_cudnn(found: Findings) -> str | None:
-    versions = [proof.loaded for proof in found.proofs if proof.loaded]
+def _no_cudnn(findings: Findings) -> str | None:
+    versions = [proof.loaded for proof in findings.proofs if proof.loaded]
     absent = [name for name, version in versions[0].items() if version is None] if versions else []
-    if not absent or not found.installed.cuda:
+    if not absent or not findings.installed.cuda:
         return None
-    are = "is" if len(absent) == 1 else "are"
+    verb = "is" if len(absent) == 1 else "are"
     return (
-        f"{' and '.join(absent)} {are} not found; for NVIDIA GPUs: pip install "
+        f"{' and '.join(absent)} {verb} not found; for NVIDIA GPUs: pip install "
         "'onnxruntime-gpu[cuda,cudnn]'"
     )
 
 
-def _incomplete(found: Findings) -> str | None:
-    absent = [row for row in LIBRARIES if not row.extra and found.libraries[row.name] is None]
+def _missing_packages(findings: Findings) -> str | None:
+    absent = [row for row in LIBRARIES if not row.extra and findings.libraries[row.name] is None]
     if not absent:
         return None
-    what = ", ".join(f"{row.name} ({row.purpose})" for row in absent)
-    return f"not installed: {what}; to have all commands: {absent[0].install}"
+    names = ", ".join(f"{row.name} ({row.purpose})" for row in absent)
+    return f"not installed: {names}; to have all commands: {absent[0].install}"

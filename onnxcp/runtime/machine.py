@@ -1,7 +1,6 @@
-"""What this machine is: its CPU, and the NVIDIA GPUs that its driver offers.
+"""This machine: its CPU, and the NVIDIA GPUs that its driver reports.
 
-Asked of the operating system and of the driver itself, so that it can be told without any
-runtime, and where a runtime does not load.
+The facts come from the operating system and the driver, and need no ONNX Runtime.
 """
 
 import ctypes
@@ -20,16 +19,16 @@ MAJOR, MINOR = 75, 76  # attributes of a device: its compute capability
 NO_GPU = "no NVIDIA GPU"
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # hides devices, all of them if it is empty
 DRIVER_REMEDY = (
-    "install the NVIDIA driver till nvidia-smi lists the GPU, start a container with --gpus all, "
+    "install the NVIDIA driver until nvidia-smi lists the GPU, start a container with --gpus all, "
     "or choose <<provider=cpu>>"
 )
-OLDEST_DRIVER = {12: 525, 13: 580}  # by CUDA's major version (NVIDIA's release notes)
+MIN_DRIVER = {12: 525, 13: 580}  # by CUDA's major version (NVIDIA's release notes)
 CUDA_12 = "'onnxruntime-gpu[cuda,cudnn]<1.27'"  # 1.27 is the first whose wheel needs CUDA 13
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One NVIDIA device; `capability` as in "9.0"."""
+    """One NVIDIA device: its memory in bytes, and its compute capability, such as "9.0"."""
 
     name: str
     bytes: int
@@ -38,8 +37,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Nvidia:
-    """What the driver says. `cuda` is the newest CUDA it serves, as in (13, 0); `problem` why
-    no device can be used, or None."""
+    """The NVIDIA driver and its devices.
+
+    `cuda` is the newest CUDA that the driver supports, such as (13, 0). `problem` says why no
+    device can be used, None if one can.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     driver: str = ""
@@ -49,43 +51,46 @@ class Nvidia:
 
 @functools.cache
 def nvidia() -> Nvidia:
-    """Ask the NVIDIA driver for its devices."""
+    """The devices that the NVIDIA driver reports; a missing driver is a `problem`, not an error."""
     library = DRIVERS.get(platform.system(), "")
     try:
         driver = ctypes.CDLL(library) if library else None
     except OSError:
         driver = None
     if driver is None:
-        return Nvidia(problem=f"{NO_GPU}: the driver's library {library or 'libcuda'} is not there")
-    return _asked(driver)
+        return Nvidia(problem=f"{NO_GPU}: the driver's library {library or 'libcuda'} is missing")
+    return _queried(driver)
 
 
 def no_cuda(needed: int) -> str | None:
-    """Why what was built for this major version of CUDA can not run here, and what to do;
-    None if nothing speaks against it.
+    """Why software built for this major version of CUDA cannot run here, with a remedy.
 
-    A driver serves all minor versions of its CUDA's major version, and older ones.
+    None if it can. A driver supports all minor versions of its CUDA's major version, and older
+    major versions.
     """
-    told = nvidia()
-    if told.problem is not None:
-        return f"{told.problem}; {DRIVER_REMEDY}"
-    if told.cuda is None or told.cuda[0] >= needed:
+    driver = nvidia()
+    if driver.problem is not None:
+        return f"{driver.problem}; {DRIVER_REMEDY}"
+    if driver.cuda is None or driver.cuda[0] >= needed:
         return None
-    least = f" to {OLDEST_DRIVER[needed]} or newer" if needed in OLDEST_DRIVER else ""
-    other = f"; or take a build for CUDA 12: pip install {CUDA_12}" if told.cuda[0] == 12 else ""
+    minimum = f" to {MIN_DRIVER[needed]} or newer" if needed in MIN_DRIVER else ""
+    alternative = (
+        f"; or take a build for CUDA 12: pip install {CUDA_12}" if driver.cuda[0] == 12 else ""
+    )
     return (
-        f"the NVIDIA driver {told.driver} serves CUDA {told.cuda[0]}.{told.cuda[1]} at most, and "
-        f"this ONNX Runtime needs CUDA {needed}; update the driver{least}{other}"
+        f"the NVIDIA driver {driver.driver} supports at most CUDA "
+        f"{driver.cuda[0]}.{driver.cuda[1]}, and this ONNX Runtime needs CUDA {needed}; update "
+        f"the driver{minimum}{alternative}"
     )
 
 
-def _asked(driver: ctypes.CDLL) -> Nvidia:
+def _queried(driver: ctypes.CDLL) -> Nvidia:
     state = driver.cuInit(0)
     number = ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(number))
     cuda = (number.value // 1000, number.value % 1000 // 10)
     if state != 0:
-        why = _no_device() if state == NO_DEVICE else f"cuInit gives {state}"
+        why = _no_device() if state == NO_DEVICE else f"cuInit returns {state}"
         why = "the driver is too old for this kernel or container" if state in TOO_OLD else why
         return Nvidia((), _driver_version(), cuda, f"{NO_GPU}: {why}")
     driver.cuDeviceGetCount(ctypes.byref(number))
@@ -95,7 +100,7 @@ def _asked(driver: ctypes.CDLL) -> Nvidia:
 
 def _no_device() -> str:
     hidden = os.environ.get(VISIBLE)
-    return "no device" if hidden is None else f"no device, where {VISIBLE} is {hidden!r}"
+    return "no device" if hidden is None else f"no device, with {VISIBLE} set to {hidden!r}"
 
 
 def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
@@ -110,36 +115,36 @@ def _gpu(driver: ctypes.CDLL, index: int) -> Gpu:
 
 
 def _driver_version() -> str:
-    """As Linux tells it; empty where it does not."""
-    told = _text(Path("/proc/driver/nvidia/version"))
-    found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", told)
-    return found.group(1) if found else ""
+    """The driver's version as Linux reports it; empty if it does not."""
+    text = _text(Path("/proc/driver/nvidia/version"))
+    match = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return match.group(1) if match else ""
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
+    """The instruction set flags of this CPU by Linux's names; empty on other systems."""
     return frozenset(_of_cpu("flags", "Features").split())
 
 
 def cpu_name() -> str:
-    """The CPU as Linux, else Python, names it."""
+    """The name of the CPU from Linux, else from Python."""
     return _of_cpu("model name").strip() or platform.processor() or platform.machine()
 
 
 def cores() -> float:
-    """Cores that this process may use; a container's quota may be a fraction."""
+    """The cores that this process may use; a fraction if a container's quota is one."""
     return usable().exact
 
 
 def physical_cores() -> int | None:
-    """Cores without their hyper-threads, as Linux tells; None where it does not."""
-    told = _text(Path("/proc/cpuinfo"))
-    pairs = re.findall(r"physical id\s*: (\d+).*?core id\s*: (\d+)", told, re.DOTALL)
+    """The number of cores without hyper-threads; None if Linux does not report it."""
+    text = _text(Path("/proc/cpuinfo"))
+    pairs = re.findall(r"physical id\s*: (\d+).*?core id\s*: (\d+)", text, re.DOTALL)
     return len(set(pairs)) or None
 
 
 def memory_bytes() -> int | None:
-    """Main memory; None where the system does not tell."""
+    """The size of main memory; None if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -147,7 +152,7 @@ def memory_bytes() -> int | None:
 
 
 def _of_cpu(*starts: str) -> str:
-    """What Linux says of the first CPU on the line that starts so; empty where it does not."""
+    """The value of the first line of /proc/cpuinfo with one of these names; empty if none."""
     lines = _text(Path("/proc/cpuinfo")).splitlines()
     return next((line for line in lines if line.startswith(starts)), "").partition(":")[2]
 

@@ -1,4 +1,4 @@
-"""What to do where ONNX Runtime has no kernel for an operator of a model."""
+"""Remedies for operators that ONNX Runtime cannot compute."""
 
 import re
 
@@ -7,17 +7,16 @@ NO_KERNEL = re.compile(r"Could not find an implementation for|Failed to find ker
 
 
 def remedy(cause: str) -> str:
-    """What to try where the runtime's words say that an operator is missing, after a "; "; else
-    nothing."""
+    """A remedy, after "; ", if the runtime's message is about a missing operator; else empty."""
     if UNKNOWN.search(cause):
         return (
-            "; operators of other libraries, such as plugins of TensorRT, do not run here: cut "
-            "the model before them with onnx.utils.extract_model, optimize that part, and put the "
-            "rest behind it again (`onnxcp inspect` shows the layers of the whole model)"
+            "; operators of other libraries, such as TensorRT plugins, do not run here: cut the "
+            "model before them with onnx.utils.extract_model, optimize that part, and append the "
+            "rest again (`onnxcp inspect` shows the layers of the whole model)"
         )
     if NO_KERNEL.search(cause):
         return (
             "; this provider cannot compute that operator for these types or this opset: choose "
-            "another <<provider>>, or export the model again with others"
+            "another <<provider>>, or export the model with other types or another opset"
         )
     return ""

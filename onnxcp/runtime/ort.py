@@ -1,7 +1,4 @@
-"""The onnxruntime module, loaded when it is first needed.
-
-`providers` and `sessions` are the only others that know it.
-"""
+"""The onnxruntime module, loaded when it is first needed."""
 
 import contextlib
 import functools
@@ -15,20 +12,23 @@ INSTALL = (
     "ONNX Runtime is not installed: pip install 'onnxcp[cpu]' for CPUs, or "
     "pip install 'onnxcp[gpu]' for NVIDIA GPUs (one of the two, never both)"
 )
-SILENT = 4  # of the runtime's log severities: what it says in passing is no result of ours
+SILENT = 4  # a log severity of ONNX Runtime: only fatal messages
 
 
 def runtime() -> ModuleType:
-    """The module. Raises MissingPackage with the command that installs it. Who has loaded it
-    before has set its log, too; else it logs nothing."""
+    """The onnxruntime module; its log is silenced, unless another module loaded it before.
+
+    Raises:
+        MissingPackage: it is not installed or does not load; names the command to install it.
+    """
     is_new = "onnxruntime" not in sys.modules
     try:
         import onnxruntime
     except ImportError as error:
-        there = error.name != "onnxruntime"
-        raise MissingPackage(_broken(str(error)) if there else INSTALL) from error
-    if not hasattr(onnxruntime, "InferenceSession"):  # a folder is all that is left of it
-        raise MissingPackage(_broken("its files are gone") if builds() else INSTALL)
+        is_installed = error.name != "onnxruntime"
+        raise MissingPackage(_broken(str(error)) if is_installed else INSTALL) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # only its folder is left
+        raise MissingPackage(_broken("its files are missing") if builds() else INSTALL)
     if is_new:
         onnxruntime.set_default_logger_severity(SILENT)
     module: ModuleType = onnxruntime
@@ -36,45 +36,45 @@ def runtime() -> ModuleType:
 
 
 def _broken(cause: str) -> str:
-    """Of two builds one may have been uninstalled, and with it the module of both."""
-    here = [f"{name}=={version}" for name, version in builds().items()]
+    """The message for a broken installation, such as after one of two builds was uninstalled."""
+    installed = [f"{name}=={version}" for name, version in builds().items()]
     return (
-        f"ONNX Runtime is installed ({', '.join(here)}) but does not load: {cause}; install it "
-        f"anew: pip install --force-reinstall --no-deps {' '.join(here[-1:])}"
+        f"ONNX Runtime is installed ({', '.join(installed)}) but does not load: {cause}; install "
+        f"it again: pip install --force-reinstall --no-deps {' '.join(installed[-1:])}"
     )
 
 
 def available() -> tuple[str, ...]:
-    """The runtime's names of the providers it was built with."""
+    """ONNX Runtime's names of the providers it was built with."""
     return tuple(runtime().get_available_providers())
 
 
 def builds() -> dict[str, str]:
-    """The installed packages that are this module, with their versions: one, if all is well."""
-    import importlib.metadata  # which costs a tenth of the time that help may take
+    """Versions of the installed packages that provide onnxruntime, by name; should be one."""
+    import importlib.metadata  # imported here because it is slow to import
 
-    found = importlib.metadata.packages_distributions().get("onnxruntime", [])
-    return {name: importlib.metadata.version(name) for name in sorted(set(found))}
+    names = importlib.metadata.packages_distributions().get("onnxruntime", [])
+    return {name: importlib.metadata.version(name) for name in sorted(set(names))}
 
 
 def cuda_version() -> str | None:
-    """Of the CUDA that the module was built for, as in "13.0"; None if it was built for none."""
+    """The CUDA version that onnxruntime was built for, such as "13.0"; None without CUDA."""
     return getattr(runtime(), "cuda_version", None) or None
 
 
 def cuda_major() -> int:
-    """The number that decides which drivers and libraries serve; 0 if it was built for none."""
+    """The major CUDA version, which decides the drivers and libraries needed; 0 without CUDA."""
     major = (cuda_version() or "").partition(".")[0]
     return int(major) if major.isdecimal() else 0
 
 
 @functools.cache
 def load_cuda() -> None:
-    """Load CUDA and cuDNN from their Python packages, where the runtime knows how.
+    """Load CUDA and cuDNN from their Python packages, if ONNX Runtime supports it.
 
-    What does not load is told by the session that lacks it.
+    Libraries that do not load are reported by the session that needs them.
     """
     preload = getattr(runtime(), "preload_dlls", None)
     if preload is not None:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries
             preload()

@@ -1,7 +1,7 @@
-"""The libraries that onnxcp uses: what each is for, and what installs it.
+"""The libraries that onnxcp uses, with their purpose and the command to install them.
 
-Whether they are there is asked of the installed packages; nothing is imported. ONNX Runtime
-has builds of several names: see `runtime`.
+Versions come from the metadata of installed packages; nothing is imported. ONNX Runtime has
+packages of several names: see `ort.builds`.
 """
 
 import importlib.metadata
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One row of `LIBRARIES`. `extra` is the part of onnxcp that brings it; empty: all do."""
+    """One row of `LIBRARIES`; `extra` is onnxcp's extra that installs it, empty for all."""
 
     name: str
     purpose: str
@@ -18,7 +18,7 @@ class Library:
 
     @property
     def version(self) -> str | None:
-        """The installed one; None if it is not there."""
+        """The installed version; None if it is not installed."""
         try:
             return importlib.metadata.version(self.name)
         except importlib.metadata.PackageNotFoundError:
@@ -26,7 +26,7 @@ class Library:
 
     @property
     def install(self) -> str:
-        """The command that brings it."""
+        """The command that installs it."""
         return f"pip install 'onnxcp[{self.extra}]'" if self.extra else "pip install onnxcp"
 
 

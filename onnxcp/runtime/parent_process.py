@@ -1,18 +1,18 @@
-"""Processes that end with the one that started them, whatever ends that one."""
+"""Child processes that end when their parent ends, however it ends."""
 
 import os
 import threading
 import time
 
-WATCHED = 0.5  # seconds between looks for the parent
+CHECK_SECONDS = 0.5  # between checks of the parent
 
 
 def end_with(parent: int) -> None:
-    """End this process soon after its parent, of which this is the process number, is gone."""
+    """End this process within `CHECK_SECONDS` after its parent, given by process number, ends."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(WATCHED)
+            time.sleep(CHECK_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

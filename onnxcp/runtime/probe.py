@@ -1,8 +1,8 @@
-"""Whether a provider is usable, proven by a Conv that runs on it in a process of its own.
+"""The test of a provider: a Conv that runs on it in a separate process.
 
-A broken library of a provider may crash the process that loads it, or hang it for ever; here
-that is an answer like any other. `python -m onnxcp.runtime.probe PROVIDER FILE` is that process: it
-writes its answer to the file, since libraries write to stdout as they like.
+A broken library can crash the process that loads it, or block it forever; here that is a result
+like any other. The process is `python -m onnxcp.runtime.probe PROVIDER FILE`; it writes its
+result to the file, because libraries print to stdout.
 """
 
 import json
@@ -25,17 +25,17 @@ from onnxcp.runtime.sessions import open_runner
 from onnxcp.storage import temporary
 
 CHILD = ("-P", "-m", "onnxcp.runtime.probe")
-TO_DIE = 5.0  # seconds that a killed process may take to go; one in a driver's hands may not
+KILL_SECONDS = 5.0  # for a killed process to end; one inside a driver call may not
 IMAGE, WEIGHT = (1, 16, 14, 14), (16, 16, 3, 3)
-QUOTED = 300  # characters of a crashed process's last words
+MAX_QUOTED = 300  # characters of a crashed process's last line
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What became of one provider. `problem` tells cause and remedy; None: it works.
+    """The result for one provider; `problem` states cause and remedy, None if it works.
 
-    `seconds` to start and run a session, and the relative L2 `difference` from numpy's result;
-    `loaded` has the versions of the device's libraries, None for one that was not found.
+    `seconds` is the time to start and run a session, `difference` the relative L2 difference from
+    numpy's result. `loaded` has the versions of the device's libraries, None for a missing one.
     """
 
     provider: str
@@ -46,35 +46,35 @@ class Proof:
 
 
 def prove(name: str, limit: float) -> Proof:
-    """Run a Conv on the provider or providers of this name, for at most `limit` seconds.
+    """Run a Conv on the provider, or the providers of a list, for at most `limit` seconds.
 
     Raises:
-        UsageError: an unknown provider.
+        UsageError: a provider is unknown.
     """
     target = Target.named(name)
     with temporary.folder() as folder:
         code = _run_child(target.name, folder, limit)
         if code == 0:
             return Proof(**json.loads((folder / "answer").read_text(encoding="utf-8")))
-        said = (folder / "said").read_text(encoding="utf-8", errors="replace")
+        output = (folder / "said").read_text(encoding="utf-8", errors="replace")
     hint = f"check {target.provider.libraries}"
     if code is None:
         return Proof(target.name, f"no answer within {limit:g} s; {hint}, or raise <<timeout>>")
-    words = "".join(f": {line}" for line in said.split("\n")[-2:-1])[:QUOTED]
-    return Proof(target.name, f"its process ended with {_ending(code)}{words}; {hint}")
+    last_line = "".join(f": {line}" for line in output.split("\n")[-2:-1])[:MAX_QUOTED]
+    return Proof(target.name, f"its process ended with {_ending(code)}{last_line}; {hint}")
 
 
 def _run_child(name: str, folder: Path, limit: float) -> int | None:
-    """The exit code of a proof; None if it had to be ended. It imports what this process would."""
+    """The exit code of the test process, None after a timeout; it has the same import path."""
     paths = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    with (folder / "said").open("wb") as said:
+    with (folder / "said").open("wb") as stderr:
         child = subprocess.Popen(
             [sys.executable, *CHILD, name, str(folder / "answer")],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": paths},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=stderr,
         )
         try:
             return child.wait(limit)
@@ -87,9 +87,9 @@ def _run_child(name: str, folder: Path, limit: float) -> int | None:
 def _end(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     try:
-        child.wait(TO_DIE)
+        child.wait(KILL_SECONDS)
     except subprocess.TimeoutExpired:
-        child.returncode = -signal.SIGTERM  # given up; else Python waits for it again
+        child.returncode = -signal.SIGTERM  # Python would wait for it again otherwise
 
 
 def _ending(code: int) -> str:
@@ -102,30 +102,30 @@ def _ending(code: int) -> str:
 
 
 def answer(name: str) -> Proof:
-    """The proof itself, in the process that it may bring down."""
+    """The test itself, run in the separate process, which it may crash."""
     target, begin = Target.named(name).exact, time.perf_counter()
     difference, problem = None, None
     try:
         difference = _difference(target)
         problem = _judged(difference, target)
-    except ModelError as error:  # there is nothing wrong with the model
+    except ModelError as error:  # the model itself is valid
         problem = f"{error.text}; check {target.provider.libraries}"
     except OnnxcpError as error:
         problem = error.text.removeprefix(f"provider {target.name}: ")
     except Exception as error:
         problem = f"{type(error).__name__}: {error}; check the libraries that onnxcp uses"
     seconds = time.perf_counter() - begin
-    known = difference if difference is not None and np.isfinite(difference) else None
-    return Proof(target.name, problem, seconds, known, _loaded(target))
+    finite = difference if difference is not None and np.isfinite(difference) else None
+    return Proof(target.name, problem, seconds, finite, _loaded(target))
 
 
 def _judged(difference: float, target: Target) -> str | None:
-    most = target.tolerance(np.dtype(np.float32))
-    if difference <= most:
+    tolerance = target.tolerance(np.dtype(np.float32))
+    if difference <= tolerance:
         return None
     return (
-        f"its result is wrong: {difference:.1e} from numpy's, where {most:g} is rounding; update "
-        f"the device's driver, and check {target.provider.libraries}"
+        f"its result is wrong: it differs by {difference:.1e} from numpy's, more than rounding, "
+        f"{tolerance:g}; update the device's driver, and check {target.provider.libraries}"
     )
 
 
@@ -133,10 +133,10 @@ def _difference(target: Target) -> float:
     """The relative L2 difference of a Conv's output from numpy's."""
     rng = np.random.default_rng(0)
     image, weight = (rng.standard_normal(size).astype(np.float32) for size in (IMAGE, WEIGHT))
-    (found,) = open_runner(_model(weight), target)({"x": image})
+    (output,) = open_runner(_model(weight), target)({"x": image})
     windows = np.lib.stride_tricks.sliding_window_view(image, WEIGHT[2:], axis=(2, 3))
     expected = np.einsum("nshwyx,tsyx->nthw", windows, weight)
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return float(np.linalg.norm(output - expected) / np.linalg.norm(expected))
 
 
 def _model(weight: np.ndarray) -> bytes:

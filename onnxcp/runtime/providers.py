@@ -1,7 +1,7 @@
 """Execution providers: where models run, and with which options.
 
-`PROVIDERS` holds those that need something of their own: defaults, options known by type,
-what makes them exact. Any other that the installed ONNX Runtime offers is used by name.
+`PROVIDERS` has a row for each provider with its own defaults, option types or settings for exact
+results. Any other provider of the installed ONNX Runtime can be used by name.
 """
 
 import platform
@@ -19,39 +19,39 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUFFIX = "ExecutionProvider"
-ELSEWHERE = ("azure",)  # runs models on other machines
+REMOTE = ("azure",)  # runs models on other machines
 YES_OR_NO, WHOLE = ("0", "1"), "a whole number"
-Kind = tuple[str, ...] | str  # the values an option may take, or `WHOLE`
+Kind = tuple[str, ...] | str  # the valid values of an option, or `WHOLE`
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One row of `PROVIDERS`.
 
-    `tolerance` bounds the relative L2 difference of two models' outputs that compute the
-    same thing on this provider, by the dtype of the weights. `lacks` says why a precision
-    brings nothing there; of one that it does not name the runtime decides, node by node.
+    `tolerance` is the largest relative L2 difference between outputs of two equivalent models on
+    this provider, by dtype of the weights. `lacks` says why a precision has no benefit there; for
+    other precisions ONNX Runtime decides, node by node.
     """
 
     name: str
     ort_name: str
     tolerance: Mapping[str, float]
-    options: Mapping[str, str] = field(default_factory=dict)  # by default
+    options: Mapping[str, str] = field(default_factory=dict)  # defaults
     exact: Mapping[str, str] = field(default_factory=dict)  # for outputs that are compared
-    known: Mapping[str, Kind] | None = None  # options; None: the runtime checks them
-    threads: str | None = None  # the option that the number of threads goes to
+    known: Mapping[str, Kind] | None = None  # valid options; None: ONNX Runtime checks them
+    threads: str | None = None  # the option for the number of threads
     device: str = "cpu"  # whose memory holds inputs and outputs
-    install: str = ""  # what pip installs to have it; empty: no wheel is known
-    libraries: str = "its driver and libraries"  # what it loads, to be checked if it does not
-    lacks: Mapping[str, str] = field(default_factory=dict)  # why not, by precision
+    install: str = ""  # the argument of pip install; empty: no wheel is known
+    libraries: str = "its driver and libraries"  # what to check if it does not load
+    lacks: Mapping[str, str] = field(default_factory=dict)  # reason by precision
 
 
-# float32: rounding of 6e-8 a product, times the cancellation inside a chain, times the
-# depth of a network: at most 3.3e-6 on most real networks; 2.4e-4 was seen in a style
-# transfer network whose InstanceNormalization magnifies it.
-# float16: weights are rounded to 5e-4 on both sides of the comparison; 6e-4 was seen.
+# float32: rounding of 6e-8 per product, times the cancellation inside a chain, times the depth of
+# a network: at most 3.3e-6 on most real networks; 2.4e-4 in a style transfer network, whose
+# InstanceNormalization amplifies it.
+# float16: weights are rounded to 5e-4 in both models; 6e-4 was measured.
 ROUNDING = {"float16": 1e-2, "float32": 1e-3, "float64": 1e-3}
-# Others may multiply in TF32, bfloat16 or float16, which round to 5e-4 or 4e-3.
+# Other providers may multiply in TF32, bfloat16 or float16, which round to 5e-4 or 4e-3.
 REDUCED = {"float16": 2e-2, "float32": 2e-2, "float64": 2e-2}
 
 CUDA_OPTIONS: Mapping[str, Kind] = {
@@ -86,15 +86,15 @@ PROVIDERS = {
             install="'onnxcp[cpu]'",
             # ResNet-20, one thread, x86 with AVX-512: 0.999 times as fast (95 % 0.996 to 1.002)
             lacks={
-                "float16": "it computes in float32 all the same, between casts: no faster; "
-                "<<precision=int8>> is what it has kernels for"
+                "float16": "it still computes in float32, between casts, which is no faster; try "
+                "<<precision=int8>>"
             },
         ),
         Provider(
             "cuda",
             "CUDAExecutionProvider",
             ROUNDING,
-            # DEFAULT asks cuDNN's fallback heuristics, seen 50 times slower
+            # DEFAULT uses cuDNN's fallback heuristics, up to 50 times slower
             # (github.com/microsoft/onnxruntime/issues/22705)
             options={"cudnn_conv_algo_search": "EXHAUSTIVE"},
             exact={"use_tf32": "0"},
@@ -104,8 +104,8 @@ PROVIDERS = {
             libraries="CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]'",
             # github.com/microsoft/onnxruntime/issues/24807
             lacks={
-                "int8": "it has no int8 convolutions and would compute them in float or leave "
-                "them to the CPU; try <<precision=float16>>"
+                "int8": "it has no int8 convolutions and would compute them in float or on the "
+                "CPU; try <<precision=float16>>"
             },
         ),
         Provider(
@@ -117,7 +117,7 @@ PROVIDERS = {
             libraries="TensorRT: pip install tensorrt; and CUDA: pip install "
             "'onnxruntime-gpu[cuda,cudnn]'",
             lacks={
-                "int8": "it takes symmetric ranges alone, which are not made here; try "
+                "int8": "it needs symmetric ranges, which onnxcp does not write; try "
                 "<<precision=float16>>"
             },
         ),
@@ -134,7 +134,7 @@ PROVIDERS = {
             "CoreMLExecutionProvider",
             REDUCED,
             install="onnxruntime",
-            lacks={"int8": "it takes float models alone; try <<precision=float16>>"},
+            lacks={"int8": "it only runs float models; try <<precision=float16>>"},
         ),
         Provider("xnnpack", "XnnpackExecutionProvider", REDUCED),
         Provider("migraphx", "MIGraphXExecutionProvider", REDUCED, install="onnxruntime-migraphx"),
@@ -145,10 +145,9 @@ PROVIDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where models run: a provider, its options, and threads (0: the cores that this process
-    may use).
+    """Where models run: a provider, its options, and threads (0: all usable cores).
 
-    `others` may take nodes that the provider does not, in this order.
+    `others` are providers for nodes that the first cannot run, in this order.
     """
 
     provider: Provider
@@ -160,11 +159,11 @@ class Target:
     def named(
         cls, names: str, threads: int = 0, options: Mapping[str, str] | None = None
     ) -> "Target":
-        """A provider by name, or several as in "xnnpack,cpu" where others may help out.
+        """A target by name of its provider, or of several, such as "xnnpack,cpu".
 
         Raises:
-            UsageError: an unknown provider or option, or a negative thread count.
-            MissingPackage: a provider that only the runtime could know, and it is not there.
+            UsageError: a provider or option is unknown, or `threads` is negative.
+            MissingPackage: the provider is not in `PROVIDERS`, and ONNX Runtime is missing.
         """
         first, *others = [_row(name.strip().lower()) for name in names.split(",")]
         if threads < 0:
@@ -178,11 +177,11 @@ class Target:
 
     @classmethod
     def of(cls, options: TargetOptions) -> "Target":
-        """The target that options name.
+        """The target of the options.
 
         Raises:
-            UsageError: see `named`; or an option of the provider that is no K=V, or a CUDA graph
-                on another provider.
+            UsageError: see `named`; or a provider option is not KEY=VALUE, or `cuda_graph` is
+                given for another provider.
             MissingPackage: see `named`.
         """
         pairs = [text.partition("=") for text in options.provider_option]
@@ -200,7 +199,7 @@ class Target:
 
     @classmethod
     def recorded(cls, names: str, threads: int, options: Mapping[str, str]) -> "Target":
-        """A target as a file names it, which the runtime here need not have."""
+        """A target as recorded in a file; the installed ONNX Runtime need not have it."""
         first, *others = [
             PROVIDERS.get(name) or Provider(name, name + SUFFIX, REDUCED)
             for name in names.split(",")
@@ -209,40 +208,39 @@ class Target:
 
     @property
     def name(self) -> str:
-        """As it is asked for on the command line."""
+        """The names of the providers, as on the command line."""
         return ",".join(row.name for row in (self.provider, *self.others))
 
     @property
     def count(self) -> int:
-        """Threads that models run on."""
+        """The number of threads that models run on."""
         return self.threads or usable().count
 
     @property
     def why_count(self) -> str:
-        """What their number follows from: a key of `cores.WORDS`."""
+        """What determines the number of threads: a key of `cores.WORDS`."""
         return GIVEN if self.threads else usable().why
 
     @property
     def settings(self) -> dict[str, str]:
-        """All options that the provider is given."""
+        """All options passed to the provider."""
         row = self.provider
         threads = {row.threads: str(self.threads)} if row.threads and self.threads else {}
         return {**row.options, **threads, **self.options}
 
     @property
     def is_one_thread(self) -> bool:
-        """Whether models compute on the thread that runs them, and nowhere else."""
+        """Whether models compute only on the thread that runs them."""
         return self.name == "cpu" and self.count == 1
 
     @property
     def unhurried(self) -> "Target":
-        """The same with all cores and no graph: for outputs whose time does not matter."""
+        """The same with all cores and without CUDA graph: for runs that are not timed."""
         return replace(self, threads=0).without(GRAPH)
 
     @property
     def exact(self) -> "Target":
-        """The same in full precision, unless options say otherwise: for outputs that are
-        compared."""
+        """The same in full precision, unless options override it: for outputs to compare."""
         return replace(self, options={**self.provider.exact, **self.options})
 
     @property
@@ -251,51 +249,54 @@ class Target:
         return self.settings.get(GRAPH) == "1"
 
     def without(self, option: str) -> "Target":
-        """The same without one of the options."""
+        """The same without one option."""
         return replace(self, options={k: v for k, v in self.options.items() if k != option})
 
     @property
     def block(self) -> int:
-        """Channels that cost as much as one: ranks should be multiples of it.
+        """The block of channels that kernels compute at once; ranks should be multiples of it.
 
-        The CPU's convolutions work on blocks of 16 channels with AVX-512 and of 8 on other
-        x86 (MLAS, NCHWc); 16 suits both, and tensor cores, where that is not known.
+        The CPU's convolutions use blocks of 16 channels with AVX-512, and of 8 on other x86
+        (MLAS, NCHWc). 16 is right for tensor cores, and for unknown hardware.
         """
         if self.provider.name != "cpu" or "avx512f" in cpu_flags():
             return 16
         return 8 if platform.machine().lower() in ("x86_64", "amd64") else 16
 
     def tolerance(self, dtype: "np.dtype") -> float:
+        """The relative L2 difference allowed between equivalent models of this dtype."""
         return self.provider.tolerance[dtype.name]
 
 
 def _row(name: str) -> Provider:
-    """A provider's row; one of its own for what only the installed runtime knows."""
+    """A provider's row; a new one for a provider that only the installed runtime has."""
     if name in PROVIDERS:
         return PROVIDERS[name]
     offered = by_name(available())
     if name not in offered:
-        known = dict.fromkeys((*PROVIDERS, *offered))
-        raise UsageError(f"<<provider={name}>>: unknown; choose one of {', '.join(known)}")
+        names = dict.fromkeys((*PROVIDERS, *offered))
+        raise UsageError(f"<<provider={name}>>: unknown; choose one of {', '.join(names)}")
     return Provider(name, offered[name], REDUCED)
 
 
 def by_name(ort_names: Iterable[str]) -> dict[str, str]:
-    """The runtime's names of providers that run models here, by the names used here."""
-    ours = {row.ort_name: row.name for row in PROVIDERS.values()}
-    found = {ours.get(n, n.removesuffix(SUFFIX).lower()): n for n in ort_names}
-    return {name: n for name, n in found.items() if name not in ELSEWHERE}
+    """ONNX Runtime's names by onnxcp's names, of providers that run models on this machine."""
+    short = {row.ort_name: row.name for row in PROVIDERS.values()}
+    names = {short.get(n, n.removesuffix(SUFFIX).lower()): n for n in ort_names}
+    return {name: n for name, n in names.items() if name not in REMOTE}
 
 
 def _check(row: Provider, key: str, value: str) -> None:
-    """Raises UsageError for an option that the provider does not have, or a wrong value."""
-    known = row.known or {}
+    """Raises UsageError for an unknown option of the provider, or an invalid value."""
+    options = row.known or {}
     shown = f"<<provider_option={key}={value}>>"
-    if key not in known:
-        choices = f"choose one of {', '.join(known)}" if known else "it takes none; leave it out"
+    if key not in options:
+        choices = (
+            f"choose one of {', '.join(options)}" if options else "it takes none; leave it out"
+        )
         raise UsageError(f"{shown}: provider {row.name} has no such option; {choices}")
-    kind = known[key]
+    kind = options[key]
     if isinstance(kind, tuple) and value not in kind:
-        raise UsageError(f"{shown}: give one of {', '.join(kind)}")
+        raise UsageError(f"{shown}: must be one of {', '.join(kind)}")
     if kind == WHOLE and not value.removeprefix("-").isdecimal():
-        raise UsageError(f"{shown}: give {WHOLE}")
+        raise UsageError(f"{shown}: must be {WHOLE}")

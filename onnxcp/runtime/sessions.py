@@ -1,8 +1,8 @@
-"""Sessions of ONNX Runtime: a model ready to run on a target.
+"""Sessions of ONNX Runtime: models ready to run on a target.
 
-A session that does not truly run on the provider that was asked for is an error with its
-cause, never a silent fallback: the library must load, and the nodes must be assigned to it.
-Only shape arithmetic may stay on the CPU, where the runtime puts it by design.
+There is no silent fallback: a session that does not run on the requested provider is an error
+with its cause. The provider's library must load, and the nodes must be assigned to it. Only shape
+arithmetic may run on the CPU, where ONNX Runtime places it by design.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from onnxcp.runtime.missing_kernels import remedy
 from onnxcp.runtime.ort import SILENT, available, builds, cuda_major, load_cuda, runtime
 from onnxcp.runtime.providers import GRAPH, Provider, Target, by_name
 
-# What computes shapes and indices: on small integers, in no time.
+# Operators that compute shapes and indices, on few integers.
 SHAPE_ARITHMETIC = (
     "Abs Add And Cast Ceil Clip Concat Constant ConstantOfShape CumSum Div Equal Expand Floor "
     "Gather GatherElements GatherND Greater GreaterOrEqual Identity If Less LessOrEqual Loop Max "
@@ -35,38 +35,46 @@ SHAPE_ARITHMETIC = (
 )
 NO_MEMORY = re.compile("out of memory|failed to allocate memory|bad_alloc|OUT_OF_MEMORY", re.I)
 ERROR_LINE = re.compile(r"\[[EW]:onnxruntime[^\]]*\]\s*(.*)")
-NUMBERS = "fiub"  # kinds of arrays that devices hold
-NAMED, LONGEST = 3, 400  # nodes named in a message; characters quoted in one
+NUMBERS = "fiub"  # kinds of arrays that can be in a device's memory
+SHOWN_NODES, MAX_QUOTED = 3, 400  # nodes named in a message; characters quoted in one
 
 
 class Runner:
-    """A model ready to run. Calling it takes feeds by input name, returns all outputs, or those
-    asked for by name."""
+    """A model ready to run.
+
+    A call takes feeds by input name, and returns the outputs in `outputs`: all, or the requested.
+    """
 
     def __init__(
         self,
         session: Any,
         where: str,
         target: Target,
-        again: Callable[[], Any] | None = None,
+        reopen: Callable[[], Any] | None = None,
         names: Sequence[str] | None = None,
     ) -> None:
         self.session, self._where, self.target = session, where, target
-        self._again = again  # opens the session that timed runs use, where it is another
-        given = (output.name for output in session.get_outputs())
-        self.outputs: tuple[str, ...] = tuple(given if names is None else names)
+        self._reopen = reopen  # opens the session for timed runs, if it is another one
+        all_outputs = (output.name for output in session.get_outputs())
+        self.outputs: tuple[str, ...] = tuple(all_outputs if names is None else names)
         self.inputs: tuple[str, ...] = tuple(i.name for i in session.get_inputs())
 
     def __call__(self, feeds: Feeds) -> list[np.ndarray]:
-        """Raises ModelError if the runtime refuses the feeds or fails, ProviderError if a
-        device has no memory left."""
+        """The outputs for these feeds.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the feeds, or fails.
+            ProviderError: a device is out of memory.
+        """
         with as_our_error(f"running {self._where}", self.target):
             results: list[np.ndarray] = self.session.run(list(self.outputs), dict(feeds))
         return results
 
     def bound(self, feeds: Feeds) -> Callable[[], None]:
-        """A run on these feeds to be timed: synchronous, and on a device with inputs and
-        outputs that stay in its memory."""
+        """A function that runs these feeds, for timing.
+
+        It returns when the run is done. On a device, inputs and outputs stay in its memory.
+        """
         device = self.target.provider.device
         if device == "cpu":
             given = dict(feeds)
@@ -74,18 +82,18 @@ class Runner:
         return self.bound_on(device, feeds)
 
     def bound_on(self, device: str, feeds: Feeds) -> Callable[[], None]:
-        """The same with inputs and outputs in a device's memory, at addresses that stay."""
+        """The same with inputs and outputs at fixed addresses in a device's memory."""
         number = int(self.target.settings.get("device_id", "0"))
         results = self(feeds)
         with as_our_error(f"running {self._where}", self.target):
-            session = self.session if self._again is None else self._again()
+            session = self.session if self._reopen is None else self._reopen()
             binding, value = session.io_binding(), runtime().OrtValue.ortvalue_from_numpy
             for name, array in feeds.items():
                 binding.bind_ortvalue_input(name, value(array, device, number))
             for name, array in zip(self.outputs, results, strict=True):
                 if isinstance(array, np.ndarray) and array.dtype.kind in NUMBERS:
                     binding.bind_ortvalue_output(name, value(array, device, number))
-                else:  # texts, sequences and maps are on the host alone
+                else:  # texts, sequences and maps can only be on the host
                     binding.bind_output(name)
 
         def run() -> None:
@@ -95,7 +103,7 @@ class Runner:
         return lambda: self._timed(run)
 
     def _timed(self, run: Callable[[], object]) -> None:
-        """Enters no context manager unless something fails: its time would be counted."""
+        """Run without a context manager unless it fails, because its time would count."""
         try:
             run()
         except Exception as error:
@@ -104,35 +112,36 @@ class Runner:
 
 
 def open_runner(source: Path | bytes, target: Target, names: Sequence[str] | None = None) -> Runner:
-    """Start a session on a model file or a serialized model; `names` are the outputs that a call
-    returns, all where they are not given.
+    """Start a session on a model file or a serialized model.
+
+    `names` are the outputs that a call returns; None means all.
 
     Raises:
         MissingPackage: ONNX Runtime is not installed.
-        ProviderError: the session does not run on the provider asked for.
-        ModelError: the runtime can not load the model.
-        UsageError: the runtime refuses an option of the provider.
+        ProviderError: the session does not run on the requested provider.
+        ModelError: ONNX Runtime cannot load the model.
+        UsageError: ONNX Runtime refuses a provider option.
     """
-    _refuse_what_is_not_offered(target)
+    _refuse_unavailable(target)
     if target.provider.device == "cuda":
         load_cuda()
     model = source if isinstance(source, bytes) else str(source)
     where = "the model" if isinstance(source, bytes) else str(source)
     plain = target.without(GRAPH)
     session = _session(model, where, plain)
-    _refuse_strays(session, target, where)
-    again = (lambda: _session(model, where, target)) if target.has_graph else None
-    return Runner(session, where, plain, again, names)
+    _refuse_other_providers(session, target, where)
+    reopen = (lambda: _session(model, where, target)) if target.has_graph else None
+    return Runner(session, where, plain, reopen, names)
 
 
 def _session(model: bytes | str, where: str, target: Target) -> Any:
     ort, row = runtime(), target.provider
-    given = [(row.ort_name, target.settings), *(other.ort_name for other in target.others)]
+    providers = [(row.ort_name, target.settings), *(other.ort_name for other in target.others)]
 
     def start(severity: int = SILENT) -> Any:
         options = _session_options(ort, target)
         options.log_severity_level = severity
-        return ort.InferenceSession(model, options, providers=given, enable_fallback=False)
+        return ort.InferenceSession(model, options, providers=providers, enable_fallback=False)
 
     try:
         with as_our_error(f"loading {where}", target):
@@ -145,7 +154,7 @@ def _session(model: bytes | str, where: str, target: Target) -> Any:
     for row in (target.provider, *target.others):
         if row.ort_name not in session.get_providers():
             with as_our_error(f"loading {where}", target):
-                cause = why_not(row) or _said_in_passing(lambda: start(severity=2))
+                cause = why_not(row) or _first_logged_error(lambda: start(severity=2))
             raise ProviderError(f"provider {row.name}: {row.ort_name} did not load: {cause}")
     return session
 
@@ -154,18 +163,19 @@ def _session_options(ort: ModuleType, target: Target) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = target.count
     options.inter_op_num_threads = 1
-    # Threads of one session must not spin while the other one of a comparison runs.
+    # In a comparison, threads of one session must not spin while the other session runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if target.provider.name != "cpu":
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 
-def _refuse_what_is_not_offered(target: Target) -> None:
+def _refuse_unavailable(target: Target) -> None:
+    """Raises ProviderError for a provider that the installed ONNX Runtime does not have."""
     for row in (target.provider, *target.others):
         if row.ort_name not in available():
-            have, here = ", ".join(by_name(available())), " ".join(builds())
-            first = f"pip uninstall -y {here} && " if here else ""
+            have, installed = ", ".join(by_name(available())), " ".join(builds())
+            first = f"pip uninstall -y {installed} && " if installed else ""
             pip = f": {first}pip install {row.install}" if row.install else ""
             raise ProviderError(
                 f"provider {row.name}: this ONNX Runtime has no {row.ort_name} (it has {have}); "
@@ -173,38 +183,38 @@ def _refuse_what_is_not_offered(target: Target) -> None:
             )
 
 
-def _refuse_strays(session: Any, target: Target, where: str) -> None:
-    """Raises ProviderError if nodes run on a provider that was not asked for."""
+def _refuse_other_providers(session: Any, target: Target, where: str) -> None:
+    """Raises ProviderError if nodes run on a provider that was not requested."""
     if target.provider.name == "cpu":
         return
-    asked = {row.ort_name for row in (target.provider, *target.others)}
+    requested = {row.ort_name for row in (target.provider, *target.others)}
     nodes = assigned(session)
-    strays = [
+    others = [
         (op, name)
         for ort_name, op, name in nodes
-        if ort_name not in asked and op not in SHAPE_ARITHMETIC.split()
+        if ort_name not in requested and op not in SHAPE_ARITHMETIC.split()
     ]
     own = sum(ort_name == target.provider.ort_name for ort_name, _, _ in nodes)
-    if strays or (nodes and not own):
-        kinds = ", ".join(f"{count} {op}" for op, count in Counter(o for o, _ in strays).items())
-        first = ", ".join(name or op for op, name in strays[:NAMED])
+    if others or (nodes and not own):
+        kinds = ", ".join(f"{count} {op}" for op, count in Counter(o for o, _ in others).items())
+        first = ", ".join(name or op for op, name in others[:SHOWN_NODES])
         raise ProviderError(
-            f"provider {target.name}: {len(strays)} of {len(nodes)} nodes of {where} would run "
-            f"elsewhere ({kinds or 'all shape arithmetic'}; first {first or 'none'}); to have it "
-            f"so, say <<provider={target.name},cpu>>"
+            f"provider {target.name}: {len(others)} of {len(nodes)} nodes of {where} would run "
+            f"elsewhere ({kinds or 'all shape arithmetic'}; first {first or 'none'}); to allow "
+            f"that, use <<provider={target.name},cpu>>"
         )
 
 
 def assigned(session: Any) -> list[tuple[str, str, str]]:
-    """Every node as the runtime's name of its provider, its type and its name.
+    """For every node: ONNX Runtime's name of its provider, its operator and its name.
 
     Raises:
-        ProviderError: a runtime before 1.24 does not tell.
+        ProviderError: ONNX Runtime is older than 1.24 and does not report it.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise ProviderError(
-            f"ONNX Runtime {runtime().__version__} does not tell where nodes run, so no provider "
-            "but cpu can be proven; take 1.24 or newer: pip install --upgrade "
+            f"ONNX Runtime {runtime().__version__} does not report where nodes run, so that only "
+            "the provider cpu can be checked; use 1.24 or newer: pip install --upgrade "
             f"{' '.join(builds()) or 'onnxruntime'}"
         )
     return [
@@ -215,7 +225,7 @@ def assigned(session: Any) -> list[tuple[str, str, str]]:
 
 
 def why_not(row: Provider) -> str | None:
-    """Why a provider's library does not load, and what to do; None if that is not known."""
+    """Why a provider's library does not load, with a remedy; None if the cause is unknown."""
     cause = no_cuda(cuda_major()) if row.device == "cuda" else None
     if cause is not None:
         return cause
@@ -235,8 +245,8 @@ def _remedy(row: Provider) -> str:
     return f"check {row.libraries}"
 
 
-def _said_in_passing(start: Callable[[], object]) -> str:
-    """The first complaint that the runtime logs, and not raises, when a session starts."""
+def _first_logged_error(start: Callable[[], object]) -> str:
+    """The first warning or error that ONNX Runtime only logs when a session starts."""
     runtime().set_default_logger_severity(3)
     try:
         with tempfile.TemporaryFile() as log, _stderr_to(log.fileno()):
@@ -245,60 +255,68 @@ def _said_in_passing(start: Callable[[], object]) -> str:
             text = log.read().decode(errors="replace")
     finally:
         runtime().set_default_logger_severity(SILENT)
-    lines = [found.group(1) for found in map(ERROR_LINE.search, text.splitlines()) if found]
-    return _shortened(lines[0]) if lines else "it gives no reason; check its libraries"
+    lines = [match.group(1) for match in map(ERROR_LINE.search, text.splitlines()) if match]
+    return _shortened(lines[0]) if lines else "ONNX Runtime gives no reason; check its libraries"
 
 
 @contextlib.contextmanager
 def _stderr_to(file: int) -> Iterator[None]:
-    """Point the process's stderr elsewhere: the runtime logs past Python."""
+    """Redirect the process's stderr: ONNX Runtime's log bypasses Python's."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     try:
         os.dup2(file, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
 
 
 @contextlib.contextmanager
 def as_our_error(doing: str, target: Target) -> Iterator[None]:
-    """The runtime's exceptions share no base but RuntimeError; their texts hold the cause."""
+    """Within the block, exceptions of ONNX Runtime become ours, with their cause and a remedy.
+
+    Its exceptions share no base class except RuntimeError; their texts hold the cause.
+
+    Raises:
+        ProviderError: a device is out of memory.
+        UsageError: a provider option is refused.
+        ModelError: anything else fails.
+    """
     try:
         yield
     except Exception as error:
-        foreign = type(error).__module__.startswith("onnxruntime")
-        if not foreign and not isinstance(error, RuntimeError | ValueError):
+        is_ort = type(error).__module__.startswith("onnxruntime")
+        if not is_ort and not isinstance(error, RuntimeError | ValueError):
             raise
         cause = _cause(error)
         if target.provider.device != "cpu" and NO_MEMORY.search(cause):
             raise ProviderError(
-                f"{doing}: the device is out of memory ({cause}); try a smaller <<batch>>, or free "
-                "it of other programs"
+                f"{doing}: the device is out of memory ({cause}); try a smaller <<batch>>, or end "
+                "other programs that use it"
             ) from error
         if re.search("provider option|EP option", cause, re.I):
             raise UsageError(
-                f"<<provider_option>>: provider {target.provider.name} says: {cause}; its "
-                "documentation lists them"
+                f"<<provider_option>>: provider {target.provider.name} reports: {cause}; its "
+                "documentation lists valid options"
             ) from error
-        raise ModelError(f"{doing}: ONNX Runtime says: {cause}{remedy(cause)}") from error
+        raise ModelError(f"{doing}: ONNX Runtime reports: {cause}{remedy(cause)}") from error
 
 
 def _blames_provider(error: ModelError, target: Target) -> bool:
-    """Whether a session failed for its provider, and not for the model."""
+    """Whether a session failed because of its provider, not because of the model."""
     words = (target.provider.ort_name.removesuffix("ExecutionProvider"), "CUDA", "cuDNN", "driver")
     return any(word.lower() in str(error).lower() for word in words)
 
 
 def _cause(error: Exception) -> str:
-    """In one line, without what the runtime puts before its own words."""
+    """The runtime's message in one line, without its prefixes."""
     text = _shortened(str(error)) or type(error).__name__
     return text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
 
 
 def _shortened(text: str) -> str:
-    """In one line, without the C++ function that the runtime names first."""
+    """A message in one line of limited length, without the C++ function it starts with."""
     text = " ".join(text.replace("\x1b[m", "").split())
     text = re.sub(r"^/\S+\.(cc|h):\d+ .*?\)(?: const)? (?=[A-Z\[])", "", text)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]} …"

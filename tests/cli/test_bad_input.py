@@ -254,7 +254,7 @@ def test_an_attribute_that_no_convolution_has_names_the_node(attributes):
 def test_what_only_the_runtime_refuses_is_said_of_the_users_own_file():
     write_model(dims="1,3")
     line = refused("optimize", "m.onnx")
-    check(line, ["loading m.onnx: ONNX Runtime says"])
+    check(line, ["loading m.onnx: ONNX Runtime reports"])
     assert tempfile.gettempdir() not in line
 
 
@@ -263,7 +263,7 @@ def test_a_weight_without_elements_is_no_site():
     result = CliRunner().invoke(app, ["inspect", "m.onnx"])
     assert (result.exit_code, result.stderr) == (0, "")
     assert "its weight has no elements" in result.stdout
-    check(refused("optimize", "m.onnx"), ["m.onnx", "ONNX Runtime says"])
+    check(refused("optimize", "m.onnx"), ["m.onnx", "ONNX Runtime reports"])
 
 
 def test_a_weight_of_unknown_type_is_no_site():
@@ -543,8 +543,8 @@ PLACES = {
     "an output that exists": (["-o", "old.onnx"], "old.onnx: exists", "--overwrite"),
     "a plan that exists": (["-o", "other.onnx"], "other.plan.json: exists", "--overwrite"),
     "data that exist": (["-o", "stale.onnx"], "stale.onnx.data: exists", "--overwrite"),
-    "a missing folder": (["-o", "no/o.onnx"], "no/o.onnx: can not write", "name a folder"),
-    "a file as folder": (["-o", "m.onnx/o.onnx"], "m.onnx/o.onnx: can not", "name a folder"),
+    "a missing folder": (["-o", "no/o.onnx"], "no/o.onnx: cannot be written", "name a folder"),
+    "a file as folder": (["-o", "m.onnx/o.onnx"], "m.onnx/o.onnx: cannot be", "name a folder"),
     "a folder": (["-o", "folder"], "folder: is a folder", "name a file"),
     "no name": (["-o", ""], "is a folder", "name a file"),
     "the input": (["-o", "m.onnx", "--overwrite"], "m.onnx: this run reads", OTHER),
@@ -552,7 +552,7 @@ PLACES = {
     "the samples": (["-o", "d.npz", "--data", "d.npz", "--overwrite"], "d.npz: ", OTHER),
     "a report of unknown kind": (["--report", "r.txt"], "--report r.txt", ".json or .md"),
     "a report that exists": (["--report", "old.json"], "old.json: exists", "--overwrite"),
-    "a report in a missing folder": (["--report", "no/r.md"], "no/r.md: can not", "name a"),
+    "a report in a missing folder": (["--report", "no/r.md"], "no/r.md: cannot be", "name a"),
     "a report in place of the plan": (
         ["-o", "o.onnx", "--report", "o.plan.json"],
         "o.plan.json: this run",

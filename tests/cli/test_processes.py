@@ -212,7 +212,7 @@ def test_a_full_disk_ends_the_run_with_a_remedy(model, tmp_path):
     )
     (line,) = done.stderr.splitlines()
     assert done.returncode == WRONG_USE
-    assert "o.onnx: can not write" in line
+    assert "o.onnx: cannot be written" in line
     assert "space" in line
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())

@@ -128,7 +128,7 @@ def test_what_cannot_be_repaired_is_taken_where_the_runtime_takes_it(tmp_path):
 
 def test_what_neither_takes_is_refused_with_both_causes(tmp_path):
     made = plain(op="NoSuchOperator")
-    with pytest.raises(ModelError, match=r"the ONNX checker refuses it: .*ONNX Runtime says: "):
+    with pytest.raises(ModelError, match=r"the ONNX checker refuses it: .*ONNX Runtime reports: "):
         io.load(saved(tmp_path, made))
 
 

@@ -281,7 +281,7 @@ def test_an_operator_without_a_kernel_is_refused_with_what_to_do(command, node, 
     Path("m.onnx").write_bytes(made.SerializeToString())
     ended = onnxcp(command, "m.onnx")
     assert ended.exit_code == 2, ended.output
-    assert "ONNX Runtime says: " in ended.output
+    assert "ONNX Runtime reports: " in ended.output
     assert advice in ended.output
     assert onnxcp("inspect", "m.onnx").exit_code == 0
 

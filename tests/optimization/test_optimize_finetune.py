@@ -162,7 +162,7 @@ REFUSED = {
     "a recipe with a word for a number": (
         [*TRAIN, "--recipe", "word.json"],
         2,
-        "epochs can not be",
+        "epochs cannot be",
     ),
     "a recipe that is none": ([*TRAIN, "--recipe", "none.json"], 2, "none.json"),
 }

@@ -403,7 +403,7 @@ def test_a_model_too_large_for_one_message_is_refused(tmp_path, monkeypatch):
 def test_a_model_that_the_runtime_refuses_is_an_error_of_ours(tmp_path):
     proto = tiny(tmp_path)
     found(proto, "relu").op_type = "Strange"
-    with pytest.raises(ModelError, match=r"ONNX Runtime says: .*Strange"):
+    with pytest.raises(ModelError, match=r"ONNX Runtime reports: .*Strange"):
         int8(proto)
 
 

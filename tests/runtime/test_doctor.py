@@ -189,7 +189,7 @@ def test_two_builds_at_once_are_told_with_one_command_for_this_machine(here):
 def test_a_gpu_that_the_build_was_not_made_for_is_told_and_no_failure(here):
     here(gpu=H100)
     assert examine([], 1).exit_code == 0
-    assert problems().startswith("NVIDIA H100 is there, and onnxruntime can not use it; ")
+    assert problems().startswith("NVIDIA H100 is present, but onnxruntime cannot use it; ")
     assert "pip uninstall -y onnxruntime && pip install 'onnxcp[gpu]'" in problems()
 
 

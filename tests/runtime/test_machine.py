@@ -57,7 +57,7 @@ def driver(monkeypatch):
 
 
 def test_without_its_library_there_is_no_gpu(driver):
-    assert nvidia().problem == "no NVIDIA GPU: the driver's library libcuda.so.1 is not there"
+    assert nvidia().problem == "no NVIDIA GPU: the driver's library libcuda.so.1 is missing"
     assert (nvidia().gpus, nvidia().cuda) == ((), None)
 
 
@@ -71,7 +71,7 @@ REFUSALS = {
     100: "no device",
     35: "the driver is too old",
     803: "the driver is too old",
-    999: "cuInit gives 999",
+    999: "cuInit returns 999",
 }
 
 
@@ -86,7 +86,7 @@ def test_a_driver_that_does_not_start_says_why(state, driver):
 def test_devices_that_a_variable_hides_are_told(made, driver, monkeypatch):
     driver(made)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert nvidia().problem == "no NVIDIA GPU: no device, where CUDA_VISIBLE_DEVICES is ''"
+    assert nvidia().problem == "no NVIDIA GPU: no device, with CUDA_VISIBLE_DEVICES set to ''"
 
 
 def test_every_gpu_is_told_with_its_memory_and_capability(driver):
@@ -104,7 +104,7 @@ def test_nothing_speaks_against_cuda_of_the_drivers_major_version_or_older(drive
 def test_a_driver_older_than_the_runtimes_cuda_is_told_with_both_ways_out(driver):
     driver(Driver(version=12080))
     cause, update, other = no_cuda(13).split("; ")
-    assert "serves CUDA 12.8 at most" in cause
+    assert "supports at most CUDA 12.8" in cause
     assert "580" in update
     assert other.endswith("pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'")
 

@@ -57,10 +57,10 @@ def test_negative_threads_are_refused():
 WRONG = {
     "an option of the CPU, which takes none": ("cpu", {"a": "1"}, "it takes none; leave it out"),
     "an unknown one": ("cuda", {"use_tf23": "1"}, "no such option; choose one of .*use_tf32"),
-    "neither yes nor no": ("cuda", {"use_tf32": "yes"}, "use_tf32=yes: give one of 0, 1"),
+    "neither yes nor no": ("cuda", {"use_tf32": "yes"}, "use_tf32=yes: must be one of 0, 1"),
     "none of the choices": ("cuda", {"cudnn_conv_algo_search": "BEST"}, "EXHAUSTIVE, HEURISTIC"),
-    "no number": ("cuda", {"device_id": "one"}, "device_id=one: give a whole number"),
-    "half a number": ("cuda", {"gpu_mem_limit": "1.5"}, "give a whole number"),
+    "no number": ("cuda", {"device_id": "one"}, "device_id=one: must be a whole number"),
+    "half a number": ("cuda", {"gpu_mem_limit": "1.5"}, "must be a whole number"),
 }
 
 

@@ -78,7 +78,7 @@ def test_nodes_that_would_run_elsewhere_are_counted_and_named(started):
     assert "3 of 4 nodes" in told
     assert "2 Softmax, 1 LSTM" in told
     assert "first Softmax1, Softmax2, LSTM3" in told
-    assert told.endswith("say provider=xnnpack,cpu")
+    assert told.endswith("use provider=xnnpack,cpu")
 
 
 def test_shape_arithmetic_may_run_elsewhere(started):
@@ -152,13 +152,13 @@ def test_a_failure_that_blames_the_provider_is_not_the_models(started):
 
 def test_a_failure_that_blames_the_model_is_not_the_providers(started):
     started(RuntimeError("Node (conv) has input size 1 not in range"))
-    with pytest.raises(ModelError, match="loading the model: ONNX Runtime says: Node"):
+    with pytest.raises(ModelError, match="loading the model: ONNX Runtime reports: Node"):
         open_runner(b"", Target.named("cuda"))
 
 
 def test_an_option_that_the_runtime_refuses_is_wrong_use(started):
     started(RuntimeError("Unknown provider option: nonsense"))
-    with pytest.raises(UsageError, match="provider_option: provider xnnpack says: Unknown"):
+    with pytest.raises(UsageError, match="provider_option: provider xnnpack reports: Unknown"):
         open_runner(b"", Target.named("xnnpack"))
 
 
@@ -183,7 +183,7 @@ def test_a_device_without_memory_left_is_no_fault_of_the_model(bound):
 @pytest.mark.parametrize("bound", [False, True], ids=["plain", "bound"])
 def test_a_run_that_fails_is_told_with_its_model(bound):
     runner = failing(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : bad shape"), "cpu")
-    with pytest.raises(ModelError, match=r"running m\.onnx: ONNX Runtime says: bad shape"):
+    with pytest.raises(ModelError, match=r"running m\.onnx: ONNX Runtime reports: bad shape"):
         runner.bound({})() if bound else runner({})
 
 
@@ -206,7 +206,7 @@ def test_a_timed_run_on_the_cpu_is_repeated():
 
 def test_what_is_logged_past_python_is_read_and_stderr_stays_usable(capfd):
     line = b"2026-01-01 [E:onnxruntime:Default, x.cc:1 f] /a/b.cc:22 void f(int) Boom\n"
-    assert sessions._said_in_passing(lambda: os.write(2, line)) == "Boom"
+    assert sessions._first_logged_error(lambda: os.write(2, line)) == "Boom"
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "still here\n"
 
@@ -216,7 +216,7 @@ def test_stderr_is_given_back_by_a_start_that_fails(capfd):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        sessions._said_in_passing(start)
+        sessions._first_logged_error(start)
     os.write(2, b"still here\n")
     assert capfd.readouterr().err == "still here\n"
 
@@ -255,6 +255,6 @@ def test_a_runtime_tells_the_cuda_it_was_built_for(version, module):
 def test_a_runtime_whose_files_are_gone_is_told_with_the_command_that_mends_it(monkeypatch):
     monkeypatch.delattr(onnxruntime, "InferenceSession")
     monkeypatch.setattr(ort, "builds", lambda: {"onnxruntime-gpu": "1.31.1"})
-    words = r"its files are gone.*--force-reinstall --no-deps onnxruntime-gpu==1\.31\.1$"
+    words = r"its files are missing.*--force-reinstall --no-deps onnxruntime-gpu==1\.31\.1$"
     with pytest.raises(MissingPackage, match=words):
         ort.runtime()
