@@ -193,8 +193,12 @@ class ParetoRecord:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Means over an epoch's steps and over the samples held out from training; `agreement`
-    with the original's strongest class there, None where outputs are no class scores."""
+    """The results of one epoch of training.
+
+    `loss` is the mean over its steps, `held_out` the mean loss over the validation set.
+    `agreement` is the share of validation samples with the original's top class, None if outputs
+    are not class scores.
+    """
 
     number: int
     loss: float

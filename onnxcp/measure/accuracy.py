@@ -20,6 +20,7 @@ from onnxcp.measure.metric_choice import Choice, choose
 from onnxcp.measure.metrics import Labels, Metric, Named, Scores
 from onnxcp.measure.set_metrics import drawn, joined, value
 from onnxcp.progress import Progress, silent
+from onnxcp.results import OutputRecord
 
 Batches = Sequence[Sequence[np.ndarray]]  # by batch and output
 
@@ -36,16 +37,6 @@ class Everywhere(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputScore:
-    """One judged output: the mean of the metric, None where that does not judge it; `change` is
-    the relative L2 change against the original over all samples."""
-
-    name: str
-    score: float | None
-    change: float
-
-
-@dataclass(frozen=True, slots=True)
 class Accuracy:
     """A metric before and after, and by how much it becomes worse with its 95 % interval
     (absolute); `change` is the squared change of the output that changed most, relative to its
@@ -58,7 +49,7 @@ class Accuracy:
     drop_ci: tuple[float, float]
     samples: int
     change: float = 0.0
-    outputs: tuple[OutputScore, ...] = ()
+    outputs: tuple[OutputRecord, ...] = ()
 
 
 class Evaluation:
@@ -150,9 +141,9 @@ class Evaluation:
 
     def _rows(
         self, means: Mapping[int, float], changes: Sequence[float]
-    ) -> tuple[OutputScore, ...]:
+    ) -> tuple[OutputRecord, ...]:
         return tuple(
-            OutputScore(name, means.get(place), math.sqrt(changes[place]))
+            OutputRecord(name, means.get(place), math.sqrt(changes[place]))
             for place, name in enumerate(self.layout.names)
         )
 

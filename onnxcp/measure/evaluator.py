@@ -195,7 +195,7 @@ class Referee:
                 budget=self._budget,
                 data=self._samples.source,
                 measured=True,
-                outputs=tuple(OutputRecord(o.name, o.score, o.change) for o in found.outputs),
+                outputs=found.outputs,
                 higher_is_better=self._final.metric.higher_is_better,
             )
         changes = self._changes(candidate, self._reference, self._samples)

@@ -384,7 +384,7 @@ def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
 
 
 def _epochs(taught: Distilled | None) -> tuple[EpochRecord, ...]:
-    return () if taught is None else tuple(EpochRecord(**asdict(e)) for e in taught.trained.epochs)
+    return () if taught is None else tuple(taught.trained.epochs)
 
 
 def _overridable(job: Job) -> Iterator[str]:

@@ -1,18 +1,16 @@
 """What a fine-tuning did, as people and as programs read it."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnxcp import __version__, escape
 from onnxcp.measure.timing import Speedup
 from onnxcp.report.format import accuracy
 from onnxcp.report.table import Page, Table, numbers, texts
+from onnxcp.results import EpochRecord
 from onnxcp.runtime.environment import environment
 from onnxcp.training.finetune import Finetuned, FinetuneMeasurements
 from onnxcp.words import ACCEPTED, plural
-
-if TYPE_CHECKING:
-    from onnxcp.training.checkpoint import Epoch
 
 
 def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
@@ -67,7 +65,7 @@ def _stopped(found: Finetuned) -> str:
     return f"stopped: {trained.stopped}; epoch {trained.best} is kept"
 
 
-def _epoch(epoch: "Epoch", best: int) -> tuple[str, ...]:
+def _epoch(epoch: EpochRecord, best: int) -> tuple[str, ...]:
     return (
         str(epoch.number),
         "" if epoch.number == 0 else f"{epoch.loss:.5f}",

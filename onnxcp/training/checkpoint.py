@@ -10,25 +10,11 @@ import torch
 from torch import Tensor
 
 from onnxcp.errors import WorkError
+from onnxcp.results import EpochRecord
 from onnxcp.storage import atomic_write
 from onnxcp.training.batches import Tensors
 
 NAME = "training.pt"
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """The results of one epoch.
-
-    `loss` is the mean over its steps, `held_out` the mean loss over the validation set.
-    `agreement` is the share of validation samples with the original's top class, None if outputs
-    are not class scores.
-    """
-
-    number: int
-    loss: float
-    held_out: float
-    agreement: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +29,7 @@ class State:
     scaler: torch.amp.GradScaler
     average: dict[str, Tensor]
     best: dict[str, Tensor]
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = 0
     stopped: str | None = None
 
@@ -88,7 +74,7 @@ def load(folder: Path, state: State, identity: str) -> Tensors | None:
             state.optimizer.load_state_dict(checkpoint["optimizer"])
             state.scaler.load_state_dict(checkpoint["scaler"])
             state.average, state.best = checkpoint["average"], checkpoint["best"]
-            state.epochs = [Epoch(**epoch) for epoch in checkpoint["epochs"]]
+            state.epochs = [EpochRecord(**epoch) for epoch in checkpoint["epochs"]]
             state.best_epoch, state.stopped = checkpoint["best_epoch"], checkpoint["stopped"]
             weights: Tensors = checkpoint["weights"]
             return weights

@@ -20,10 +20,11 @@ from torch.nn.utils import clip_grad_norm_
 from onnxcp.data.samples import Samples
 from onnxcp.errors import ProviderError
 from onnxcp.progress import Progress, silent
+from onnxcp.results import EpochRecord
 from onnxcp.runtime.machine import cores
 from onnxcp.torchgraph.module import Network
 from onnxcp.training.batches import Tensors, in_order, in_parts, shuffled, steps
-from onnxcp.training.checkpoint import Epoch, State, copies, load, save
+from onnxcp.training.checkpoint import State, copies, load, save
 from onnxcp.training.losses import are_scores, distance, divergence, sensitivity
 from onnxcp.training.recipe import Recipe
 
@@ -44,7 +45,7 @@ class Trained:
     """
 
     weights: Mapping[str, np.ndarray]
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochRecord, ...]
     best: int
     learning_rate: float
     stopped: str | None = None
@@ -323,7 +324,7 @@ def _sensitivity(task: TrainingTask) -> Tensor:
     return torch.stack(parts).mean() if parts else torch.zeros(())
 
 
-def _validate(task: TrainingTask, number: int, loss: float) -> Epoch:
+def _validate(task: TrainingTask, number: int, loss: float) -> EpochRecord:
     """The validation loss, and how often both models have the same top class."""
     total, seen, agreeing, has_scores = 0.0, 0, 0.0, True
     with torch.no_grad():
@@ -339,4 +340,4 @@ def _validate(task: TrainingTask, number: int, loss: float) -> Epoch:
                 top = [y[0].reshape(count, -1).argmax(1) for y in (student, teacher)]
                 agreeing += (top[0] == top[1]).sum().item()
     held_out = total / seen if math.isfinite(total) else math.inf
-    return Epoch(number, loss, held_out, agreeing / seen if has_scores else None)
+    return EpochRecord(number, loss, held_out, agreeing / seen if has_scores else None)

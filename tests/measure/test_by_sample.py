@@ -84,7 +84,7 @@ def test_a_sample_is_as_bad_as_its_worst_output():
 
     found = Evaluation(both, SAMPLES, "cosine", FREE).measure(worse)
     assert (found.before, found.after, found.drop) == (pytest.approx(1), 0, pytest.approx(1))
-    assert [o.score for o in found.outputs] == [pytest.approx(1), 0]
+    assert [o.after for o in found.outputs] == [pytest.approx(1), 0]
     assert [o.change for o in found.outputs] == [0, 1]
 
 
@@ -95,7 +95,7 @@ def test_named_outputs_alone_are_judged_and_all_are_shown():
     judge = Evaluation(both, SAMPLES, "cosine", FREE, only=["output 0"])
     found = judge.measure(worse)
     assert found.drop == pytest.approx(0)
-    assert [(o.name, o.score is None) for o in found.outputs] == [
+    assert [(o.name, o.after is None) for o in found.outputs] == [
         ("output 0", False),
         ("output 1", True),
     ]
