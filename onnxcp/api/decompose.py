@@ -13,7 +13,7 @@ from onnxcp.errors import DataError, UsageError
 from onnxcp.fitting.fits import FULL
 from onnxcp.fitting.task import Aim, Fitted, Task, fit
 from onnxcp.forms import DRAFT, FORMS, Outcome, grouped
-from onnxcp.forms.form import Factors
+from onnxcp.forms.fit import Factors
 from onnxcp.graph.sites import Site
 from onnxcp.plan import Choice, round_up
 

@@ -21,7 +21,7 @@ from onnxcp.fitting.rank_grid import knots, knots_up_to, read_off
 from onnxcp.fitting.statistics import Statistics
 from onnxcp.fitting.task import Aim, Fitted, Task, compute, norm_in
 from onnxcp.forms import DRAFT, FORMS, Effort, grouped
-from onnxcp.forms.form import Factors
+from onnxcp.forms.fit import Factors
 from onnxcp.forms.grouped import chain, parts, reconstructed
 from onnxcp.forms.solvers.norm import flat, relative_error
 from onnxcp.graph.float_parts import possible

@@ -17,7 +17,7 @@ from onnxcp.cluster.pool import Cluster, SharedValue
 from onnxcp.fitting import store
 from onnxcp.fitting.store import Entry
 from onnxcp.forms import FORMS, Effort, Outcome
-from onnxcp.forms.form import Factors
+from onnxcp.forms.fit import Factors
 from onnxcp.forms.grouped import parts
 from onnxcp.forms.solvers.norm import Norm, energy
 from onnxcp.plan import Choice

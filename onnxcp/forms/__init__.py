@@ -1,7 +1,6 @@
 """Forms: ways to write a kernel as a chain of cheaper convolutions.
 
-To add one: a module with its refusals, fit, stages and reconstruction, and a row here. The
-law tests run over every row.
+To add one: a module with a subclass of `Form`, and a row here. The law tests run over every row.
 
 A row is imported when it is first used, so that its name can be read without numpy. What solves
 imports scipy and TensorLy where it calls them: a machine that only times chains has neither.
@@ -14,7 +13,8 @@ from onnxcp.errors import UsageError
 from onnxcp.options.table import Table
 
 if TYPE_CHECKING:
-    from onnxcp.forms.form import Fit, Form, Outcome, Shape
+    from onnxcp.forms.fit import Fit, Outcome, Shape
+    from onnxcp.forms.form import Form
     from onnxcp.forms.solvers.effort import DRAFT, Effort
 
 FORMS: "Table[Form]" = Table(
@@ -34,7 +34,7 @@ equal multiply-adds."""
 
 __all__ = ["AUTO", "DRAFT", "FORMS", "Effort", "Fit", "Form", "Outcome", "Shape"]
 
-_HOMES = {"DRAFT": "solvers.effort", "Effort": "solvers.effort"}  # the others: form
+_HOMES = {"DRAFT": "solvers.effort", "Effort": "solvers.effort", "Form": "form"}
 
 
 def named(name: str) -> tuple[str, ...]:
@@ -51,5 +51,5 @@ def named(name: str) -> tuple[str, ...]:
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, "form")
+    home = _HOMES.get(name, "fit")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -16,40 +16,106 @@ full resolution and strided convolutions gain less.
 Sources: `cp4` Lebedev et al. 2015, arXiv:1412.6553; `cp3` Phan et al. 2020, arXiv:2008.05441.
 """
 
+import abc
 import math
-from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from onnxcp.chain import Chain, Geometry, Kernel, Sizes, Stage, pointwise
-from onnxcp.forms.form import Fit, Form, Shape
-from onnxcp.forms.solvers import device as devices
-from onnxcp.forms.solvers.cp_algebra import Factors, Target, balance, dense, sensitivity
-from onnxcp.forms.solvers.cp_als import Iterates, fit_least_squares, refine
-from onnxcp.forms.solvers.cp_epc import correct
-from onnxcp.forms.solvers.cp_weighted import polish
-from onnxcp.forms.solvers.effort import DRAFT, Effort
-from onnxcp.forms.solvers.norm import Norm, relative_error, roots
-from onnxcp.forms.unit import Found, Rules, fit_unit, shared
+from onnxcp.forms.fit import Factors, Problem, Shape, Solution, scaled_evenly
+from onnxcp.forms.form import Form
+from onnxcp.forms.solvers import cp_algebra
+from onnxcp.forms.solvers.cp_fit import grown, solve_cp
 
-GROWTH = 0.3  # size of the entries of new terms, of that of the old ones
-NEARLY_EXACT = 1e-4  # relative error of factors that may be exact: sweeps resolve 1e-6 to 1e-8
 SIDES = ("vertical", "horizontal", "deep")  # role of the stage along each window dimension
 
 
-def _refuses_cp3(shape: Shape) -> str | None:
-    if math.prod(shape[2:]) == 1:
-        return "a 1×1 kernel has no window to separate"
-    return None
+class Cp(Form):
+    """What both CP forms share: factors [n, R] of the outputs, the inputs and the window."""
+
+    @abc.abstractmethod
+    def window(self, shape: Shape) -> Sizes:
+        """Rows of each factor of the window."""
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Kernels without a window."""
+        if math.prod(shape[2:]) == 1:
+            return "a 1×1 kernel has no window to separate"
+        return None
+
+    def largest(self, shape: Shape) -> int:
+        """A term for each pair of what is not the larger channel mode."""
+        return largest(shape)
+
+    def draw(self, shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
+        """(outputs [T, R], inputs [S, R], then each of the window)."""
+        sizes = (*shape[:2], *self.window(shape))
+        return tuple(rng.standard_normal((size, rank)) for size in sizes)
+
+    def solve(self, problem: Problem) -> Solution:
+        """From the start, with random terms after its own where it has too few."""
+        begin, is_whole = problem.drawn, False
+        if problem.start is not None:
+            begin = scaled_evenly(grown(problem.start, problem.drawn), 1 / problem.scale)
+            is_whole = problem.start[0].shape[1] == problem.rank
+        sizes = self.window(problem.unit.shape)
+        return solve_cp(problem.unit, sizes, problem.norm, begin, problem.effort, warm=is_whole)
+
+    def reconstruct(self, factors: Factors, shape: Shape) -> Kernel:
+        """The sum of the terms."""
+        return cp_algebra.dense(factors, shape)
+
+    def sensitivity(self, factors: Factors) -> float:
+        """Summed over the factors: their rows times the energy of the terms without them."""
+        return cp_algebra.sensitivity(factors)
+
+    def balance(self, factors: Factors) -> Factors:
+        """The scales within each term, in closed form."""
+        return cp_algebra.balance(factors)
 
 
-def _refuses_cp4(shape: Shape) -> str | None:
-    if math.prod(shape[2:]) == 1:
-        return _refuses_cp3(shape)
-    if len([size for size in shape[2:] if size > 1]) < 2:
-        return f"a {'×'.join(map(str, shape[2:]))} window has one side already; use cp3"
-    return None
+class Cp3(Cp):
+    """The window whole."""
+
+    name = "cp3"
+    summary = "1×1, Y×X, 1×1"
+
+    def window(self, shape: Shape) -> Sizes:
+        """One factor of all positions."""
+        return (math.prod(shape[2:]),)
+
+    def stages(self, factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
+        """One depthwise window between two 1×1."""
+        rank = factors[0].shape[1]
+        window = factors[2].T.reshape(rank, 1, *shape[2:])
+        return _between(factors, (Stage("window", window, geometry, group=rank),))
+
+
+class Cp4(Cp):
+    """The window separated along its dimensions."""
+
+    name = "cp4"
+    summary = "1×1, Y×1, 1×X, 1×1"
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Kernels without a window of two sides."""
+        reason = super().refuses(shape)
+        if reason is None and len([size for size in shape[2:] if size > 1]) < 2:
+            return f"a {'×'.join(map(str, shape[2:]))} window has one side already; use cp3"
+        return reason
+
+    def window(self, shape: Shape) -> Sizes:
+        """A factor for each dimension."""
+        return shape[2:]
+
+    def stages(self, factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
+        """A depthwise stage along each dimension between two 1×1."""
+        rank, count = factors[0].shape[1], len(shape) - 2
+        middle = []
+        for at, side in enumerate(factors[2:]):
+            window = side.T.reshape(rank, 1, *(len(side) if k == at else 1 for k in range(count)))
+            middle.append(Stage(SIDES[at], window, geometry.along(at), group=rank))
+        return _between(factors, tuple(middle))
 
 
 def largest(shape: Shape) -> int:
@@ -58,98 +124,8 @@ def largest(shape: Shape) -> int:
     return math.prod(shape) // max(shape[:2])
 
 
-def _merged(shape: Shape) -> Sizes:
-    return (math.prod(shape[2:]),)
-
-
-def _separate(shape: Shape) -> Sizes:
-    return shape[2:]
-
-
-def _draw(sizes: tuple[int, ...], rank: int, rng: np.random.Generator) -> Factors:
-    return tuple(rng.standard_normal((size, rank)) for size in sizes)
-
-
-def fit_plain(target: Target, start: Factors, effort: Effort) -> tuple[Iterates, Iterates]:
-    """Least squares to convergence, and the least sensitivity at that error.
-
-    Works on the tensor scaled to norm one, so that kernels of any scale fit alike.
-    """
-    size, unit = float(np.sqrt(target.energy)), target.unit()
-    rough = fit_least_squares(
-        unit,
-        shared(start, 1 / size),
-        sweeps=effort.sweeps,
-        finish=effort.finish,
-        tolerance=effort.tolerance,
-    )
-    calm = _calmed(unit, rough, effort)
-    return (
-        replace(rough, factors=shared(rough.factors, size)),
-        replace(calm, factors=shared(calm.factors, size)),
-    )
-
-
-def _grown(start: tuple[np.ndarray, ...], drawn: tuple[np.ndarray, ...]) -> Factors:
-    """Factors with small random terms after their own, as many as `drawn` has more."""
-    own = start[0].shape[1]
-    grown = []
-    for mine, new in zip(start, drawn, strict=True):
-        size = float(np.linalg.norm(mine)) / np.sqrt(mine.size)
-        grown.append(np.concatenate([mine, GROWTH * size * new[:, own:]], axis=1))
-    return tuple(grown)
-
-
-def _calmed(unit: Target, rough: Iterates, effort: Effort) -> Iterates:
-    """The corrected factors; the rough ones where correction is off, finds none better, or
-    would start from a diverged fit."""
-    if not effort.corrections or not np.isfinite(rough.objective):
-        return rough
-    calm = correct(
-        unit,
-        rough.factors,
-        bound=max(rough.objective * (1 + effort.slack) ** 2, effort.floor**2),
-        sweeps=effort.corrections,
-        tolerance=10 * effort.tolerance,
-    )
-    better = calm.objective < sensitivity(rough.factors)
-    return replace(calm if better else rough, sweeps=rough.sweeps + calm.sweeps)
-
-
-def fit_weighted(
-    kernel: Kernel, spatial: Sizes, norm: Norm, start: Factors, effort: Effort, *, warm: bool
-) -> tuple[Iterates, Iterates]:
-    """Every factor under the whole norm, sensitivity weighed in; unless `warm`, after a quick
-    plain fit from `start` of the kernel whitened by the covariance of its input channels."""
-    if not warm:
-        root, inverse = roots(norm.channels(kernel.shape[1]))
-        white = np.einsum("ts...,sz->tz...", kernel, root)
-        target = Target.of(white, spatial, devices.named(effort.device))
-        begin = (start[0], root @ start[1], *start[2:])
-        outputs, inputs, *window = fit_plain(target, begin, DRAFT)[0].factors
-        start = (outputs, inverse @ inputs, *window)
-    return polish(kernel, spatial, norm, start, effort)
-
-
-def solve_cp(
-    unit: Kernel, spatial: Sizes, norm: Norm | None, start: Factors, effort: Effort, *, warm: bool
-) -> Found:
-    """CP factors in a norm from `start`, which a warm start takes as it is."""
-    if norm is None:
-        target = Target.of(unit, spatial, devices.named(effort.device))
-        rough, calm = fit_plain(target, start, effort)
-        converged = rough.converged
-    else:
-        rough, calm = fit_weighted(unit, spatial, norm, start, effort, warm=warm)
-        converged = calm.converged
-    factors = calm.factors
-    if relative_error(unit, dense(factors, unit.shape), norm) < NEARLY_EXACT:
-        factors = refine(unit, factors, spatial)
-    return Found(rough.factors, factors, calm.sweeps, converged, not effort.corrections)
-
-
-def _ends(factors: Factors, middle: tuple[Stage, ...]) -> Chain:
-    """The two 1×1 stages around the depthwise ones."""
+def _between(factors: Factors, middle: tuple[Stage, ...]) -> Chain:
+    """The depthwise stages between the two 1×1."""
     dimensions = middle[0].geometry.dimensions
     return (
         pointwise("inputs", factors[1].T, dimensions),
@@ -158,55 +134,5 @@ def _ends(factors: Factors, middle: tuple[Stage, ...]) -> Chain:
     )
 
 
-def _stages_cp3(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
-    rank = factors[0].shape[1]
-    window = factors[2].T.reshape(rank, 1, *shape[2:])
-    return _ends(factors, (Stage("window", window, geometry, group=rank),))
-
-
-def _stages_cp4(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
-    rank, count = factors[0].shape[1], len(shape) - 2
-    middle = []
-    for at, side in enumerate(factors[2:]):
-        window = side.T.reshape(rank, 1, *(len(side) if k == at else 1 for k in range(count)))
-        middle.append(Stage(SIDES[at], window, geometry.along(at), group=rank))
-    return _ends(factors, tuple(middle))
-
-
-RULES = Rules(dense, sensitivity, balance, shared)
-
-
-def _form(
-    name: str,
-    summary: str,
-    refuses: Callable[[Shape], str | None],
-    spatial: Callable[[Shape], Sizes],
-    stages: Callable[[Factors, Shape, Geometry], Chain],
-) -> Form:
-    def draw(shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
-        return _draw((*shape[:2], *spatial(shape)), rank, rng)
-
-    def fit(
-        kernel: Kernel,
-        rank: int,
-        norm: Norm | None,
-        rng: np.random.Generator,
-        effort: Effort,
-        start: Factors | None = None,
-    ) -> Fit:
-        drawn = draw(kernel.shape, rank, rng)
-        begin = drawn if start is None else _grown(start, drawn)
-        is_whole = start is not None and start[0].shape[1] == rank
-
-        def solve(unit: Kernel, scale: float) -> Found:
-            first = begin if start is None else shared(begin, 1 / scale)
-            sizes = spatial(kernel.shape)
-            return solve_cp(unit, sizes, norm, first, effort, warm=is_whole)
-
-        return fit_unit(name, kernel, norm, begin, RULES, solve)
-
-    return Form(name, summary, refuses, draw, fit, stages, dense, sensitivity, largest)
-
-
-CP4 = _form("cp4", "1×1, Y×1, 1×X, 1×1", _refuses_cp4, _separate, _stages_cp4)
-CP3 = _form("cp3", "1×1, Y×X, 1×1", _refuses_cp3, _merged, _stages_cp3)
+CP3 = Cp3()
+CP4 = Cp4()

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxcp.chain import Chain, Geometry, Kernel, side_by_side
-from onnxcp.forms.form import Factors, Form, Shape
+from onnxcp.forms.fit import Factors, Shape
+from onnxcp.forms.form import Form
 
 
 def part_of(shape: Shape, group: int) -> Shape:

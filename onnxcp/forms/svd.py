@@ -21,25 +21,63 @@ import numpy as np
 
 from onnxcp.arrays import Float
 from onnxcp.chain import Chain, Geometry, Kernel, Stage, pointwise
-from onnxcp.forms.form import Factors, Fit, Form, Shape
-from onnxcp.forms.solvers.effort import Effort
+from onnxcp.forms.fit import Factors, Problem, Shape, Solution
+from onnxcp.forms.form import Form
 from onnxcp.forms.solvers.norm import Flat, Norm, flat, leading, unflat
-from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 
 
-def _refuses(shape: Shape) -> str | None:
-    if _largest(shape) == 1:
-        return "a kernel of one output, or of one input, is of rank one already"
-    return None
+class Svd(Form):
+    """A window to few channels, and a 1×1 from there."""
 
+    name = "svd"
+    summary = "Y×X to few channels, 1×1"
 
-def _largest(shape: Shape) -> int:
-    return min(shape[0], math.prod(shape[1:]))
+    def refuses(self, shape: Shape) -> str | None:
+        """Kernels that have no lower rank."""
+        if self.largest(shape) == 1:
+            return "a kernel of one output, or of one input, is of rank one already"
+        return None
 
+    def largest(self, shape: Shape) -> int:
+        """The smaller side of the kernel as a matrix [T, S·K]."""
+        return min(shape[0], math.prod(shape[1:]))
 
-def _draw(shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
-    width = min(rank, _largest(shape))
-    return rng.standard_normal((shape[0], width)), rng.standard_normal((width, *shape[1:]))
+    def draw(self, shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
+        """(outputs [T, R], inputs [R, S, *window])."""
+        width = min(rank, self.largest(shape))
+        return rng.standard_normal((shape[0], width)), rng.standard_normal((width, *shape[1:]))
+
+    def solve(self, problem: Problem) -> Solution:
+        """The closed form, which has no use for a start."""
+        unit = problem.unit
+        rank = min(problem.rank, self.largest(unit.shape))
+        outputs, rest = project(flat(unit), rank, problem.norm)
+        factors = (outputs, unflat(rest, (len(rest), *unit.shape[1:])))
+        return Solution(_balanced(factors, even=True), factors, sweeps=1, converged=True)
+
+    def stages(self, factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
+        """The dense window, then the 1×1."""
+        del shape  # the factors have the window
+        outputs, inputs = factors
+        return (
+            Stage("inputs", inputs, geometry),
+            pointwise("outputs", outputs, geometry.dimensions),
+        )
+
+    def reconstruct(self, factors: Factors, shape: Shape) -> Kernel:
+        """Their product."""
+        dense: Kernel = np.tensordot(factors[0], factors[1], axes=1).reshape(shape)
+        return dense
+
+    def sensitivity(self, factors: Factors) -> float:
+        """T·‖inputs‖² + S·K·‖outputs‖²: what noise on either factor does to the kernel."""
+        outputs, inputs = factors
+        by_outputs = len(outputs) * float(np.square(inputs).sum())
+        return by_outputs + math.prod(inputs.shape[1:]) * float(np.square(outputs).sum())
+
+    def balance(self, factors: Factors) -> Factors:
+        """Along the singular vectors, in closed form."""
+        return _balanced(factors, even=False)
 
 
 def project(
@@ -51,41 +89,6 @@ def project(
     outputs = leading(weighed @ small.T, rank)
     rest = outputs.T @ small
     return (outputs if basis is None else basis @ outputs), rest
-
-
-def _solve(unit: Kernel, rank: int, norm: Norm | None) -> Found:
-    outputs, rest = project(flat(unit), min(rank, _largest(unit.shape)), norm)
-    factors = (outputs, unflat(rest, (len(rest), *unit.shape[1:])))
-    return Found(_balanced(factors, even=True), factors, sweeps=1, converged=True)
-
-
-def _fit(
-    kernel: Kernel,
-    rank: int,
-    norm: Norm | None,
-    rng: np.random.Generator,
-    effort: Effort,
-    start: Factors | None = None,
-) -> Fit:
-    del effort, start  # a closed form has no use for them
-    drawn = _draw(kernel.shape, rank, rng)
-    return fit_unit("svd", kernel, norm, drawn, RULES, lambda unit, _: _solve(unit, rank, norm))
-
-
-def _reconstruct(factors: Factors, shape: Shape) -> Kernel:
-    dense: Kernel = np.tensordot(factors[0], factors[1], axes=1).reshape(shape)
-    return dense
-
-
-def _sensitivity(factors: Factors) -> float:
-    """T·‖inputs‖² + S·K·‖outputs‖²: what noise on either factor does to the kernel."""
-    outputs, inputs = factors
-    by_outputs = len(outputs) * float(np.square(inputs).sum())
-    return by_outputs + math.prod(inputs.shape[1:]) * float(np.square(outputs).sum())
-
-
-def _balance(factors: Factors) -> Factors:
-    return _balanced(factors, even=False)
 
 
 def _balanced(factors: Factors, *, even: bool) -> Factors:
@@ -101,24 +104,4 @@ def _balanced(factors: Factors, *, even: bool) -> Factors:
     return made[0], made[1].reshape(-1, *inputs.shape[1:])
 
 
-def _stages(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
-    del shape  # the factors have the window
-    outputs, inputs = factors
-    return (
-        Stage("inputs", inputs, geometry),
-        pointwise("outputs", outputs, geometry.dimensions),
-    )
-
-
-RULES = Rules(_reconstruct, _sensitivity, _balance, shared)
-SVD = Form(
-    "svd",
-    "Y×X to few channels, 1×1",
-    _refuses,
-    _draw,
-    _fit,
-    _stages,
-    _reconstruct,
-    _sensitivity,
-    _largest,
-)
+SVD = Svd()

@@ -23,14 +23,13 @@ import numpy as np
 
 from onnxcp.arrays import Float
 from onnxcp.chain import Chain, Geometry, Kernel, Stage, pointwise
-from onnxcp.forms.cp import largest, solve_cp
-from onnxcp.forms.form import Factors, Fit, Form, Shape
+from onnxcp.forms.cp import largest
+from onnxcp.forms.fit import Factors, Problem, Shape, Solution
+from onnxcp.forms.form import Form
 from onnxcp.forms.solvers.cp_algebra import Matrix, column_energy
-from onnxcp.forms.solvers.effort import Effort
-from onnxcp.forms.solvers.norm import Norm
+from onnxcp.forms.solvers.cp_fit import solve_cp
 from onnxcp.forms.solvers.tucker_als import Tucker, tucker
-from onnxcp.forms.tucker import Core, refuses
-from onnxcp.forms.unit import Found, Rules, fit_unit
+from onnxcp.forms.tucker import Core
 
 Outer = Float[np.ndarray, "T _"]  # R1 columns, or none where the side is whole
 First = Float[np.ndarray, "S _"]  # R2 columns, or none
@@ -38,6 +37,97 @@ First = Float[np.ndarray, "S _"]  # R2 columns, or none
 PAYS = 0.8  # of the one 1×1 that two replace, the most they may cost: a heuristic
 BLOCK = 8  # a basis is a multiple of this: what runtimes compute at once
 SETTLING = 10  # rounds of balancing, each exact in one group of factors
+
+
+class Tkd(Form):
+    """CP of the core that two bases leave."""
+
+    name = "tkd"
+    summary = "1×1, 1×1, depthwise Y×X, 1×1, 1×1"
+
+    def refuses(self, shape: Shape) -> str | None:
+        """Kernels without a window."""
+        if math.prod(shape[2:]) == 1:
+            return "a 1×1 kernel has no window between its channels; use svd"
+        return None
+
+    def largest(self, shape: Shape) -> int:
+        """That of CP: the bases may be whole."""
+        return largest(shape)
+
+    def draw(self, shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
+        """(outer [T, R1], first [S, R2], then the CP factors of the core [R1 or T, R],
+        [R2 or S, R] and [K, R]); a side without a basis has one of zero columns."""
+        first, second = _widths(shape, rank)
+        core = tuple(rng.standard_normal((n, rank)) for n in (first, second, math.prod(shape[2:])))
+        pairs = ((shape[0], first), (shape[1], second))
+        bases = [rng.standard_normal((n, width if width < n else 0)) for n, width in pairs]
+        return (*bases, *core)
+
+    def solve(self, problem: Problem) -> Solution:
+        """Bases first, then the core, each from the start where it has the same shapes."""
+        start, drawn = problem.start, problem.drawn
+        if start is not None and [f.shape for f in start] != [f.shape for f in drawn]:
+            start = None  # bases of another width
+        if start is not None:
+            start = self.scale(start, 1 / problem.scale)
+        widths, norm, effort = (len(drawn[2]), len(drawn[3])), problem.norm, problem.effort
+        basis = None if start is None or not start[1].size else start[1]
+        outer, first, core = _bases(tucker(problem.unit, widths, norm, effort, basis))
+        terms = drawn[2:] if start is None else _within(outer, first, start)
+        inner = norm.reduced(first) if norm is not None and first.size else norm
+        found = solve_cp(core, (core.shape[2],), inner, terms, effort, warm=start is not None)
+        rough, stable = (outer, first, *found.least_squares), (outer, first, *found.stable)
+        return Solution(rough, stable, found.sweeps, found.converged, found.is_draft)
+
+    def scale(self, factors: Factors, by: float) -> Factors:
+        """The terms alone: bases keep their scale."""
+        return (*factors[:2], *(f * np.cbrt(by) for f in factors[2:]))
+
+    def stages(self, factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
+        """The depthwise window between two 1×1 on each side that has a basis."""
+        outer, first, outputs, inputs, window = factors
+        rank, dimensions = window.shape[1], geometry.dimensions
+        before = [pointwise("first", first.T, dimensions)] if first.size else []
+        after = [pointwise("last", outer, dimensions)] if outer.size else []
+        depthwise = Stage("window", window.T.reshape(rank, 1, *shape[2:]), geometry, group=rank)
+        return (
+            *before,
+            pointwise("inputs", inputs.T, dimensions),
+            depthwise,
+            pointwise("outputs", outputs, dimensions),
+            *after,
+        )
+
+    def reconstruct(self, factors: Factors, shape: Shape) -> Kernel:
+        """The sum of the terms, seen through the bases."""
+        outputs, inputs, window = _terms(factors)
+        rows = np.einsum("tr,sr->tsr", outputs, inputs).reshape(-1, window.shape[1])
+        dense: Kernel = (rows @ window.T).reshape(shape)
+        return dense
+
+    def sensitivity(self, factors: Factors) -> float:
+        """Noise on the terms of the core, seen through the bases, and on the bases:
+        T·‖outputs × the rest of the terms‖², and S·… of the inputs."""
+        outer, first, outputs, inputs, window = factors
+        a, b, c = column_energy(_terms(factors))
+        total = (
+            len(window) * (a @ b) + _gain(outer, outputs) * (b @ c) + _gain(first, inputs) * (a @ c)
+        )
+        for mode, (basis, inner) in enumerate(((outer, outputs), (first, inputs))):
+            if basis.size:
+                total += len(basis) * np.sum((inner @ _rest(factors, mode)) * inner)
+        return float(total)
+
+    def balance(self, factors: Factors) -> Factors:
+        """The same kernel at a minimum of sensitivity: scales of the terms and both bases in turn,
+        each in closed form."""
+        for _ in range(SETTLING):
+            factors = _term_scales(factors)
+            for mode in (0, 1):
+                if factors[mode].size:
+                    factors = _basis_turned(factors, mode)
+        return _term_scales(factors)
 
 
 def _width(channels: int, rank: int) -> int:
@@ -55,46 +145,6 @@ def _widths(shape: Shape, rank: int) -> tuple[int, int]:
     if second < inputs:
         second = min(second, first * places)
     return first, second
-
-
-def _draw(shape: Shape, rank: int, rng: np.random.Generator) -> Factors:
-    first, second = _widths(shape, rank)
-    core = tuple(rng.standard_normal((n, rank)) for n in (first, second, math.prod(shape[2:])))
-    pairs = ((shape[0], first), (shape[1], second))
-    bases = [rng.standard_normal((n, width if width < n else 0)) for n, width in pairs]
-    return (*bases, *core)
-
-
-def _fit(
-    kernel: Kernel,
-    rank: int,
-    norm: Norm | None,
-    rng: np.random.Generator,
-    effort: Effort,
-    start: Factors | None = None,
-) -> Fit:
-    drawn = _draw(kernel.shape, rank, rng)
-    if start is not None and [f.shape for f in start] != [f.shape for f in drawn]:
-        start = None  # bases of another width
-
-    def solve(unit: Kernel, scale: float) -> Found:
-        first = None if start is None else _scale(start, 1 / scale)
-        return _solve(unit, drawn, norm, effort, first)
-
-    return fit_unit("tkd", kernel, norm, drawn, RULES, solve)
-
-
-def _solve(
-    unit: Kernel, drawn: Factors, norm: Norm | None, effort: Effort, start: Factors | None
-) -> Found:
-    widths = (len(drawn[2]), len(drawn[3]))
-    begun = None if start is None or not start[1].size else start[1]
-    outer, first, core = _bases(tucker(unit, widths, norm, effort, begun))
-    terms = drawn[2:] if start is None else _within(outer, first, start)
-    inner = norm.reduced(first) if norm is not None and first.size else norm
-    found = solve_cp(core, (core.shape[2],), inner, terms, effort, warm=start is not None)
-    rough, calm = (outer, first, *found.rough), (outer, first, *found.calm)
-    return Found(rough, calm, found.sweeps, found.converged, found.is_draft)
 
 
 def _bases(found: Tucker) -> tuple[Outer, First, Core]:
@@ -123,32 +173,9 @@ def _terms(factors: Factors) -> tuple[Matrix, Matrix, Matrix]:
     return outputs, first @ inputs if first.size else inputs, window
 
 
-def _scale(factors: Factors, by: float) -> Factors:
-    return (*factors[:2], *(f * np.cbrt(by) for f in factors[2:]))
-
-
-def _reconstruct(factors: Factors, shape: Shape) -> Kernel:
-    outputs, inputs, window = _terms(factors)
-    rows = np.einsum("tr,sr->tsr", outputs, inputs).reshape(-1, window.shape[1])
-    dense: Kernel = (rows @ window.T).reshape(shape)
-    return dense
-
-
 def _gain(basis: Outer | First, inner: Matrix) -> float:
     """What noise on one column of the factor behind a basis becomes, summed over entries."""
     return float(np.square(basis).sum()) if basis.size else float(len(inner))
-
-
-def _sensitivity(factors: Factors) -> float:
-    """Noise on the terms of the core, seen through the bases, and on the bases:
-    T·‖outputs × the rest of the terms‖², and S·… of the inputs."""
-    outer, first, outputs, inputs, window = factors
-    a, b, c = column_energy(_terms(factors))
-    total = len(window) * (a @ b) + _gain(outer, outputs) * (b @ c) + _gain(first, inputs) * (a @ c)
-    for mode, (basis, inner) in enumerate(((outer, outputs), (first, inputs))):
-        if basis.size:
-            total += len(basis) * np.sum((inner @ _rest(factors, mode)) * inner)
-    return float(total)
 
 
 def _rest(factors: Factors, mode: int) -> Matrix:
@@ -157,17 +184,6 @@ def _rest(factors: Factors, mode: int) -> Matrix:
     other, window = terms[1 - mode], terms[2]
     rest: Matrix = (other.T @ other) * (window.T @ window)
     return rest
-
-
-def _balance(factors: Factors) -> Factors:
-    """The same kernel at a minimum of sensitivity: scales of the terms and both bases in turn,
-    each in closed form."""
-    for _ in range(SETTLING):
-        factors = _term_scales(factors)
-        for mode in (0, 1):
-            if factors[mode].size:
-                factors = _basis_turned(factors, mode)
-    return _term_scales(factors)
 
 
 def _term_scales(factors: Factors) -> Factors:
@@ -199,30 +215,4 @@ def _basis_turned(factors: Factors, mode: int) -> Factors:
     return tuple(made)
 
 
-def _stages(factors: Factors, shape: Shape, geometry: Geometry) -> Chain:
-    outer, first, outputs, inputs, window = factors
-    rank, dimensions = window.shape[1], geometry.dimensions
-    before = [pointwise("first", first.T, dimensions)] if first.size else []
-    after = [pointwise("last", outer, dimensions)] if outer.size else []
-    depthwise = Stage("window", window.T.reshape(rank, 1, *shape[2:]), geometry, group=rank)
-    return (
-        *before,
-        pointwise("inputs", inputs.T, dimensions),
-        depthwise,
-        pointwise("outputs", outputs, dimensions),
-        *after,
-    )
-
-
-RULES = Rules(_reconstruct, _sensitivity, _balance, _scale)
-TKD = Form(
-    "tkd",
-    "1×1, 1×1, depthwise Y×X, 1×1, 1×1",
-    refuses,
-    _draw,
-    _fit,
-    _stages,
-    _reconstruct,
-    _sensitivity,
-    largest,
-)
+TKD = Tkd()

@@ -195,6 +195,11 @@ def test_pointwise_kernels_are_left_to_svd(form):
         assert (form.refuses((8, 8, *window)) is None) == (form.name == "svd")
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_named_as_its_row(name):
+    assert FORMS[name].name == name
+
+
 def test_svd_refuses_what_is_of_rank_one_already():
     assert FORMS["svd"].refuses((1, 8, 3, 3)) is not None
     assert FORMS["svd"].refuses((8, 1)) is not None
@@ -219,10 +224,10 @@ def test_cost_is_that_of_the_papers_at_stride_one(form, macs):
 
 @CP_FORMS
 def test_a_fit_that_overflows_is_refused_and_says_so(form, monkeypatch):
-    def not_finite(sizes, rank, rng):
-        return tuple(np.full((size, rank), np.nan) for size in sizes)
+    def not_finite(shape, rank, rng):
+        return tuple(np.full((size, rank), np.nan) for size in (4, 4, *form.window(shape)))
 
-    monkeypatch.setattr("onnxcp.forms.cp._draw", not_finite)
+    monkeypatch.setattr(form, "draw", not_finite)
     kernel = np.random.default_rng(0).standard_normal((4, 4, 3, 3))
     fit = form.fit(kernel, 4, None, np.random.default_rng(0), Effort(), None)
     assert fit.outcome is Outcome.DIVERGED

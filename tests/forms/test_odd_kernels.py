@@ -6,9 +6,9 @@ import pytest
 
 from onnxcp.errors import DataError
 from onnxcp.forms import FORMS, Effort, Outcome
-from onnxcp.forms.solvers.cp_algebra import balance, dense, sensitivity
+from onnxcp.forms.cp import Cp3
+from onnxcp.forms.fit import Solution
 from onnxcp.forms.solvers.norm import Norm, relative_error
-from onnxcp.forms.unit import Found, Rules, fit_unit, shared
 
 SHORT = Effort(sweeps=80, finish=30, corrections=30, polish=40)
 ALL_FORMS = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -115,9 +115,12 @@ def test_factors_whose_terms_cancel_are_refused_unless_they_can_be_stored(large)
     terms = tuple(np.stack([near, one], axis=1) * [1, sign] for sign in (1, 1, -1))
     factors = tuple(f * np.cbrt(large) for f in terms)
     kernel = np.einsum("tr,sr,kr->tsk", *factors)
-    rules = Rules(dense, sensitivity, balance, shared)
-    start = Found(factors, factors, 1, True)
-    fit = fit_unit("cp3", kernel, None, factors, rules, lambda unit, by: start)
+
+    class Planted(Cp3):
+        def solve(self, problem):
+            return Solution(factors, factors, 1, True)
+
+    fit = Planted().fit(kernel, 2, None, np.random.default_rng(0), SHORT, None)
     assert fit.outcome is (Outcome.CONVERGED if large < 1e5 else Outcome.DEGENERATE)
     assert fit.outcome.is_usable == (large < 1e5)
 
