@@ -4,28 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from onnxcp.data.roles import Inputs
 from onnxcp.data.samples import digest
 from onnxcp.fitting.statistics import MEMORY, Statistics, collect
 from onnxcp.fitting.statistics_store import load_statistics, save_statistics
 from onnxcp.graph import io
-from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.sites import Site
-from onnxcp.graph.splice import with_outputs
 from onnxcp.progress import Progress, silent
 from onnxcp.runtime.providers import Target
-from onnxcp.runtime.sessions import open_runner
+from onnxcp.runtime.watch import Watch
 from onnxcp.storage import keys
 
 CODE = ("data", "fitting", "graph", "runtime")  # of statistics
-
-
-def _computed(model: io.Model, sources: Sequence[str]) -> list[str] | None:
-    """Those of the sources that no input feeds; None where there are none."""
-    fed = {spec.name for spec in model.inputs}
-    return [name for name in sources if name not in fed] or None
 
 
 def calibrate(
@@ -50,11 +40,7 @@ def calibrate(
         DataError: activations that are NaN or infinite.
         UsageError: a memory limit that can not be kept.
     """
-    samples, batching, watched = (
-        inputs.calibration,
-        inputs.calibration_batching,
-        folder / "watched.onnx",
-    )
+    samples, batching = inputs.calibration, inputs.calibration_batching
     if samples is None:
         return {}, None
     unlabelled = replace(samples, labels=None)
@@ -74,14 +60,8 @@ def calibrate(
             return known, sha256
         folder.mkdir(parents=True, exist_ok=True)
     sources = list(dict.fromkeys(site.source for site in sites))
-    io.save(with_outputs(model.proto, sources), watched, model.external)
-    runner = open_runner(watched, target.unhurried, _computed(model, sources))
-
-    def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        return {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
-
     found = collect(
-        run,
+        Watch.of(model.proto, sources, target.unhurried, model.external, batching.run),
         samples.batches(batching.size),
         len(samples),
         sites,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxcp.chain import Chain, Kernel, Stage, with_bias
+from onnxcp.chain import Chain, Kernel, with_bias
 from onnxcp.cluster.pool import Cluster
 from onnxcp.cluster.processes import naming_killed_process
 from onnxcp.errors import PlanError
@@ -249,17 +249,6 @@ class Fits:
             )
         ]
         return math.sqrt(sum(errors) / sum(fitted.energies)) if sum(fitted.energies) else 0.0
-
-    def dense(self, plan: Plan) -> dict[str, Chain]:
-        """One dense stage for every site a plan changes: what its chain stands for, factors
-        rounded as stored."""
-        made: dict[str, Chain] = {}
-        for name, choice in plan.choices.items():
-            site = self._sites[name]
-            kernel = self._kernel(site, choice, FULL)
-            bias = self._bias(site, choice, FULL)
-            made[name] = (Stage("dense", kernel, site.geometry, site.group, bias),)
-        return made
 
     def _kernel(self, site: Site, choice: Choice, effort: Effort) -> Kernel:
         stored = [

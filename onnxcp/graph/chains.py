@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from onnxcp.chain import Chain, Stage
+from onnxcp.graph.chain_names import node_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,13 +18,13 @@ class Nodes:
 
 
 def chain_nodes(
-    chain: Chain, prefix: str, source: str, target: str, dtype: np.dtype, op: str = "Conv"
+    chain: Chain, site: str, source: str, target: str, dtype: np.dtype, op: str = "Conv"
 ) -> Nodes:
-    """Nodes `<prefix>/<role>` from tensor `source` to tensor `target`, in `dtype`, that take
-    the place of one of type `op`: Conv, or for stages without a window MatMul or Gemm."""
+    """Nodes of a site from tensor `source` to tensor `target`, in `dtype`, that take the place of
+    one of type `op`: Conv, or for stages without a window MatMul or Gemm."""
     made, reading = list[Nodes](), source
     for position, stage in enumerate(chain):
-        name = f"{prefix}/{stage.role}"
+        name = node_name(site, stage.role)
         last = position == len(chain) - 1
         writing = target if last else f"{name}_out"
         # a Gemm without its third input is valid from opset 11 only: a MatMul is in all

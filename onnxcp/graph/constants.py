@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx
 
+from onnxcp.graph.index import makers
 from onnxcp.graph.operators import DEQUANTIZE, QUANTIZE, normalized, operator
 
 LARGEST = 2**28  # numbers in a folded tensor
@@ -36,7 +37,7 @@ class Constants:
 
     def __init__(self, graph: onnx.GraphProto, opset: int | None = None) -> None:
         self.stored = {t.name: t for t in graph.initializer}
-        self.makers = {output: n for n in graph.node for output in n.output}
+        self.makers = makers(graph.node)
         self._sparse = {t.values.name: t for t in graph.sparse_initializer}
         self._opset = opset
         self._values: dict[str, onnx.TensorProto | None] = {}

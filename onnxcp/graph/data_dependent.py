@@ -8,11 +8,12 @@ a run can tell, of loops, branches and operators of other domains, is left to th
 `uncertain` names what these give.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx
 
+from onnxcp.graph.index import bodies, reads
 from onnxcp.graph.operators import is_known, operator
 
 SELECTING = ("NonMaxSuppression", "NonZero", "Unique", "Compress", "StringSplit")  # in a body
@@ -89,26 +90,6 @@ def is_shaped_by_data(
         return any(r in values for r in read)
     sizes = SIZED_BY.get(name, ())
     return any(place in sizes and r in values for place, r in enumerate(node.input))
-
-
-def reads(node: onnx.NodeProto) -> list[str]:
-    """Names that a node reads, those that its bodies read included."""
-    return [name for name in (*node.input, *_read_inside(node)) if name]
-
-
-def _read_inside(node: onnx.NodeProto) -> Iterator[str]:
-    for body in bodies(node):
-        for inner in body.node:
-            yield from reads(inner)
-        yield from (output.name for output in body.output)
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that a node runs."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _selects(node: onnx.NodeProto) -> bool:

@@ -1,11 +1,11 @@
 """What of a chain an int8 model leaves in float: nothing, its depthwise windows, or all of it.
 
 Where int8 kernels of depthwise convolutions are slow, as on some CPUs, either may be faster.
-Nodes of chains are named `SITE/cp/ROLE`.
 """
 
-import re
 from collections.abc import Collection
+
+from onnxcp.graph.chain_names import glob
 
 WINDOWS, CHAIN = KINDS = ("windows", "chain")
 DEPTHWISE = {"window", "vertical", "horizontal", "deep"}  # roles
@@ -18,10 +18,9 @@ def possible(roles: Collection[str]) -> tuple[str, ...]:
 
 def globs(site: str, floats: str, roles: Collection[str]) -> list[str]:
     """Of the nodes of a site's chain that are left in float."""
-    prefix = re.sub(r"([*?[])", r"[\1]", site) + "/cp/"
     if floats == CHAIN:
-        return [f"{prefix}*"]
-    return [prefix + role for role in roles if role in DEPTHWISE] if floats == WINDOWS else []
+        return [glob(site, "*")]
+    return [glob(site, role) for role in roles if role in DEPTHWISE] if floats == WINDOWS else []
 
 
 def words(floats: str) -> str:

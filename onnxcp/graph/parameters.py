@@ -1,19 +1,9 @@
 """Stored inputs of nodes, read and written in place; what is written belongs to one node alone."""
 
-from collections import Counter
-
 import numpy as np
 import onnx
 
-from onnxcp.graph.splice import read_names
-
-
-def readers(graph: onnx.GraphProto) -> Counter[str]:
-    """How many nodes of a graph, subgraphs included, and outputs read every name."""
-    found = Counter(output.name for output in graph.output)
-    for node in graph.node:
-        found.update(read_names(onnx.GraphProto(node=[node])))
-    return found
+from onnxcp.graph.index import read_counts
 
 
 class Parameters:
@@ -22,7 +12,7 @@ class Parameters:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
         self._stored = {t.name: t for t in graph.initializer}
-        self._readers = readers(graph)
+        self._read = read_counts(graph)
 
     def find(self, node: onnx.NodeProto, place: int) -> np.ndarray | None:
         """Values of a node's input; None where there is none or it is computed."""
@@ -38,15 +28,15 @@ class Parameters:
         if place == len(node.input):
             node.input.append("")
         name = node.input[place]
-        if name not in self._stored or self._readers[name] > 1:
-            self._readers[name] -= 1
+        if name not in self._stored or self._read[name] > 1:
+            self._read[name] -= 1
             name = node.input[place] = self._fresh(f"{node.name}.{place}")
             self._stored[name] = self._graph.initializer.add()
         tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name)
         self._stored[name].CopyFrom(tensor)
 
     def _fresh(self, name: str) -> str:
-        while name in self._readers or name in self._stored:
+        while name in self._read or name in self._stored:
             name += "_"
-        self._readers[name] = 1
+        self._read[name] = 1
         return name

@@ -6,10 +6,11 @@ decides what its repair is (ONNX Runtime 1.31).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import onnx
 
+from onnxcp.graph import index
 from onnxcp.graph.nested import graphs
 from onnxcp.graph.operators import STANDARD
 from onnxcp.graph.shapes import skeleton
@@ -73,11 +74,8 @@ def _order(proto: onnx.ModelProto) -> str | None:
 
 
 def _sorted(graph: onnx.GraphProto) -> bool:
-    nodes, makers = (
-        list(graph.node),
-        {o: n for n, node in enumerate(graph.node) for o in node.output},
-    )
-    wanted = [{makers[name] for name in _reads(node) if name in makers} for node in nodes]
+    nodes, places = list(graph.node), index.places(graph.node)
+    wanted = [{places[name] for name in index.reads(node) if name in places} for node in nodes]
     if all(max(places, default=-1) < n for n, places in enumerate(wanted)):
         return False
     order, done = list[int](), set[int]()
@@ -96,16 +94,6 @@ def _sorted(graph: onnx.GraphProto) -> bool:
     del graph.node[:]
     graph.node.extend(copies)
     return True
-
-
-def _reads(node: onnx.NodeProto) -> Iterable[str]:
-    """What a node reads, from within its bodies too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (output.name for output in graph.output)
 
 
 def _twice_stored(proto: onnx.ModelProto) -> str | None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxcp.graph import index
 from onnxcp.graph.constants import Constants
 from onnxcp.graph.metadata import noted, seal
 from onnxcp.graph.operators import normalized, operator
-from onnxcp.graph.parameters import readers
 from onnxcp.graph.sites import FLOATS, SHORTCUTS, node_names, shortcuts_before
 from onnxcp.graph.splice import LISTED_INITIALIZERS, Pool, drop_unread, rewrite
 
@@ -63,7 +63,7 @@ def rewritten(proto: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.ModelPr
         return proto
     made = rewrite(proto, {}, (), metadata={}).proto
     nodes, gone, unread = made.graph.node, set[int](), list[str]()
-    pool = Pool({t.name for t in made.graph.initializer} | {o for n in nodes for o in n.output})
+    pool = Pool({t.name for t in made.graph.initializer} | index.made_names(nodes))
     for shortcut in chosen:
         selection = _selection(shortcut, widths[shortcut.name])
         weight = onnx.numpy_helper.from_array(selection, f"{shortcut.name}/shortcut")
@@ -97,8 +97,8 @@ class _Graph:
         graph = proto.graph
         self._nodes, self._names = graph.node, node_names(graph)
         self._constants, self._dtype = Constants(graph), _dtype(proto)
-        self._makers = {name: place for place, n in enumerate(graph.node) for name in n.output}
-        self._readers = readers(graph)
+        self._makers = index.places(graph.node)
+        self._readers = index.read_counts(graph)
 
     def shortcut(self, place: int) -> Shortcut | None:
         """The shortcut that ends in a Pad."""

@@ -16,7 +16,7 @@ import onnx
 
 from onnxcp.chain import Geometry, Kernel, Sizes
 from onnxcp.errors import ModelError
-from onnxcp.graph import products
+from onnxcp.graph import chain_names, products
 from onnxcp.graph.constants import Constants
 from onnxcp.graph.layers import Layer, layer_of, weight_of
 from onnxcp.graph.metadata import listed
@@ -235,7 +235,7 @@ def _identity(node: onnx.NodeProto, group: int) -> str:
 def _left_alone(
     node: onnx.NodeProto, layer: Layer, stored: onnx.TensorProto | None, known: _Known
 ) -> tuple[str, str] | None:
-    if any(node.name.startswith(f"{site}/cp/") for site in known.ours):
+    if chain_names.is_of(node.name, known.ours):
         return "chain", ""
     if layer.name in known.shortcuts:
         return "shortcut", ""

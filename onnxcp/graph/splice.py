@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from onnxcp.chain import Chain
 from onnxcp.graph.chains import chain_nodes
 from onnxcp.graph.constants import Constants
+from onnxcp.graph.index import made_names, read_names, reads
 from onnxcp.graph.metadata import noted, seal
 from onnxcp.graph.sites import MADE_BY_US, Site, replaced_before
 
@@ -124,7 +125,7 @@ def _copy_fields(source: Message, target: Message, without: Container[str] = ())
 def _taken(graph: onnx.GraphProto) -> set[str]:
     """Names that a new tensor may not have."""
     stored = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-    return stored | {i.name for i in graph.input} | {o for n in graph.node for o in n.output}
+    return stored | {i.name for i in graph.input} | made_names(graph.node)
 
 
 class Pool:
@@ -149,7 +150,7 @@ class Pool:
 def _spliced(node: onnx.NodeProto, site: Site, chain: Chain, pool: Pool) -> list[onnx.NodeProto]:
     """The chain's nodes, reading and writing what the old one did (rules 1 and 2)."""
     source, target, dtype = node.input[0], node.output[0], site.kernel.dtype
-    made = chain_nodes(chain, f"{site.name}/cp", source, target, dtype, site.layer.op)
+    made = chain_nodes(chain, site.name, source, target, dtype, site.layer.op)
     stored = {t.name: pool.add(t) for t in made.initializers}
     for new in made.nodes:
         renamed = [stored.get(name, name) for name in new.input]
@@ -179,17 +180,6 @@ def drop_unread(made: onnx.ModelProto, names: Iterable[str]) -> None:
         sparse = graph.sparse_initializer
         for place in [i for i, e in enumerate(sparse) if e.values.name == name][::-1]:
             del sparse[place]
-
-
-def read_names(graph: onnx.GraphProto) -> set[str]:
-    """Names that nodes read, those of subgraphs included, and the graph's outputs."""
-    names = {o.name for o in graph.output}
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                names |= read_names(inner)
-    return names
 
 
 def _trained(made: onnx.ModelProto) -> set[str]:
@@ -228,7 +218,7 @@ def only(proto: onnx.ModelProto, *names: str) -> onnx.ModelProto:
     for node in reversed(made.graph.node):
         if needed & set(node.output):
             kept.append(node)
-            needed.update(read_names(onnx.GraphProto(node=[node])))
+            needed.update(reads(node))
     del made.graph.node[:], made.graph.output[:]
     made.graph.node.extend(reversed(kept))
     made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)

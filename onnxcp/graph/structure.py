@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import onnx
 from google.protobuf.message import Message
 
+from onnxcp.graph import chain_names, index
 from onnxcp.graph.constants import Constants
 from onnxcp.graph.metadata import OURS
 from onnxcp.graph.operators import operator
-from onnxcp.graph.splice import read_names
 
 STORAGE = ("data_location", "external_data")  # fields of a tensor
 
@@ -41,7 +41,7 @@ def changes(
     new = {_key(n): n for n in candidate.graph.node}
     same = {key for key, node in new.items() if key in old and is_equal(node, old[key])}
     fresh = [n for key, n in new.items() if key not in same]
-    written = {name for node in fresh for name in node.output}
+    written = index.made_names(fresh)
     gone = [n for key, n in old.items() if key not in same]
     replaced = [n for n in gone if written & set(n.output)]
     strange = [n for n in fresh if not is_chain_node(n, chained)]
@@ -59,7 +59,7 @@ def changes(
 
 def is_chain_node(node: onnx.NodeProto, chained: Iterable[str]) -> bool:
     """Whether a node is named as one of a site's chain."""
-    return any(node.name.startswith(f"{site}/cp/") for site in chained)
+    return chain_names.is_of(node.name, chained)
 
 
 def named(node: onnx.NodeProto) -> str:
@@ -139,9 +139,9 @@ class _Lost:
         candidate: onnx.ModelProto,
         replaced: Sequence[onnx.NodeProto],
     ) -> None:
-        makers = {o: n for n in reference.graph.node for o in n.output}
+        makers = index.makers(reference.graph.node)
         self._constant = Constants(reference.graph).names
-        self._still_read = read_names(candidate.graph)
+        self._still_read = index.read_names(candidate.graph)
         self._names: set[str] = set()
         waiting = [name for node in replaced for name in node.input]
         while waiting:

@@ -13,7 +13,7 @@ import onnx
 
 from onnxcp.chain import Geometry, Stage
 from onnxcp.errors import UsageError
-from onnxcp.graph import products, provenance
+from onnxcp.graph import chain_names, products, provenance
 from onnxcp.graph.constants import Constants
 from onnxcp.graph.metadata import seal
 from onnxcp.graph.operators import operator
@@ -128,8 +128,8 @@ def _note(proto: onnx.ModelProto, before: onnx.ModelProto, changed: Iterable[str
 
 def _added(proto: onnx.ModelProto, sites: Iterable[str]) -> set[str]:
     """What chains read that came with them: a bias, too, where the layer had none."""
-    starts = tuple(f"{site}/cp/" for site in sites)
-    return {t.name for t in proto.graph.initializer if t.name.startswith(starts)}
+    kept = tuple(sites)
+    return {t.name for t in proto.graph.initializer if chain_names.is_of(t.name, kept)}
 
 
 def _stages(proto: onnx.ModelProto, site: str) -> list[Stage]:
@@ -145,7 +145,7 @@ def _stages(proto: onnx.ModelProto, site: str) -> list[Stage]:
         weight = stored[0] if operator(node) == "Conv" else products.as_kernel(node, stored[0])
         slides = Geometry(dimensions=weight.ndim - 2)
         bias = stored[1] if len(stored) > 1 else None
-        found.append(Stage(node.name.rpartition("/")[2], weight, slides, bias=bias))
+        found.append(Stage(chain_names.role_of(node.name), weight, slides, bias=bias))
     return found
 
 

@@ -1,6 +1,6 @@
 """Whether a model's shortcuts become convolutions: where a target is measured to be faster so."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,14 @@ from onnxcp.data.roles import Inputs
 from onnxcp.errors import PlanError, TooBusy
 from onnxcp.graph import io, shapes, shortcuts
 from onnxcp.latency.table import MATTERS
-from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.measure.timing import speedup, take_turns
+from onnxcp.measure.compare import time_models
+from onnxcp.measure.timing import speedup
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.convert import for_time
 from onnxcp.quantization.precision import FLOAT32
 from onnxcp.quantization.scheme import fastest
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
-from onnxcp.runtime.sessions import open_runner
 from onnxcp.storage import cache, keys, temporary
 
 TURNS, SECONDS = 300, 4.0  # of both models, at most
@@ -74,15 +73,12 @@ def straightened(
     return made if is_faster else model
 
 
-def bound(
-    path: Path, inputs: Inputs, target: Target, precision: str, floats: Sequence[str] = ()
-) -> Callable[[], object]:
-    """A whole model, ready to be timed in a precision, some nodes of it in float."""
-    source: Path | bytes = path
-    if precision != FLOAT32:
-        serialized = io.load(path).proto.SerializeToString()
-        source = for_time(serialized, precision, inputs.timed_feeds, str(path), floats)
-    return open_runner(source, target).bound(inputs.timed_feeds)
+def to_time(path: Path, inputs: Inputs, precision: str, floats: Sequence[str] = ()) -> Path | bytes:
+    """A whole model as it is timed in a precision, some nodes of it in float."""
+    if precision == FLOAT32:
+        return path
+    serialized = io.load(path).proto.SerializeToString()
+    return for_time(serialized, precision, inputs.timed_feeds, str(path), floats)
 
 
 def _widths(model: io.Model, inputs: Inputs) -> dict[str, int]:
@@ -104,9 +100,9 @@ def _is_faster(
     with temporary.folder() as folder:
         path = folder / "straight.onnx"
         io.save(made.proto, path, made.external)
-        runs = [bound(p, inputs, target, precision) for p in (model.path, path)]
+        pair = [to_time(p, inputs, precision) for p in (model.path, path)]
         try:
-            timings = take_turns(runs, stopwatch(target), turns=TURNS, seconds=SECONDS)
+            timings = time_models(pair, inputs.timed_feeds, target, turns=TURNS, seconds=SECONDS)
         except TooBusy:
             return None
     found = speedup(*timings)

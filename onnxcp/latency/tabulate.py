@@ -3,7 +3,7 @@
 Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,11 @@ from onnxcp.latency.candidates import (
     steps,
 )
 from onnxcp.latency.context import Context, Graph
-from onnxcp.latency.shortcut_timing import bound, conditions, straightened
+from onnxcp.latency.shortcut_timing import conditions, straightened, to_time
 from onnxcp.latency.table import Check, Table
-from onnxcp.measure.stopwatch import Stopwatch, stopwatch
-from onnxcp.measure.timing import speedup, take_turns
+from onnxcp.measure.compare import time_models
+from onnxcp.measure.stopwatch import stopwatch
+from onnxcp.measure.timing import speedup
 from onnxcp.plan import Choice
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.precision import FLOAT32, INT8, refuse_without_kernels
@@ -172,8 +173,8 @@ def _checked(
             return path, _write(model, sites, choices, path, seed)
 
         def timed(wholes: Sequence[tuple[Path, Sequence[str]]]) -> list[float]:
-            runs = [bound(path, inputs, target, precision, floats) for path, floats in wholes]
-            return _in_turns(runs, stopwatch(target))
+            models = [to_time(path, inputs, precision, floats) for path, floats in wholes]
+            return _in_turns(models, inputs, target)
 
         dense = [(model.path, list[str]())]
         dense += [written("straight.onnx", {})] if model.shortcuts else []
@@ -211,12 +212,13 @@ def _write(
     return [g for name in chains for g in globs(name, choices[name].floats, roles[name])]
 
 
-def _in_turns(runs: Sequence[Callable[[], object]], watch: Stopwatch) -> list[float]:
+def _in_turns(models: Sequence[Path | bytes], inputs: Inputs, target: Target) -> list[float]:
     """Seconds of the first, and of the others as their ratios to it tell them.
 
     Raises:
         TooBusy: nothing can be told on so busy a machine.
     """
-    first, *others = take_turns(runs, watch, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
+    given = (models, inputs.timed_feeds, target)
+    first, *others = time_models(*given, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
     ratios = [speedup(first, other).ratio for other in others]
     return [first.median, *(first.median / ratio for ratio in ratios)]

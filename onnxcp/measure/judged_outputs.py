@@ -14,14 +14,13 @@ import numpy as np
 import onnx
 
 from onnxcp.errors import UsageError
-from onnxcp.graph import io
-from onnxcp.graph.data_dependent import Dependence, dependence, reads
+from onnxcp.graph import index, io
+from onnxcp.graph.data_dependent import Dependence, dependence
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.operators import operator
-from onnxcp.graph.splice import with_outputs
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import Runner, open_runner
-from onnxcp.storage import temporary
+from onnxcp.runtime.watch import open_watched, write_watched
 
 T = onnx.TensorProto
 FLOAT_TYPES = (T.FLOAT, T.FLOAT16, T.DOUBLE, T.BFLOAT16)
@@ -62,8 +61,8 @@ class Judged:
         wanted = self.given if names is None else tuple(names)
         if not set(self.inside).intersection(wanted):
             return open_runner(path, target, wanted)
-        with temporary.folder() as folder:
-            return open_runner(self.exposed(path, folder), target, wanted)
+        model = io.load(path)
+        return open_watched(model.proto, wanted, target, model.external)
 
     def exposed(self, path: Path, folder: Path) -> Path:
         """The model file, or a copy of it in a folder where judged tensors have to become
@@ -71,14 +70,12 @@ class Judged:
         if not self.inside:
             return path
         model = io.load(path)
-        copy = folder / path.name
-        io.save(with_outputs(model.proto, self.inside), copy, model.external)
-        return copy
+        return write_watched(model.proto, self.inside, folder / path.name, model.external)
 
     def in_both(self, other: onnx.GraphProto) -> "Judged":
         """The same for two models: without tensors inside where the other lacks one of them,
         and with the outputs that these stood for."""
-        made = {name for node in other.node for name in node.output}
+        made = index.made_names(other.node)
         missing = [name for name in self.inside if name not in made]
         if not missing:
             return self
@@ -136,7 +133,7 @@ def _above(graph: onnx.GraphProto, name: str) -> set[str]:
     names = {name}
     for node in reversed(graph.node):
         if names.intersection(node.output):
-            names.update(reads(node))
+            names.update(index.reads(node))
     return names
 
 
@@ -144,10 +141,8 @@ def _types(model: io.Model, target: Target, found: Dependence) -> dict[str, str]
     """The runtime's words for the type of every tensor that depends on the data."""
     graph = model.proto.graph
     inside = [name for node in graph.node for name in node.output if name in found.values]
-    with temporary.folder() as folder:
-        path = folder / model.path.name
-        io.save(with_outputs(model.proto, inside), path, model.external)
-        runner = open_runner(path, target)
+    names = [*(output.name for output in graph.output), *inside]
+    runner = open_watched(model.proto, names, target, model.external)
     return {output.name: output.type for output in runner.session.get_outputs()}
 
 
@@ -186,13 +181,13 @@ class _Search:
     def _before(self, name: str) -> tuple[list[str], list[onnx.NodeProto]]:
         """The last judged tensors that an output is computed from, and the nodes that read them,
         in the graph's order."""
-        makers = {made: node for node in self.graph.node for made in node.output}
+        makers = index.makers(self.graph.node)
         tensors, readers, seen, todo = set[str](), list[onnx.NodeProto](), set[str](), [name]
         while todo:
             node = makers.get(todo.pop())
             if node is None:
                 continue
-            for read in reads(node):
+            for read in index.reads(node):
                 if read in self.fed or read not in self.found.values:
                     continue
                 if self._is_judged(read):

@@ -24,7 +24,7 @@ from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.solvers.device import named
 from onnxcp.graph import io, provenance, subnormals
 from onnxcp.graph.sites import Site, Skip
-from onnxcp.graph.splice import rewrite, with_outputs
+from onnxcp.graph.splice import rewrite
 from onnxcp.latency.candidates import Pace
 from onnxcp.latency.context import Context
 from onnxcp.latency.shortcut_timing import straight, straightened
@@ -179,21 +179,6 @@ class Job:
             external=self.model.external,
         )
         io.save(made.proto, path, made.external)
-
-    def build_watched(self, plan: Plan) -> tuple[Path, Path]:
-        """Write, for the surgery check, the original with the kernels that the plan's chains
-        stand for, and the rewritten model; both also give what the changed sites give."""
-        graph = self.model.proto.graph
-        sites = [graph.node[s.index].output[0] for s in self.sites if s.name in plan.choices]
-        watched = [*self.outputs.inside, *sites]
-        paths = (self.folder / "dense.onnx", self.folder / "chained.onnx")
-        for path, chains in zip(
-            paths, (self.fits.dense(plan), self.fits.chains(plan)), strict=True
-        ):
-            proto, external = self.model.proto, self.model.external
-            made = rewrite(proto, chains, self.sites, metadata={}, external=external)
-            io.save(with_outputs(made.proto, watched), path, made.external)
-        return paths[0], paths[1]
 
     def latency_table(self, found: Sequence[Context]) -> Table:
         """The table given; else that of an earlier run on this machine; else a new one."""

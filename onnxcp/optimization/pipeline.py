@@ -18,10 +18,11 @@ from onnxcp.graph import io
 from onnxcp.latency.candidates import Latency, measure
 from onnxcp.latency.table import Table
 from onnxcp.latency.tabulate import contexts
+from onnxcp.measure.compare import time_models
 from onnxcp.measure.evaluator import Referee, unjudged
 from onnxcp.measure.stopwatch import stopwatch
 from onnxcp.measure.time_budget import TimeBudget, now
-from onnxcp.measure.timing import Timing, speedup, take_turns
+from onnxcp.measure.timing import Timing, speedup
 from onnxcp.optimization import kept_layers
 from onnxcp.optimization.after_training import Recovery
 from onnxcp.optimization.decision import decide, foreign
@@ -45,7 +46,6 @@ from onnxcp.plan import Budget, Choice, Plan, plan_file, to_json
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.precision import FLOAT32
 from onnxcp.results import AccuracyRecord, Report
-from onnxcp.runtime.sessions import open_runner
 
 SECONDS, LEAST_BENCHMARK = 20.0, 1.0  # at most and at least, for the whole-model benchmark
 LAST = 1.3  # times what the original's samples took: what those of the last plan do
@@ -302,7 +302,7 @@ def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     if job.settings.recipe.sequential:
         refine(job, outcome.plan)
     staged = job.build(outcome.plan)
-    verification = checked(job, outcome.plan)
+    verification = checked(job, staged).verification
     accuracy = _as_asked(job, referee.judge(job.judged(job.deployed(staged))))
     outcome = replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
     if job.settings.precision == FLOAT32:
@@ -351,12 +351,11 @@ def _timed(job: Job, outcome: Outcome) -> Outcome:
 
 def _time(job: Job, staged: Path) -> tuple[Timing, Timing]:
     """Original and rewritten model in turns, as the user will run them."""
-    target, feeds = job.settings.target, job.inputs.timed_feeds
-    runs = [open_runner(path, target).bound(feeds) for path in (job.model.path, staged)]
     turns = job.settings.asked.target.iterations
-    before, after = take_turns(
-        runs,
-        stopwatch(target),
+    before, after = time_models(
+        (job.model.path, staged),
+        job.inputs.timed_feeds,
+        job.settings.target,
         turns=turns,
         warmup=5,
         seconds=job.time.at_most(SECONDS, LEAST_BENCHMARK),

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxcp.errors import TooBusy
-from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.measure.timing import Timing, speedup, take_turns
+from onnxcp.measure.compare import time_models
+from onnxcp.measure.timing import Timing, speedup
 from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, name_of
 from onnxcp.results import RivalRecord
-from onnxcp.runtime.sessions import open_runner
 
 SECONDS, LEAST = 10.0, 1.0  # at most and at least, for one pair in turns
 
@@ -67,11 +66,12 @@ def _behind(job: Job, other: Outcome, best: Outcome) -> tuple[float, float, floa
 
 
 def _turns(job: Job, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
-    runs = []
-    for outcome in outcomes:
-        assert outcome.staged is not None
-        path = job.in_precision(outcome.precision).deployed(outcome.staged)
-        runs.append(open_runner(path, job.settings.target).bound(job.inputs.timed_feeds))
-    turns = job.settings.asked.target.iterations
-    watch, seconds = stopwatch(job.settings.target), job.time.at_most(SECONDS, LEAST)
-    return take_turns(runs, watch, turns=turns, warmup=5, seconds=seconds)
+    staged = [(job.in_precision(o.precision), o.staged) for o in outcomes]
+    return time_models(
+        [job.deployed(path) for job, path in staged if path is not None],
+        job.inputs.timed_feeds,
+        job.settings.target,
+        turns=job.settings.asked.target.iterations,
+        warmup=5,
+        seconds=job.time.at_most(SECONDS, LEAST),
+    )

@@ -10,9 +10,9 @@ from onnxcp.graph.weights import with_weights
 from onnxcp.measure.evaluator import Referee, unjudged
 from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, Recovered
+from onnxcp.optimization.self_check import checked
 from onnxcp.quantization.precision import INT8
-from onnxcp.results import VerificationRecord
-from onnxcp.training.distill import Distilled, checked_surgery, distill, refuse
+from onnxcp.training.distill import Distilled, distill, refuse
 from onnxcp.training.qat import distill_int8
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class School:
         job = self.job
         path, taught = self.trained(fitted.staged, self.recipe.epochs)
         rounded = self._rehearsed(path, taught) if fitted.precision == INT8 else None
-        verification, errors = self._verified(path)
+        proof = checked(job, path, "after training ")
         accuracy = referee.judge(job.judged(job.deployed(path)))
         if fitted.accuracy.budget is None:
             accuracy = unjudged(accuracy)
@@ -67,9 +67,9 @@ class School:
             fitted,
             accuracy=accuracy,
             chained=chained,
-            verification=verification,
+            verification=proof.verification,
             staged=path,
-            recovered=Recovered(taught, fitted.accuracy, errors, rounded=rounded),
+            recovered=Recovered(taught, fitted.accuracy, proof.kernel_errors, rounded=rounded),
         )
 
     def _rehearsed(self, path: Path, taught: Distilled) -> Distilled:
@@ -96,15 +96,6 @@ class School:
         folder = self.job.settings.run.work_dir / "trained" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-    def _verified(self, path: Path) -> tuple[VerificationRecord, dict[str, float]]:
-        """The surgery of a trained model, and by site how far its kernel is from the original's."""
-        job = self.job
-        found = checked_surgery(job.model, path, job.inputs, job.settings.target.unhurried)
-        assert found.relative_l2 is not None and found.tolerance is not None
-        samples = sum(len(next(iter(fed.values()))) for fed in job.inputs.surgery_feeds)
-        errors = {site.name: site.kernel_error for site in found.sites}
-        return VerificationRecord(True, found.relative_l2, found.tolerance, samples), errors
 
 
 def school(job: Job) -> School | None:

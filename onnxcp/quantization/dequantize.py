@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from onnxcp.graph.constants import Constants
+from onnxcp.graph.index import read_names
 from onnxcp.graph.operators import DEQUANTIZE, QUANTIZE, operator
-from onnxcp.graph.splice import read_names
 from onnxcp.quantization.precision import all_nodes, is_integer, opset_of
 
 TENSORS = 11  # the opset from which Clip reads its limits as tensors

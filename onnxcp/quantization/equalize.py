@@ -30,14 +30,15 @@ import onnx
 
 from onnxcp.arrays import Float64
 from onnxcp.graph import products
+from onnxcp.graph.chain_names import site_of
 from onnxcp.graph.constants import Constants
+from onnxcp.graph.index import makers, read_counts
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.operators import operator
-from onnxcp.graph.parameters import Parameters, readers
+from onnxcp.graph.parameters import Parameters
 from onnxcp.graph.shapes import groups
 from onnxcp.quantization.ranges import STEPS
 
-CHAINED = "/cp/"  # between the name of a site and of a stage
 STAGES = ("Conv", *products.PRODUCTS)
 ALPHAS = np.linspace(0, 1, 11)
 SIDES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # what lies below zero over what lies above it
@@ -70,13 +71,13 @@ class Seen:
 def links(graph: onnx.GraphProto, names: Iterable[str]) -> list[Link]:
     """Pairs of stages whose inner channels are free: named as stages of one site, at least one
     of them among `names`, and what the first one writes read by the second alone."""
-    constants, read, wanted = Constants(graph), readers(graph), set(names)
+    constants, read, wanted = Constants(graph), read_counts(graph), set(names)
     stages = [n for n in graph.node if _is_stage(n, constants)]
-    writers, found = {n.output[0]: n for n in stages}, list[Link]()
+    writers, found = makers(stages), list[Link]()
     for second in stages:
         tensor = second.input[0]
         first = writers.get(tensor)
-        if first is None or read[tensor] > 1 or _site(first) != _site(second):
+        if first is None or read[tensor] > 1 or site_of(first.name) != site_of(second.name):
             continue
         if {first.name, second.name} & wanted:
             found.append(Link(tensor, first, second))
@@ -85,16 +86,15 @@ def links(graph: onnx.GraphProto, names: Iterable[str]) -> list[Link]:
 
 def _is_stage(node: onnx.NodeProto, constants: Constants) -> bool:
     """Whether a node is named as a stage and adds no more than a stored bias."""
-    if operator(node) not in STAGES or not _site(node) or node.input[1] not in constants.stored:
+    if (
+        operator(node) not in STAGES
+        or not site_of(node.name)
+        or node.input[1] not in constants.stored
+    ):
         return False
     if products.unfit(node, constants) or len(constants.stored[node.input[1]].dims) < 2:
         return False
     return not products.has_bias(node) or node.input[2] in constants.stored
-
-
-def _site(node: onnx.NodeProto) -> str:
-    found: str = node.name.rpartition(CHAINED)[0]
-    return found
 
 
 def watch(run: Activations, batches: Iterable[Feeds], found: Sequence[Link]) -> dict[str, Seen]:

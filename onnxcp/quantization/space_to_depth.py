@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 
 from onnxcp.chain import Geometry
+from onnxcp.graph import index
 from onnxcp.graph.operators import operator
 from onnxcp.graph.shapes import groups, padded
-from onnxcp.graph.splice import drop_unread, read_names
+from onnxcp.graph.splice import drop_unread
 
 BLOCK = 2  # pixels on a side
 MOST = 3  # channels of an image, unless more are asked for
@@ -68,7 +69,7 @@ def fold(model: onnx.ModelProto, *, most: int = MOST) -> None:
     """Have such convolutions of an int8 model, which is changed, read blocks: of images with at
     most so many channels."""
     graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
+    makers = index.makers(graph.node)
     stored = {t.name: t for t in graph.initializer}
     images = {i.name: _image(i) for i in graph.input}
     for node in list(graph.node):
@@ -174,7 +175,7 @@ def _like(node: onnx.NodeProto, source: str, target: str) -> onnx.NodeProto:
 def _clear(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Remove those of some nodes, readers before what they read, that nothing reads any more."""
     for node in nodes:
-        if not set(node.output) & read_names(model.graph):
+        if not set(node.output) & index.read_names(model.graph):
             names = list(node.input)
             model.graph.node.remove(node)
             drop_unread(model, names)

@@ -22,7 +22,6 @@ from onnxcp.errors import DataError, ModelError, UsageError
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.operators import domain_of, normalized, operator
 from onnxcp.graph.sites import node_names
-from onnxcp.graph.splice import with_outputs
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization import bias_correction, equalize, ranges, space_to_depth
 from onnxcp.quantization.bias_correction import Patch, Patches
@@ -34,7 +33,7 @@ from onnxcp.quantization.qdq import OPERATORS, by_runtime
 from onnxcp.quantization.ranges import Range
 from onnxcp.quantization.scheme import Scheme, fastest
 from onnxcp.runtime.providers import Target
-from onnxcp.runtime.sessions import open_runner
+from onnxcp.runtime.watch import Watch
 
 FEWEST = 16  # calibration samples: a heuristic; ranges of fewer are chance
 
@@ -144,13 +143,10 @@ class _Runs:
 def _watched(
     ready: onnx.ModelProto, wanted: Sequence[str], batching: Batching
 ) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
-    fed = {i.name for i in ready.graph.input}
-    inside = [name for name in wanted if name not in fed]
-    target = Target.named("cpu", 1)
-    runner = open_runner(with_outputs(ready, inside).SerializeToString(), target)
+    watch = Watch.of(ready, wanted, Target.named("cpu", 1), run=batching.run)
 
     def run(feeds: Feeds) -> Mapping[str, np.ndarray]:
-        seen = {**feeds, **dict(zip(runner.outputs, batching.run(runner, feeds), strict=True))}
+        seen = watch(feeds)
         return {n: seen[n] for n in wanted if seen[n].dtype == np.float32}
 
     return run

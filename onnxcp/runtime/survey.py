@@ -10,10 +10,9 @@ from onnxcp.graph import io, shapes, sites
 from onnxcp.graph.constants import Constants
 from onnxcp.graph.input_specs import Feeds, Shape, known_shapes
 from onnxcp.graph.sites import Site, Skip
-from onnxcp.graph.splice import with_outputs
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
-from onnxcp.storage import temporary
+from onnxcp.runtime.watch import open_watched
 
 SitesAndSkips = tuple[tuple[Site, ...], tuple[Skip, ...]]
 
@@ -52,12 +51,7 @@ def _traced(
     tensors = {name for node in layers for name in (node.input[0], node.output[0])}
     open_runner(model.path, target)  # so that errors name the model's own file
     missing = sorted(tensors - set(inferred_shapes) - {o.name for o in model.proto.graph.output})
-    traced = with_outputs(model.proto, missing)
-    with temporary.folder() as folder:
-        path = folder / "watched.onnx"
-        io.save(traced, path, model.external)
-        outputs = [o.name for o in model.proto.graph.output if o.name in tensors]
-        runner = open_runner(path, target, [*missing, *outputs] or None)
-        results = runner(feeds)
-    seen = {n: tuple(r.shape) for n, r in zip(runner.outputs, results, strict=True)}
-    return {name: seen[name] for name in tensors if name in seen}
+    outputs = [o.name for o in model.proto.graph.output if o.name in tensors]
+    runner = open_watched(model.proto, [*missing, *outputs], target, model.external)
+    seen = dict(zip(runner.outputs, runner(feeds), strict=True))
+    return {name: tuple(seen[name].shape) for name in tensors if name in seen}

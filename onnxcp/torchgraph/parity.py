@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from onnxcp.errors import ParityError
+from onnxcp.graph.index import makers
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.operators import operator
-from onnxcp.graph.splice import with_outputs
-from onnxcp.runtime.sessions import Runner, open_runner
+from onnxcp.runtime.sessions import Runner
+from onnxcp.runtime.watch import open_watched
 from onnxcp.torchgraph.module import Network
 from onnxcp.verification.difference import Difference, Verdict, compare
 from onnxcp.verification.saturation import bounded
@@ -68,12 +69,12 @@ def _first(network: Network, runner: Runner, feeds: Feeds, tolerance: float) -> 
     All tensors are made outputs, so that the runtime computes them without fusions.
     """
     nodes = network.proto.graph.node
-    makers = {name: n for n in nodes if operator(n) != "Constant" for name in n.output if name}
-    also = [name for name in makers if name not in runner.outputs]
-    serialized = with_outputs(network.proto, also).SerializeToString()
-    verdict = _compared(network, open_runner(serialized, runner.target), feeds, tolerance, also)
+    made = makers(n for n in nodes if operator(n) != "Constant")
+    also = [name for name in made if name not in runner.outputs]
+    watched = open_watched(network.proto, [*runner.outputs, *also], runner.target)
+    verdict = _compared(network, watched, feeds, tolerance, also)
     differing = {o.output for o in verdict.outputs if not _is_equal(o)}
-    for name, node in makers.items():
+    for name, node in made.items():
         if name in differing:
             return f"they differ from node {node.name or name!r} ({operator(node)}) on"
     return "no node alone differs as much"

@@ -16,8 +16,9 @@ import onnx
 from onnxcp.data.named_function import named_function
 from onnxcp.data.roles import Inputs
 from onnxcp.data.samples import Samples
-from onnxcp.errors import DataError, MissingPackage, ProviderError, SurgeryError, UsageError
+from onnxcp.errors import DataError, MissingPackage, ProviderError, UsageError
 from onnxcp.graph import io, passes, provenance
+from onnxcp.graph.index import made_names
 from onnxcp.graph.operators import operator
 from onnxcp.graph.shapes import infer
 from onnxcp.graph.shortcuts import as_in
@@ -29,8 +30,6 @@ from onnxcp.progress import Progress, silent
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
 from onnxcp.storage import temporary
-from onnxcp.verification import surgery
-from onnxcp.verification.surgery import Surgery
 
 if TYPE_CHECKING:
     from onnxcp.torchgraph.module import Network
@@ -84,7 +83,7 @@ def distill(
     features = replaced_outputs(model.proto, other.proto) if recipe.feature_weight else ()
     names = find(model, ON_CPU, inputs.distinct_feeds).names
     model, other = judged_part(model, names), judged_part(other, names)
-    tensors = {name for node in other.proto.graph.node for name in node.output}
+    tensors = made_names(other.proto.graph.node)
     network, parity = _student(other, inputs, recipe)
     task = TrainingTask(
         network=network,
@@ -105,23 +104,6 @@ def distill(
     trained = train(task, resume=resume)
     used = replace(recipe, learning_rate=trained.learning_rate)
     return Distilled(trained, used, counts, parity)
-
-
-def checked_surgery(
-    model: io.Model, trained: Path, inputs: Inputs, target: Target, progress: Progress = silent
-) -> Surgery:
-    """The surgery check of a trained model, which it must still pass.
-
-    Raises:
-        SurgeryError: a chain does not compute the kernel that it stands for.
-    """
-    result = surgery.check(model, io.load(trained), inputs, target.exact, progress=progress)
-    if not result.ok:
-        raise SurgeryError(
-            f"{model.path}: after training {result.failures[0]}; nothing was written; this is a "
-            "bug in onnxcp: please report it with the model"
-        )
-    return result
 
 
 def refuse_without_torch() -> None:

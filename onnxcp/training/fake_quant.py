@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxcp.graph import index
 from onnxcp.graph.operators import operator
-from onnxcp.graph.splice import with_outputs
 from onnxcp.quantization.precision import PRODUCTS
 from onnxcp.quantization.scheme import Scheme
 from onnxcp.quantization.static import Prepared
@@ -65,9 +65,11 @@ class Simulation:
     graph: onnx.ModelProto
     roundings: tuple[Rounding, ...]
 
-    def with_integers(self) -> onnx.ModelProto:
-        """The int8 model with the integers of all activations among its outputs."""
-        return with_outputs(self.int8, [r.integers for r in self.roundings])
+    @property
+    def with_integers(self) -> list[str]:
+        """Tensors of the int8 model: its outputs, then the integers of all activations."""
+        outputs = [output.name for output in self.int8.graph.output]
+        return [*outputs, *(rounding.integers for rounding in self.roundings)]
 
     def in_pieces(self) -> onnx.ModelProto:
         """The graph cut at every rounding: its source becomes an output, its result an input."""
@@ -96,7 +98,7 @@ def simulated(prepared: Prepared) -> Simulation:
     int8, model = prepared.quantized(), onnx.ModelProto()
     model.CopyFrom(int8)
     graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output}
+    makers = index.makers(graph.node)
     stored = {t.name: t for t in graph.initializer}
     floats = {t.name: t for t in prepared.folded.graph.initializer}
     float_nodes, names = {n.name: n for n in prepared.folded.graph.node}, set(prepared.nodes)
@@ -125,13 +127,13 @@ def _read_floats(
     Its weight is rounded, its bias is not. Returns the outputs of nodes that are no longer read.
     """
     unread = set[str]()
-    for index, name in enumerate(float_node.input):
-        maker = makers.get(node.input[index])
+    for place, name in enumerate(float_node.input):
+        maker = makers.get(node.input[place])
         if name not in floats or maker is None:
             continue
-        if index == BIAS_INPUT:
+        if place == BIAS_INPUT:
             unread.add(maker.output[0])
-            node.input[index] = name
+            node.input[place] = name
         elif operator(maker) == "DequantizeLinear":
             high = MAX_WEIGHT[scheme.weights][scheme.reduce_range]
             ends = {"low": -high if scheme.weights == "int8" else 0, "high": high}

@@ -18,11 +18,11 @@ from onnxcp.data.samples import Samples
 from onnxcp.errors import TooBusy, UsageError
 from onnxcp.graph import io, provenance
 from onnxcp.graph.weights import with_weights
+from onnxcp.measure.compare import time_models
 from onnxcp.measure.evaluator import Limits, Referee, unjudged
 from onnxcp.measure.judged_outputs import find
 from onnxcp.measure.original_check import check_original, original_of
-from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.measure.timing import Speedup, speedup, take_turns
+from onnxcp.measure.timing import Speedup, speedup
 from onnxcp.options.run import RunOptions
 from onnxcp.progress import Progress, silent
 from onnxcp.results import AccuracyRecord, BaselineRecord
@@ -32,11 +32,11 @@ from onnxcp.storage import temporary
 from onnxcp.storage.workdir import open_folder, own_files
 from onnxcp.training.distill import (
     Distilled,
-    checked_surgery,
     distill,
     refuse_without_device,
     refuse_without_torch,
 )
+from onnxcp.verification.proof import prove_surgery
 
 if TYPE_CHECKING:
     from onnxcp.training.recipe import Recipe
@@ -214,7 +214,9 @@ def _measured(
     Raises:
         SurgeryError: a chain does not compute the kernel that it stands for.
     """
-    surgery = checked_surgery(model, staged, inputs, request.target, progress)
+    surgery = prove_surgery(
+        model, staged, inputs, request.target, when="after training ", progress=progress
+    )
     paths = (request.reference, request.candidate, staged)
     target = request.target.unhurried
     judged = replace(find(model, target, inputs.distinct_feeds), is_whole=request.limits.is_whole)
@@ -224,11 +226,10 @@ def _measured(
     if not request.limits.is_given:
         before, after = unjudged(before), unjudged(after)
     progress("benchmark", 0, 1)
-    runs = [open_runner(path, request.target).bound(inputs.timed_feeds) for path in paths]
+    given = (paths, inputs.timed_feeds, request.target)
     try:
-        watch = stopwatch(request.target)
-        original, before_training, trained = take_turns(
-            runs, watch, turns=MAX_TURNS, warmup=5, seconds=MAX_SECONDS
+        original, before_training, trained = time_models(
+            *given, turns=MAX_TURNS, warmup=5, seconds=MAX_SECONDS
         )
     except TooBusy as error:
         return FinetuneMeasurements(before, after, surgery.relative_l2, None, None, error.text)

@@ -13,12 +13,13 @@ import numpy as np
 from onnxcp.data.roles import Inputs
 from onnxcp.errors import ParityError, UsageError
 from onnxcp.graph import io
+from onnxcp.graph.index import made_names
 from onnxcp.graph.input_specs import Feeds
 from onnxcp.graph.operators import operator
 from onnxcp.graph.weights import rank_one, trainable, with_weights
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.static import Prepared
-from onnxcp.runtime.sessions import open_runner
+from onnxcp.runtime.watch import Watch
 from onnxcp.training.distill import (
     ON_CPU,
     Distilled,
@@ -107,8 +108,7 @@ def check_steps(simulation: Simulation, feeds: Feeds) -> float:
     from onnxcp.torchgraph.module import Network
     from onnxcp.torchgraph.parity import outputs
 
-    runner = open_runner(simulation.with_integers().SerializeToString(), ON_CPU)
-    expected = dict(zip(runner.outputs, runner(feeds), strict=True))
+    expected = Watch.of(simulation.int8, simulation.with_integers, ON_CPU)(feeds)
     rounded = {r.result: r.values(expected[r.integers]) for r in simulation.roundings}
     pieces = Network(simulation.in_pieces(), ())
     computed = dict(zip(pieces.outputs, outputs(pieces, {**feeds, **rounded}), strict=True))
@@ -161,7 +161,7 @@ def _features(model: io.Model, prepared: Prepared, simulation: Simulation) -> tu
     Raises:
         UsageError: there are none.
     """
-    tensors = {name for node in simulation.graph.graph.node for name in node.output}
+    tensors = made_names(simulation.graph.graph.node)
     names = tuple(n for n in replaced_outputs(model.proto, prepared.original) if n in tensors)
     if not names:
         raise UsageError(

@@ -6,14 +6,14 @@ before, cut out of the original at the tensors that are still there. So the roun
 is seen alone, however much the layers behind it amplify it, and the limit is that of one layer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
 
 from onnxcp.graph.constants import Constants
+from onnxcp.graph.index import makers, reads
 from onnxcp.graph.input_specs import Feeds
-from onnxcp.graph.splice import read_names
 from onnxcp.runtime.providers import Target
 from onnxcp.verification.layerwise import Part, of_parts
 
@@ -64,8 +64,7 @@ def _differing(
 ) -> tuple[list[Part], tuple[str, ...]]:
     """What of the original makes the tensors that other nodes make now; and what is amiss that
     needs no run to be seen."""
-    makers = {name: node for node in original.graph.node for name in node.output if name}
-    now = {name: node for node in changed.graph.node for name in node.output if name}
+    before, now = makers(original.graph.node), makers(changed.graph.node)
     stored = {t.name: t for t in original.graph.initializer}
     kept = {t.name: t for t in changed.graph.initializer}
     failures = [
@@ -75,15 +74,15 @@ def _differing(
     known = {*now, *(i.name for i in changed.graph.input)}
     constants = Constants.of(original)
     parts = [
-        _part(name, makers, known, constants)
+        _part(name, before, known, constants)
         for name, node in now.items()
-        if name in makers and node != makers[name] and name not in constants.names
+        if name in before and node != before[name] and name not in constants.names
     ]
     return parts, tuple(failures)
 
 
 def _part(
-    output: str, makers: dict[str, onnx.NodeProto], known: set[str], constants: Constants
+    output: str, before: dict[str, onnx.NodeProto], known: set[str], constants: Constants
 ) -> Part:
     """The nodes of the original between a tensor and those that both models know."""
     nodes, waiting, fed = dict[int, onnx.NodeProto](), [output], dict[str, None]()
@@ -98,17 +97,13 @@ def _part(
         if name != output and name in known:
             fed[name] = None
             continue
-        node = makers[name]
+        node = before[name]
         if id(node) not in nodes:
             nodes[id(node)] = node
-            waiting += _read(node)
+            waiting += reads(node)
     order = {id(node): place for place, node in enumerate(constants.makers.values())}
     ordered = sorted(nodes.values(), key=lambda node: order[id(node)])
     return Part(output, tuple(ordered), tuple(tensors.values()), tuple(fed))
-
-
-def _read(node: onnx.NodeProto) -> Sequence[str]:
-    return [name for name in read_names(onnx.GraphProto(node=[node])) if name]
 
 
 def _named(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxcp.graph import io
+from onnxcp.graph import index
 from onnxcp.graph.input_specs import Feeds
-from onnxcp.graph.splice import with_outputs
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import Runner, open_runner
-from onnxcp.storage import temporary
+from onnxcp.runtime.watch import Watch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,27 +56,22 @@ def of_parts(
     Raises:
         OnnxcpError: a model does not run.
     """
-    inputs = {i.name for i in rewritten.graph.input}
-    watched = dict.fromkeys(n for p in parts for n in (p.output, *p.fed) if n not in inputs)
+    watched = [name for part in parts for name in (part.output, *part.fed)]
     sums = {part.output: np.zeros(2) for part in parts}
-    with temporary.folder() as folder:
-        path = folder / "watched.onnx"
-        io.save(with_outputs(rewritten, list(watched)), path)
-        runner = open_runner(path, target, list(watched))
-        runners: dict[str, Runner] = {}
-        for fed in feeds:
-            seen = {**dict(fed), **dict(zip(watched, runner(fed), strict=True))}
-            for part in parts:
-                read = {name: np.asarray(seen[name]) for name in part.fed}
-                if part.output not in runners:
-                    runners[part.output] = open_runner(_model(part, read, rewritten), target)
-                (exact,) = runners[part.output](read)
-                sums[part.output] += _squares(np.asarray(exact), np.asarray(seen[part.output]))
+    watch, runners = Watch.of(rewritten, watched, target), dict[str, Runner]()
+    for fed in feeds:
+        seen = watch(fed)
+        for part in parts:
+            read = {name: np.asarray(seen[name]) for name in part.fed}
+            if part.output not in runners:
+                runners[part.output] = open_runner(_model(part, read, rewritten), target)
+            (exact,) = runners[part.output](read)
+            sums[part.output] += _squares(np.asarray(exact), np.asarray(seen[part.output]))
     return {name: _ratio(error, size) for name, (error, size) in sums.items()}
 
 
 def _parts(graph: onnx.GraphProto, sources: Mapping[str, str]) -> list[Part]:
-    makers = {name: node for node in graph.node for name in node.output}
+    makers = index.makers(graph.node)
     tensors = {t.name: t for t in graph.initializer}
     found = list[Part]()
     for output, source in sources.items():
@@ -85,7 +79,7 @@ def _parts(graph: onnx.GraphProto, sources: Mapping[str, str]) -> list[Part]:
         while reading != source:
             nodes.append(makers[reading])
             reading = nodes[-1].input[0]
-        made = {name for node in nodes for name in node.output}
+        made = index.made_names(nodes)
         read = dict.fromkeys(n for node in nodes for n in node.input if n and n not in made)
         stored = tuple(tensors[n] for n in read if n in tensors)
         fed = tuple(n for n in read if n not in tensors)

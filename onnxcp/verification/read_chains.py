@@ -14,6 +14,7 @@ from onnxcp.chain import Chain, Geometry, Stage
 from onnxcp.errors import ModelError
 from onnxcp.graph import products
 from onnxcp.graph.constants import Constants
+from onnxcp.graph.index import makers
 from onnxcp.graph.operators import operator
 from onnxcp.graph.shapes import element_type, groups, padded
 from onnxcp.graph.sites import FLOATS, Site
@@ -28,7 +29,7 @@ class Reader:
 
     def __init__(self, candidate: onnx.ModelProto, fresh: Iterable[onnx.NodeProto]) -> None:
         self._constants = Constants.of(candidate)
-        self._makers = {name: node for node in fresh for name in node.output}
+        self._makers = makers(fresh)
 
     @property
     def unused(self) -> list[onnx.NodeProto]:

@@ -2,6 +2,7 @@
 
 import onnx
 
+from onnxcp.graph.index import makers
 from onnxcp.graph.operators import operator
 
 SATURATING = {"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf"}
@@ -14,8 +15,8 @@ def bounded(graph: onnx.GraphProto) -> frozenset[str]:
     Runtimes compute these to about the rounding of 1: ONNX Runtime's Sigmoid on CPUs gives 0 or
     6e-8 where the truth is 1e-8. An error relative to less than 1 says nothing about them.
     """
-    makers = {name: node for node in graph.node for name in node.output}
-    return frozenset(o.name for o in graph.output if _saturates(makers, o.name))
+    made = makers(graph.node)
+    return frozenset(o.name for o in graph.output if _saturates(made, o.name))
 
 
 def _saturates(makers: dict[str, onnx.NodeProto], name: str) -> bool:

@@ -9,32 +9,28 @@ one convolution would that its stages make, put together again.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from onnxcp.chain import Chain, Kernel, Stage
+from onnxcp.chain import Chain, Kernel
 from onnxcp.data.roles import Inputs
 from onnxcp.graph import io, passes, provenance
 from onnxcp.graph.pass_table import PASSES
 from onnxcp.graph.shapes import infer
 from onnxcp.graph.shortcuts import as_in
 from onnxcp.graph.sites import Site, Skip, node_names
-from onnxcp.graph.splice import add_outputs, rewrite, with_outputs
+from onnxcp.graph.splice import rewrite
 from onnxcp.graph.structure import Changes, changes, is_chain_node, named
-from onnxcp.measure.judged_outputs import find
+from onnxcp.measure.judged_outputs import Judged, find
 from onnxcp.progress import Progress, silent
 from onnxcp.quantization.precision import FLOAT16, INT8, precision_of
 from onnxcp.runtime.providers import Target
-from onnxcp.runtime.sessions import open_runner
 from onnxcp.runtime.survey import survey
-from onnxcp.storage import temporary
-from onnxcp.verification import layerwise, recompose, records
-from onnxcp.verification.difference import compare
+from onnxcp.verification import recompose, records
+from onnxcp.verification.chain_outputs import Pair
 from onnxcp.verification.exact import Proof, prove
 from onnxcp.verification.read_chains import Reader
-from onnxcp.verification.saturation import bounded
 
 NOT_OURS = "not checked: not written by onnxcp"
 NARROWED = (  # {} a precision
@@ -60,15 +56,18 @@ class SiteCheck:
 @dataclass(frozen=True, slots=True)
 class Surgery:
     """`skipped` says why nothing was checked, or is None. `relative_l2` is of the tensor that
-    differs most, None where nothing was run; `tolerance` is what it may be. `trained` names
-    tensors of the original that training changed by the metadata: nothing else can tell. `passes`
-    are the exact passes that the candidate was written with."""
+    differs most, None where nothing was run; `tolerance` is what it may be. `by_layer`: outputs
+    differ by more, and every chain was compared with its layer alone. `trained` names tensors
+    of the original that training changed by the metadata: nothing else can tell. `passes` are
+    the exact passes that the candidate was written with."""
 
     skipped: str | None = None
     sites: tuple[SiteCheck, ...] = ()
     failures: tuple[str, ...] = ()
     relative_l2: float | None = None
     tolerance: float | None = None
+    samples: int = 0
+    by_layer: bool = False
     trained: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
 
@@ -105,8 +104,10 @@ def check(
     target: Target,
     reference_target: Target | None = None,
     progress: Progress = silent,
+    judged: Judged | None = None,
 ) -> Surgery:
-    """Check all that can be known without judging how good the approximation is.
+    """Check all that can be known without judging how good the approximation is. `judged` are
+    the tensors that the two are compared by, where they are known.
 
     Raises:
         ModelError: the reference can not be run; or the candidate, with nothing wrong in it
@@ -138,15 +139,25 @@ def check(
         kernel, site = recompose.kernel(chain), back.sites[name]
         sites.append(_site_check(site, kernel, made))
         kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
-    noted = (tuple(trained), passes.passes_of(candidate.proto))
+    trained_names, names = tuple(trained), passes.passes_of(candidate.proto)
     if found.failures or back.failures or not kernels:
-        checked = Surgery(None, tuple(sites), tuple(failures), None, None, *noted)
+        checked = Surgery(None, tuple(sites), tuple(failures), trained=trained_names, passes=names)
         if not proof.errors:
             return checked
         return replace(checked, relative_l2=proof.largest, tolerance=proof.tolerance)
-    numbers = _Numbers(reference, candidate, back, kernels, target)
-    checked = Surgery(None, tuple(sites), tuple(failures), None, None, *noted)
-    return numbers.judged(checked, inputs)
+    pair = Pair(reference, candidate, [back.sites[n] for n in back.chains], back.chains, kernels)
+    ran = pair.run(inputs.surgery_feeds, target, judged or find(reference, target))
+    return Surgery(
+        None,
+        tuple(replace(s, relative_l2=ran.errors[s.name]) for s in sites),
+        (*failures, *ran.failures),
+        relative_l2=ran.relative_l2,
+        tolerance=ran.tolerance,
+        samples=ran.samples,
+        by_layer=ran.by_layer,
+        trained=trained_names,
+        passes=names,
+    )
 
 
 def _proof(asked: io.Model, candidate: io.Model, inputs: Inputs, target: Target) -> Proof:
@@ -261,72 +272,3 @@ def _site_check(site: Site, kernel: Kernel, made: provenance.Provenance) -> Site
     if written is None:
         return SiteCheck(site.name, None, None, ratio)
     return SiteCheck(site.name, written.form, written.rank, ratio)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Numbers:
-    """Both models run, with what every replaced node gave among their outputs. They are written
-    without external data, where they are small enough: ONNX Runtime 1.31 does not find the
-    condition of an If there."""
-
-    reference: io.Model
-    candidate: io.Model
-    back: _ReadBack
-    kernels: Mapping[str, Kernel]
-    target: Target
-
-    def judged(self, found: Surgery, inputs: Inputs) -> Surgery:
-        replaced = [self.back.sites[name] for name in self.back.chains]
-        nodes = self.reference.proto.graph.node
-        outputs = {s.name: nodes[s.index].output[0] for s in replaced}
-        tolerance = max(self.target.tolerance(s.kernel.dtype) for s in replaced)
-        judged = find(self.reference, self.target)
-        watched = [*judged.inside, *outputs.values()]
-        compared = tuple(dict.fromkeys((*judged.comparable, *watched)))
-        with temporary.folder() as folder:
-            dense = open_runner(self._dense(folder, watched), self.target, compared)
-            chained = open_runner(self._chained(folder, watched), self.target, compared)
-            verdict = compare(
-                dense,
-                chained,
-                dense.outputs,
-                inputs.surgery_feeds,
-                most_l2=tolerance,
-                bounded=bounded(self.reference.proto.graph),
-            )
-            errors = {o.output: o.relative_l2 for o in verdict.outputs}
-            if not verdict.ok:  # rounding that adds up, or a chain that is wrong
-                sources = {outputs[s.name]: s.source for s in replaced}
-                paths = (folder / "dense.onnx", folder / "chained.onnx")
-                errors = layerwise.differences(*paths, sources, self.target, inputs.surgery_feeds)
-        names = {tensor: name for name, tensor in outputs.items()}
-        failures = (
-            f"{names[tensor]}: tensor {tensor!r} is not what the chains stand for: relative L2 "
-            f"error {errors[tensor]:.2g} exceeds {tolerance:.2g}"
-            for tensor in ([] if verdict.ok else layerwise.beyond(errors, tolerance))
-        )
-        return replace(
-            found,
-            sites=tuple(replace(s, relative_l2=errors[outputs[s.name]]) for s in found.sites),
-            failures=(*found.failures, *failures),
-            relative_l2=max(errors.values()),
-            tolerance=tolerance,
-        )
-
-    def _dense(self, folder: Path, watched: list[str]) -> Path:
-        """The reference with the kernels that the chains stand for."""
-        model, back = self.reference, self.back
-        chains: dict[str, Chain] = {}
-        for name, chain in back.chains.items():
-            site = back.sites[name]
-            stage = Stage("dense", self.kernels[name], site.geometry, site.group, chain[-1].bias)
-            chains[name] = (stage,)
-        made = rewrite(model.proto, chains, back.sites.values(), metadata={})
-        add_outputs(made.proto, watched)
-        io.save(made.proto, folder / "dense.onnx")
-        return folder / "dense.onnx"
-
-    def _chained(self, folder: Path, watched: list[str]) -> Path:
-        path = folder / "chained.onnx"
-        io.save(with_outputs(self.candidate.proto, watched), path)
-        return path

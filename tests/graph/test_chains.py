@@ -44,7 +44,7 @@ def test_nodes_are_named_after_their_roles():
     form = FORMS["cp4"]
     factors = form.draw(SHAPE, 16, np.random.default_rng(0))
     chain = with_bias(form.stages(factors, SHAPE, Geometry()), np.zeros(32))
-    made = chain_nodes(chain, "conv1/cp", "in", "out", np.dtype(np.float32))
+    made = chain_nodes(chain, "conv1", "in", "out", np.dtype(np.float32))
     assert [n.name for n in made.nodes] == [
         "conv1/cp/inputs",
         "conv1/cp/vertical",
@@ -83,6 +83,6 @@ def test_a_chain_without_windows_is_a_product_in_onnx_runtime(kind, has_bias, dt
 def test_a_matrix_is_stored_as_a_product_multiplies_by_it():
     stage = pointwise("outputs", np.arange(6.0).reshape(2, 3), 0)
     for op in ("MatMul", "Gemm"):
-        made = chain_nodes((stage,), "a/cp", "x", "y", np.dtype(np.float32), op)
+        made = chain_nodes((stage,), "a", "x", "y", np.dtype(np.float32), op)
         assert list(made.initializers[0].dims) == [3, 2]
         assert not made.nodes[0].attribute

@@ -11,12 +11,11 @@ from asked import settings
 from written import low_rank, model
 
 from onnxcp.fitting import calibrate, task
-from onnxcp.latency import candidates, tabulate
+from onnxcp.latency import candidates
 from onnxcp.latency.candidates import AN_OCTAVE
-from onnxcp.measure import evaluator, time_budget
+from onnxcp.measure import compare, evaluator, time_budget
 from onnxcp.measure.time_budget import TimeBudget
 from onnxcp.measure.timing import Speedup
-from onnxcp.optimization import pipeline, precisions
 from onnxcp.optimization.fit_pace import FitPace
 from onnxcp.optimization.pipeline import optimize
 from onnxcp.report.optimize import to_text
@@ -65,12 +64,11 @@ def works_on(monkeypatch, machine):
         machine.spend("benchmark", min(seconds, 20.0))
         return turns(subjects, clock, **given)
 
-    run, fit, until, turns = Runner.__call__, task.fit, candidates.until, pipeline.take_turns
+    run, fit, until, turns = Runner.__call__, task.fit, candidates.until, compare.take_turns
     monkeypatch.setattr(Runner, "__call__", timed)
     monkeypatch.setattr(task, "fit", fitted)
     monkeypatch.setattr(candidates, "until", bench)
-    for module in (pipeline, precisions, tabulate):
-        monkeypatch.setattr(module, "take_turns", whole)
+    monkeypatch.setattr(compare, "take_turns", whole)
     assert calibrate
     assert evaluator
 

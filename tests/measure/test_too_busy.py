@@ -20,7 +20,7 @@ from onnxcp.latency import candidates, shortcut_timing, tabulate
 from onnxcp.latency import listing as inspect
 from onnxcp.latency.candidates import Latency, measure
 from onnxcp.latency.table import from_document, to_document
-from onnxcp.measure import adaptive_turns, benchmark
+from onnxcp.measure import adaptive_turns, benchmark, compare
 from onnxcp.measure.stopwatch import Run, Stopwatch
 from onnxcp.optimization import pipeline
 from onnxcp.optimization.decision import decide
@@ -104,7 +104,8 @@ def test_a_baseline_of_two_models_is_compared_in_processor_time_and_says_so(tmp_
 
 
 def test_profile_ends_with_a_clear_no(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(tabulate, "stopwatch", lambda target: Busy())
+    for module in (tabulate, compare):
+        monkeypatch.setattr(module, "stopwatch", lambda target: Busy())
     out = tmp_path / "table.json"
     ended = run("profile", small, "-o", out, "--form", "cp3")
     assert (ended.exit_code, ended.stdout, out.exists()) == (1, "", False)
@@ -179,7 +180,8 @@ def test_a_row_that_could_not_be_measured_is_in_the_file():
 
 
 def test_ranks_that_are_given_are_written_without_a_claim(small, monkeypatch):
-    monkeypatch.setattr(pipeline, "stopwatch", lambda target: Busy())
+    for module in (pipeline, compare):
+        monkeypatch.setattr(module, "stopwatch", lambda target: Busy())
     found, is_written = report(small, 0, "--rank", "*=16")
     assert is_written
     assert found["verdict"].startswith("ranks as given: the machine is too busy to measure")
@@ -189,7 +191,7 @@ def test_ranks_that_are_given_are_written_without_a_claim(small, monkeypatch):
 
 
 def test_shortcuts_that_could_not_be_timed_stay_and_nothing_is_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr(shortcut_timing, "stopwatch", lambda target: Busy())
+    monkeypatch.setattr(compare, "stopwatch", lambda target: Busy())
     monkeypatch.setattr(shortcut_timing, "_widths", lambda model, inputs: {"x": 1})
     monkeypatch.setattr(shortcut_timing, "_with", lambda model, widths: model)
     model = io.load(MODEL)

@@ -93,7 +93,7 @@ def kinds(report):
 def equal_wholes(monkeypatch, lead=1.0):
     """Whole models that take equally long, however fast their layers are; or the second less."""
     timed = (Timing((lead,) * 8), Timing((1.0,) * 8))
-    monkeypatch.setattr(pipeline, "take_turns", lambda *_, **__: timed)
+    monkeypatch.setattr(pipeline, "time_models", lambda *_, **__: timed)
 
 
 def test_a_plan_within_the_budget(run):

@@ -5,23 +5,12 @@ import math
 import onnx
 
 from onnxcp.graph import shapes
-from onnxcp.latency import shortcut_timing, tabulate
-from onnxcp.measure import adaptive_turns, benchmark
+from onnxcp.measure import adaptive_turns, benchmark, compare
 from onnxcp.measure.timing import Timing
-from onnxcp.optimization import exact, pipeline, precisions
+from onnxcp.optimization import exact
 from onnxcp.runtime import sessions
-from onnxcp.training import finetune
 
-TIMED = (
-    adaptive_turns,
-    exact,
-    finetune,
-    pipeline,
-    tabulate,
-    precisions,
-    shortcut_timing,
-    benchmark,
-)
+TIMED = (adaptive_turns, benchmark, compare, exact)
 NODE, ELEMENT = 1e-6, 0.1e-9  # seconds of any node, and of each number that it makes
 DENSE, DEPTHWISE = 0.02e-9, 0.1e-9  # seconds of a multiply-add
 INT8 = 0.4  # of that, where weights are quantized

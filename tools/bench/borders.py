@@ -22,13 +22,12 @@ from onnxcp.graph import float_parts, io
 from onnxcp.latency.candidates import all_choices, chain_of
 from onnxcp.latency.context import Context
 from onnxcp.latency.tabulate import contexts
-from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.measure.timing import speedup, take_turns
+from onnxcp.measure.compare import time_models
+from onnxcp.measure.timing import speedup
 from onnxcp.plan import Choice
 from onnxcp.quantization.convert import for_time
 from onnxcp.quantization.precision import INT8
 from onnxcp.runtime.providers import Target
-from onnxcp.runtime.sessions import open_runner
 from onnxcp.runtime.survey import survey
 
 TARGET = Target.named("cpu", 1)
@@ -71,8 +70,8 @@ def measured(context: Context, ratio: float, seconds: float) -> dict[str, Any]:
     choices = all_choices(site, ["cp3"], TARGET.block)
     choice = min(choices, key=lambda c: abs(c.rank - ratio * site.shape[0]))
     feeds, models = context.feeds(rng), ways(context, choice, rng)
-    runs = [open_runner(model, TARGET).bound(feeds) for model in models.values()]
-    timings = take_turns(runs, stopwatch(TARGET), turns=TURNS, warmup=10, seconds=seconds)
+    given = (list(models.values()), feeds, TARGET)
+    timings = time_models(*given, turns=TURNS, warmup=10, seconds=seconds)
     times = dict(zip(models, timings, strict=True))
     ratios = {name: speedup(timing, times["chain int8"]) for name, timing in times.items()}
     return {

@@ -29,12 +29,12 @@ from onnxcp.graph.sites import Site
 from onnxcp.graph.splice import rewrite
 from onnxcp.latency.candidates import Measured, candidate_ranks, chain_of, measure
 from onnxcp.latency.tabulate import contexts
+from onnxcp.measure.compare import time_models
 from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.measure.timing import Timing, speedup, take_turns
+from onnxcp.measure.timing import Timing, speedup
 from onnxcp.plan import Choice
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
-from onnxcp.runtime.sessions import open_runner
 from onnxcp.runtime.survey import survey
 
 NETWORKS = ("resnet18", "resnet50", "vgg19", "vdsr")
@@ -83,8 +83,10 @@ def measured(path: Path, name: str, batch: int, target: Target, folder: Path) ->
     chosen = {n: m for n, m in best.items() if m.is_faster}
     rewritten = folder / "chains.onnx"
     write(model, sites, chosen, rewritten)
-    runs = [open_runner(p, target).bound(inputs.timed_feeds) for p in (path, rewritten)]
-    before, after = take_turns(runs, stopwatch(target), turns=TURNS, warmup=20, seconds=SECONDS)
+    both = (path, rewritten)
+    before, after = time_models(
+        both, inputs.timed_feeds, target, turns=TURNS, warmup=20, seconds=SECONDS
+    )
     return {
         **figures(before, after),
         "layers": len(sites),

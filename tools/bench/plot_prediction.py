@@ -18,9 +18,9 @@ from networks import DATA, MODELS, sources
 
 from onnxcp.latency.candidates import steps
 from onnxcp.latency.tabulate import contexts
+from onnxcp.measure.compare import time_models
 from onnxcp.measure.evaluator import Referee
-from onnxcp.measure.stopwatch import stopwatch
-from onnxcp.measure.timing import speedup, take_turns
+from onnxcp.measure.timing import speedup
 from onnxcp.optimization.job import Job, open_job
 from onnxcp.optimization.menu import make_menu
 from onnxcp.optimization.rounds import effort_for
@@ -31,7 +31,6 @@ from onnxcp.options.data import DataOptions
 from onnxcp.options.fit import FitOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.progress import silent
-from onnxcp.runtime.sessions import open_runner
 from onnxcp.search.frontier import frontier
 from onnxcp.search.loss_curve import Point, fit
 
@@ -96,9 +95,8 @@ def rows(job: Job) -> list[Row]:
 
 def faster(job: Job, path: Path) -> float:
     """By how much a model is faster than the original; taken in turns."""
-    target, feeds = job.settings.target, job.inputs.timed_feeds
-    runs = [open_runner(p, target).bound(feeds) for p in (job.model.path, path)]
-    return speedup(*take_turns(runs, stopwatch(target), turns=1000, seconds=4)).ratio
+    given = ((job.model.path, path), job.inputs.timed_feeds, job.settings.target)
+    return speedup(*time_models(*given, turns=1000, seconds=4)).ratio
 
 
 def picture(name: str, found: list[Row]) -> str:

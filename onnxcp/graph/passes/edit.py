@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 
 from onnxcp.graph.constants import Constants
+from onnxcp.graph.index import read_names
 from onnxcp.graph.operators import normalized, operator
 from onnxcp.graph.shapes import Shapes
-from onnxcp.graph.splice import LISTED_INITIALIZERS, read_names, rewrite
+from onnxcp.graph.splice import LISTED_INITIALIZERS, rewrite
 
 Node = onnx.NodeProto
 
