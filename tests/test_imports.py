@@ -31,7 +31,7 @@ HOMES = {  # the only packages that may import a heavy or a side-effecting libra
     "onnx_graphsurgeon": "api",  # tests too, as an oracle
     "jaxtyping": "arrays",
     "tensorly": "forms",
-    "scipy": "measure fitting forms optimization",
+    "scipy": "measure fitting forms",
     "loky": "cluster",
     "msgspec": "storage",
     "threadpoolctl": "fitting cluster",

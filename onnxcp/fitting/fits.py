@@ -7,40 +7,26 @@ import math
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from onnxcp.chain import Chain, Kernel, with_bias
 from onnxcp.cluster.pool import Cluster
 from onnxcp.cluster.processes import naming_killed_process
-from onnxcp.errors import PlanError
+from onnxcp.fitting.choices import check, largest_rank
+from onnxcp.fitting.plan_chains import Chains, Means, Refit, chain_of, mean_output, stored_kernel
 from onnxcp.fitting.rank_grid import knots, knots_up_to, read_off
 from onnxcp.fitting.statistics import Statistics
 from onnxcp.fitting.task import Aim, Fitted, Task, compute, norm_in
-from onnxcp.forms import DRAFT, FORMS, Effort, grouped
+from onnxcp.forms import DRAFT, Effort
 from onnxcp.forms.fit import Factors
-from onnxcp.forms.grouped import chain, parts, reconstructed
-from onnxcp.forms.solvers.norm import flat, relative_error
-from onnxcp.graph.float_parts import possible
+from onnxcp.forms.grouped import parts
+from onnxcp.forms.solvers.norm import relative_error
 from onnxcp.graph.sites import Site
-from onnxcp.plan import Choice, Plan, round_up
+from onnxcp.plan import Choice, Plan
 from onnxcp.seeds import digits
 
 FULL = Effort()
 STEEP = 0.01  # an error below this share of the one at half the rank is as good as exact
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Refit:
-    """A new aim for a fit, and for the bias the mean output wanted [T] and the mean patches
-    [group, K·S] it is made of."""
-
-    aim: Aim
-    outputs: np.ndarray
-    means: np.ndarray
 
 
 class Fits:
@@ -71,7 +57,6 @@ class Fits:
         self.count = 0  # of the samples, where not all of them were run
         self.drafts = False  # whether drafts stand for full fits: a run in a hurry
         self._known: dict[tuple[str, Choice, Effort], Future[Fitted]] = {}
-        self._refits: dict[tuple[str, Choice], tuple[Refit, Fitted]] = {}
         self._lock = threading.Lock()
 
     def learn(
@@ -97,36 +82,12 @@ class Fits:
                     slowest[tensor] = max(slowest.get(tensor, 0.0), future.result().seconds)
         return sum(slowest.values())
 
-    @property
-    def refitted(self) -> int:
-        """How many fits have had another aim."""
-        return len(self._refits)
-
-    def forget_refits(self) -> None:
-        """All fits are again of the kernels themselves."""
-        self._refits.clear()
-
-    def refit(self, name: str, choice: Choice, wanted: Refit) -> None:
-        """From now on the full fit of a site is of another kernel, begun from its present one.
-
-        Raises:
-            OnnxcpError: a process that fits was killed from outside.
-        """
-        starts, choice = self.get(name, choice).factors, choice.plain
-        task = Task(choice, (), FULL, starts, self._store, self._device)
-        with naming_killed_process(name):
-            done = self._submit(task, wanted.aim).result()
-        if done.outcome.is_usable:
-            self._refits[name, choice] = (wanted, done)
-
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
         """The fit of a site; computed at the first call.
 
         Raises:
             OnnxcpError: a process that fits was killed from outside.
         """
-        if effort == FULL and (name, choice.plain) in self._refits:
-            return self._refits[name, choice.plain][1]
         with naming_killed_process(name):
             return self._future(name, choice, effort).result()
 
@@ -197,7 +158,7 @@ class Fits:
             return _usable_error(self.get(name, choice, effort))
         return read_off(choice.rank, ranks, errors)
 
-    def chains(self, plan: Plan, effort: Effort = FULL) -> dict[str, Chain]:
+    def chains(self, plan: Plan, effort: Effort = FULL) -> Chains:
         """The chain of every site a plan changes.
 
         Without a bias, so that the node's own stays; but where the inputs' mean is known the
@@ -209,35 +170,44 @@ class Fits:
         """
         for name, choice in plan.choices.items():  # all at once, where there are workers
             self._future(name, choice, effort)
-        return {name: self._chain(name, c, effort) for name, c in plan.choices.items()}
+        fits = {name: self.get(name, choice, effort) for name, choice in plan.choices.items()}
+        by_site = {
+            name: chain_of(self._sites[name], plan.choices[name], fitted, self._mean_patches(name))
+            for name, fitted in fits.items()
+        }
+        return Chains(plan, by_site, fits)
 
-    def _chain(self, name: str, choice: Choice, effort: Effort) -> Chain:
-        site, fitted = self._sites[name], self.get(name, choice, effort)
+    def refit(self, chains: Chains, name: str, wanted: Refit) -> Chains:
+        """The chains with that of one site fitted to another kernel, begun from its present
+        factors; as they are where that fit is not usable.
+
+        Raises:
+            OnnxcpError: a process that fits was killed from outside.
+        """
+        choice, starts = chains.plan.choices[name], chains.fits[name].factors
+        task = Task(choice.plain, (), FULL, starts, self._store, self._device)
+        with naming_killed_process(name):
+            fitted = self._submit(task, wanted.aim).result()
         if not fitted.outcome.is_usable:
-            raise PlanError(f"{name}: {choice.form} at rank {choice.rank} {fitted.outcome.value}")
-        made = chain(FORMS[choice.form], fitted.factors, site.part, site.geometry)
-        return with_bias(made, self._bias(site, choice, effort))
+            return chains
+        corrects = self._mean_patches(name) is not None
+        means = (wanted.outputs, wanted.means) if corrects else None
+        return chains.refitted(name, chain_of(self._sites[name], choice, fitted, means), fitted)
 
-    def _bias(self, site: Site, choice: Choice, effort: Effort) -> np.ndarray | None:
-        """The site's bias with the mean of what its chain changes made up for."""
+    def _mean_patches(self, name: str) -> Means | None:
+        """What a site's kernel makes of its mean patches, and those; None where unknown."""
+        site = self._sites[name]
         found = self._statistics.get(site.tensor)
-        mean = None if found is None else found.means.get(site.name)
-        if mean is None:
-            return None
-        wanted = _mean_output(site.kernel, mean)
-        if effort == FULL and (site.name, choice.plain) in self._refits:
-            aimed = self._refits[site.name, choice.plain][0]
-            wanted, mean = aimed.outputs, aimed.means
-        shift = wanted - _mean_output(self._kernel(site, choice, effort), mean)
-        return np.asarray(shift + (0 if site.bias is None else site.bias))
+        patches = None if found is None else found.means.get(name)
+        return None if patches is None else (mean_output(site.kernel, patches), patches)
 
-    def stored_error(self, name: str, choice: Choice) -> float:
+    def stored_error(self, chains: Chains, name: str) -> float:
         """Relative error, in the norm of the fit, of the factors as stored, rounded to the
         model's dtype."""
-        site, fitted = self._sites[name], self.get(name, choice)
-        if (name, choice.plain) in self._refits:
+        site, fitted = self._sites[name], chains.fits[name]
+        if name in chains.refits:
             return fitted.error
-        dense = parts(self._kernel(site, choice, FULL), site.group)
+        dense = parts(stored_kernel(site, chains.plan.choices[name], fitted), site.group)
         errors = [
             relative_error(kernel, model, norm) ** 2 * energy
             for kernel, model, norm, energy in zip(
@@ -250,63 +220,6 @@ class Fits:
         ]
         return math.sqrt(sum(errors) / sum(fitted.energies)) if sum(fitted.energies) else 0.0
 
-    def _kernel(self, site: Site, choice: Choice, effort: Effort) -> Kernel:
-        stored = [
-            tuple(f.astype(site.kernel.dtype).astype(np.float64) for f in factors)
-            for factors in self.get(site.name, choice, effort).factors
-        ]
-        return reconstructed(FORMS[choice.form], stored, site.part)
-
 
 def _usable_error(fitted: Fitted) -> float:
     return float("inf") if not fitted.outcome.is_usable else fitted.error
-
-
-def _mean_output(kernel: Kernel, means: np.ndarray) -> np.ndarray:
-    """[T]: what a kernel makes of the mean patches [group, K·S] of its groups."""
-    rows = flat(kernel).reshape(len(means), -1, means.shape[1])
-    outputs: np.ndarray = np.einsum("gtk,gk->gt", rows, means).ravel()
-    return outputs
-
-
-def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
-    """Raises PlanError if a choice can not be made for a site, with what could."""
-    if name not in sites:
-        raise PlanError(
-            f"the plan names {name!r}, which is no site of this model; `onnxcp inspect` lists them"
-        )
-    if choice.form not in FORMS:
-        raise PlanError(f"{name}: unknown form {choice.form!r}; choose one of {', '.join(FORMS)}")
-    site = sites[name]
-    reason = FORMS[choice.form].refuses(site.part)
-    if reason is not None:
-        raise PlanError(f"{name}: {choice.form}: {reason}")
-    outputs, most = site.shape[0], largest_rank(site, choice.form)
-    if choice.rank % site.group:
-        raise PlanError(
-            f"{name}: rank {choice.rank} is no multiple of its {site.group} groups; "
-            f"try <<rank='{name}={round_up(choice.rank, site.group)}'>>"
-        )
-    if not 1 <= choice.rank <= most:
-        size = "×".join(map(str, site.shape))
-        raise PlanError(
-            f"{name}: rank {choice.rank} is not in 1..{most}, all that a {size} kernel can use; "
-            f"try <<rank='{name}={min(most, outputs)}'>>"
-        )
-    if choice.floats and choice.floats not in (kinds := _may_stay_in_float(site, choice.form)):
-        raise PlanError(
-            f"{name}: a {choice.form} chain has no {choice.floats!r} to leave in float; the plan "
-            f"may say {' or '.join(kinds)}"
-        )
-
-
-def _may_stay_in_float(site: Site, form: str) -> tuple[str, ...]:
-    """What int8 can leave in float of a site's chain in some form."""
-    rng, rank = np.random.default_rng(0), site.group
-    chain = grouped.drawn(FORMS[form], site.shape, site.group, rank, site.geometry, rng)
-    return possible([stage.role for stage in chain])
-
-
-def largest_rank(site: Site, form: str) -> int:
-    """The rank at which a form can write a site's kernel exactly: more has no use."""
-    return grouped.largest_rank(FORMS[form], site.shape, site.group)

@@ -14,7 +14,8 @@ from onnxcp.chain import cost
 from onnxcp.cluster.processes import in_threads, processes
 from onnxcp.data.roles import Sources, prepare
 from onnxcp.fitting.calibrate import calibrate
-from onnxcp.fitting.fits import Fits, largest_rank
+from onnxcp.fitting.choices import largest_rank
+from onnxcp.fitting.fits import Fits
 from onnxcp.fitting.rank_grid import knots
 from onnxcp.forms import DRAFT, FORMS
 from onnxcp.forms.grouped import drawn

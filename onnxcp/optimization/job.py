@@ -16,9 +16,11 @@ from onnxcp.data import recorded_roles
 from onnxcp.data.roles import Inputs, Sources, prepare
 from onnxcp.data.split import from_record
 from onnxcp.errors import PlanError, TableError, UsageError
-from onnxcp.fitting import fits as fitting
+from onnxcp.fitting import choices
 from onnxcp.fitting.calibrate import calibrate
 from onnxcp.fitting.fits import FULL, Fits
+from onnxcp.fitting.plan_chains import Chains
+from onnxcp.fitting.sequential import Calibration, refine
 from onnxcp.fitting.statistics import Statistics
 from onnxcp.forms import FORMS, Effort
 from onnxcp.forms.solvers.device import named
@@ -141,7 +143,7 @@ class Job:
             return {}
         for name, made in asked.items():
             for choice in made:
-                fitting.check(sites, name, choice)
+                choices.check(sites, name, choice)
         return {name: made for name, made in asked.items() if made}
 
     def _forced(self, site: Site, rank: int) -> list[Choice]:
@@ -154,20 +156,46 @@ class Job:
     def _largest(self, site: Site) -> dict[str, int]:
         """The largest rank of every form that takes a site's kernel."""
         forms = [f for f in self.settings.forms if FORMS[f].refuses(site.part) is None]
-        return {form: fitting.largest_rank(site, form) for form in forms}
+        return {form: choices.largest_rank(site, form) for form in forms}
 
-    def built(self, plan: Plan, effort: Effort = FULL) -> Path:
-        """Where the model that a plan makes lies, once it is built."""
-        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}-{self.fits.refitted}"
+    def built(self, plan: Plan, effort: Effort = FULL, refits: int = 0) -> Path:
+        """Where the model that a plan makes lies, once it is built; `refits` of its chains are
+        fitted in sequence."""
+        folder = self.folder / f"{plan.sha256[:16]}-{effort.sweeps}-{refits}"
         return folder / self.settings.output.name
 
     def build(self, plan: Plan, effort: Effort = FULL) -> Path:
         """Write the model that a plan makes into the run's folder."""
         path = self.built(plan, effort)
         if not path.exists():
-            path.parent.mkdir()
-            self.write(path, plan, self.fits.chains(plan, effort))
+            self.build_of(self.fits.chains(plan, effort), path)
         return path
+
+    def build_of(self, chains: Chains, path: Path | None = None) -> Path:
+        """The same of chains that are there, fitted in full where no path is given."""
+        path = path or self.built(chains.plan, refits=len(chains.refits))
+        if not path.exists():
+            path.parent.mkdir()
+            self.write(path, chains.plan, chains.by_site)
+        return path
+
+    def chains(self, plan: Plan) -> Chains:
+        """The chains of a plan, fitted in full; in sequence where that was asked for and there
+        are calibration samples."""
+        chains, samples = self.fits.chains(plan), self.inputs.calibration
+        if not self.settings.recipe.sequential or samples is None or self.fits.samples is None:
+            return chains
+        calibration = Calibration(
+            self.model,
+            self.sites,
+            samples,
+            self.inputs.calibration_batching,
+            self.settings.target,
+            self.recipe,
+            self.folder,
+            self.progress,
+        )
+        return refine(calibration, self.fits, chains)
 
     def write(self, path: Path, plan: Plan, chains: Mapping[str, Chain]) -> None:
         """Write the model that some chains of a plan make, with what is noted of them."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnxcp.fitting.plan_chains import NO_CHAINS, Chains
 from onnxcp.latency.candidates import Latency
 from onnxcp.latency.table import Table
 from onnxcp.measure.timing import Timing
@@ -57,11 +58,11 @@ class Recovered:
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
     """What a run found. `timings` are of the original and the model that is deployed, which is
-    made of the one that is `staged` in float; `chained` is the accuracy of that one where it is
-    another. The fields that are None were not measured, because there was no plan, or nothing
-    to measure with. `rivals` are what else was in question, and how much faster this is. `kept`
-    says of layers why they stay, `why` of a run why it found no plan, and `busy` why there are no
-    timings where other work on the machine left none to tell by."""
+    made of the one that is `staged` in float, with `chains` as they were fitted; `chained` is the
+    accuracy of that one where it is another. The fields that are None were not measured, because
+    there was no plan, or nothing to measure with. `rivals` are what else was in question, and how
+    much faster this is. `kept` says of layers why they stay, `why` of a run why it found no plan,
+    and `busy` why there are no timings where other work on the machine left none to tell by."""
 
     plan: Plan
     latency: Mapping[str, Latency]
@@ -80,6 +81,7 @@ class Outcome:
     kept: Mapping[str, Reason] = field(default_factory=dict)
     why: Reason | None = None
     busy: str | None = None
+    chains: Chains = NO_CHAINS
 
     @property
     def plans_judged(self) -> int:

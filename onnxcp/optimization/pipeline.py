@@ -37,7 +37,6 @@ from onnxcp.optimization.reasons import Kind, because
 from onnxcp.optimization.rounds import Search, effort_for, search
 from onnxcp.optimization.scores import Court
 from onnxcp.optimization.self_check import checked
-from onnxcp.optimization.sequential import refine
 from onnxcp.optimization.settings import Settings
 from onnxcp.optimization.summary import summarise
 from onnxcp.optimization.timed_menu import timed_menu
@@ -269,8 +268,6 @@ def _proven(job: Job, asked: Search, nothing: Outcome) -> Outcome:
     held: Outcome | None = None
     for _ in range(AIMS):
         found = search(asked, nothing)
-        if job.recipe.sequential and asked.tried > 1:  # fits are those of the last plan tried
-            found = replace(asked.final(found.plan), trail=found.trail)
         found = _timed(job, found)
         wanted, seconds = job.settings.limits.target_speedup, nothing.budget.seconds
         if wanted is None or seconds is None or found.timings is None:
@@ -299,12 +296,13 @@ def _objective(job: Job, budget: Budget, table: Table, alone: Outcome | None) ->
 def _fitted(job: Job, outcome: Outcome, referee: Referee) -> Outcome:
     """The outcome of a plan fitted in full, with the surgery checked and the accuracy taken."""
     job.progress("fit the plan", 0, 1)
-    if job.settings.recipe.sequential:
-        refine(job, outcome.plan)
-    staged = job.build(outcome.plan)
+    chains = job.chains(outcome.plan)
+    staged = job.build_of(chains)
     verification = checked(job, staged).verification
     accuracy = _as_asked(job, referee.judge(job.judged(job.deployed(staged))))
-    outcome = replace(outcome, accuracy=accuracy, verification=verification, staged=staged)
+    outcome = replace(
+        outcome, accuracy=accuracy, verification=verification, staged=staged, chains=chains
+    )
     if job.settings.precision == FLOAT32:
         return outcome
     return replace(outcome, chained=_as_asked(job, referee.judge(job.judged(staged))))

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from onnxcp import __version__
-from onnxcp.chain import Chain, cost
+from onnxcp.chain import cost
+from onnxcp.fitting.plan_chains import NO_CHAINS, Chains
 from onnxcp.graph.file_contents import Stored, stored
 from onnxcp.graph.layers import Layer
 from onnxcp.graph.sites import Site
@@ -21,7 +22,6 @@ from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, Recovered, name_of
 from onnxcp.optimization.reasons import Kind
 from onnxcp.options.budget import MAX_ERROR
-from onnxcp.plan import Choice, Plan
 from onnxcp.quantization.convert import RANGED
 from onnxcp.quantization.precision import FLOAT32, INT8
 from onnxcp.quantization.scheme import fastest
@@ -44,9 +44,9 @@ from onnxcp.words import ACCEPTED, plural
 
 def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> Report:
     """The report of a run. A plan that was not accepted leaves every site as it was."""
-    plan = outcome.plan if decision.accepted else Plan()
+    chains = outcome.chains if decision.accepted else NO_CHAINS
     refused = {} if decision.accepted else kept_layers.not_accepted(outcome.plan, decision.reason)
-    sites = _sites(job, replace(outcome, kept={**outcome.kept, **refused}), plan)
+    sites = _sites(job, replace(outcome, kept={**outcome.kept, **refused}), chains)
     return Report(
         tool={"name": "onnxcp", "version": __version__},
         command=command,
@@ -58,7 +58,7 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
         precision=_precision(job, outcome, decision),
         settings=_settings(job, outcome),
         sites=sites,
-        plan={n: c.row() for n, c in sorted(plan.choices.items())},
+        plan={n: c.row() for n, c in sorted(chains.plan.choices.items())},
         exit_code=decision.exit_code,
         accuracy=_accuracy(outcome),
         latency=None
@@ -75,10 +75,10 @@ def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> R
     )
 
 
-def _sites(job: Job, outcome: Outcome, plan: Plan) -> tuple[SiteRecord, ...]:
+def _sites(job: Job, outcome: Outcome, chains: Chains) -> tuple[SiteRecord, ...]:
     own = job.model.shortcuts  # no layers of the model as it came
     kept = [_skipped(s.layer, s.reason, s.code) for s in job.skips if s.layer.name not in own]
-    return tuple([_site(job, site, outcome, plan) for site in job.sites] + kept)
+    return tuple([_site(job, site, outcome, chains) for site in job.sites] + kept)
 
 
 def _skipped(layer: Layer, reason: str, kind: str) -> SiteRecord:
@@ -94,12 +94,12 @@ def _skipped(layer: Layer, reason: str, kind: str) -> SiteRecord:
     )
 
 
-def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
-    choice = plan.choices.get(site.name)
+def _site(job: Job, site: Site, outcome: Outcome, chains: Chains) -> SiteRecord:
+    choice = chains.plan.choices.get(site.name)
     if choice is None:
         return _kept(site, outcome)
-    row, fitted = outcome.latency[site.name], job.fits.get(site.name, choice)
-    chain, measured = _chain(job, site, choice), row.measured(choice)
+    row, fitted = outcome.latency[site.name], chains.fits[site.name]
+    chain, measured = chains.by_site[site.name], row.measured(choice)
     why = kept_layers.replaced(row, choice, is_here=not foreign(job))
     return SiteRecord(
         name=site.name,
@@ -112,7 +112,7 @@ def _site(job: Job, site: Site, outcome: Outcome, plan: Plan) -> SiteRecord:
         macs_after=cost(chain, site.image).macs if site.image is not None else None,
         rank=choice.rank,
         floats=choice.floats or None,
-        error=_error(job, outcome, site, choice),
+        error=_error(job, outcome, site),
         outcome=fitted.outcome.value,
         sensitivity_before=fitted.sensitivity_before,
         sensitivity_after=fitted.sensitivity_after,
@@ -129,12 +129,12 @@ def _kept(site: Site, outcome: Outcome) -> SiteRecord:
     return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
 
 
-def _error(job: Job, outcome: Outcome, site: Site, choice: Choice) -> float:
+def _error(job: Job, outcome: Outcome, site: Site) -> float:
     """Of the kernel that is written: as trained, or as fitted."""
     trained = (outcome.recovered or Recovered()).errors
     if site.name in trained:
         return trained[site.name]
-    return job.fits.stored_error(site.name, choice)
+    return job.fits.stored_error(outcome.chains, site.name)
 
 
 def _model(
@@ -176,10 +176,6 @@ def _still_read(job: Job, sites: Sequence[SiteRecord], after: Stored) -> tuple[s
     nodes = job.model.proto.graph.node
     weights = {s.name: nodes[s.index].input[1] for s in job.sites if s.name in replaced}
     return tuple(name for name, weight in weights.items() if weight in after.names)
-
-
-def _chain(job: Job, site: Site, choice: Choice) -> Chain:
-    return job.fits.chains(Plan({site.name: choice}))[site.name]
 
 
 def _quantization(job: Job, outcome: Outcome) -> QuantizationRecord | None:

@@ -103,9 +103,10 @@ def _chained(job: Job, plan: Plan, factors: Mapping[str, Factors], converged: in
 def by_inputs(job: Job, plan: Plan) -> Kernels:
     """The library's own fits; the job can not forget what it learns for them."""
     job.calibrate(list(plan.choices))
-    fits = {n: job.fits.get(n, choice) for n, choice in plan.choices.items()}
-    converged = sum(fit.outcome is Outcome.CONVERGED for fit in fits.values())
-    return Kernels({n: f.factors[0] for n, f in fits.items()}, job.fits.chains(plan), converged)
+    chains = job.fits.chains(plan)
+    converged = sum(fit.outcome is Outcome.CONVERGED for fit in chains.fits.values())
+    factors = {name: fit.factors[0] for name, fit in chains.fits.items()}
+    return Kernels(factors, chains.by_site, converged)
 
 
 def fitted(

@@ -89,14 +89,14 @@ class Bench:
             "int8": self.int8_top1({}, made_for_chains=True)
         }
         for slack in self.slacks:
-            chains = self.job.fits.chains(self.plan, Effort(slack=slack))
+            chains = self.job.fits.chains(self.plan, Effort(slack=slack)).by_site
             yield self.row(f"plain norm, corrected, slack {slack}", self.fitted(slack), chains)
         als = self.each(lambda s, rank: by_als(s, rank, goals[s.name], self.sweeps))
         yield self.row("plain least squares", als)
         public = self.each(lambda s, rank: by_parafac(s, rank, self.iterations))
         yield self.row("parafac", public)
         self.job.calibrate(list(self.sites))
-        chains = self.job.fits.chains(self.plan)
+        chains = self.job.fits.chains(self.plan).by_site
         yield self.row("norm of activations", self.fitted(Effort().slack), chains)
 
     def row(
