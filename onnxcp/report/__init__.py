@@ -1,7 +1,8 @@
-"""What a command did, written for people and programs.
+"""Reports of the commands, for people and for programs.
 
-A module for every command makes a `table.Page` of its result, and the text that a terminal shows.
-To add a format for all of them: a function `(Page) -> str`, a row in `WRITERS`, and a golden file.
+One module per command turns its result into a `table.Page`, and into the text for a terminal. To
+add a format for all commands, write a function `(Page) -> str`, a row in `WRITERS` and a golden
+file.
 """
 
 from collections.abc import Callable

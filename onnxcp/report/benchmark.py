@@ -1,4 +1,4 @@
-"""What a benchmark measured, as text, as JSON, and run by run."""
+"""The report of a benchmark as text, page and JSON, and the times of all runs."""
 
 import csv
 import io
@@ -14,17 +14,18 @@ from onnxcp.report.table import Page, Table, names, numbers
 from onnxcp.runtime.cores import GIVEN, WORDS
 
 FIGURES = ("mean", "min", "p50", "p90", "p95", "p99", "std")
-COLUMN, NOISE = (
-    12,
-    (
-        "noisy: half of the runs spread over more than 20 % of the median; close other programs, "
-        "or raise <<duration>>"
-    ),
+COLUMN_WIDTH = 12
+NOISE = (
+    "noisy: half of the runs spread over more than 20 % of the median; close other programs, "
+    "or raise <<duration>>"
 )
 
 
 def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
-    """Figures in milliseconds, throughput in samples a second; what the option `baseline` reads."""
+    """The result as plain values, in milliseconds and samples per second.
+
+    The option `baseline` reads this document.
+    """
     target = timed.target
     return {
         "benchmark_version": VERSION,
@@ -43,7 +44,7 @@ def to_document(timed: Timed, changes: Sequence[Change] = ()) -> dict[str, Any]:
 
 
 def page(timed: Timed, changes: Sequence[Change] = ()) -> Page:
-    """A row of milliseconds for every model and batch size, and the ratio of two."""
+    """The result as a page: a row per model and batch size, and the ratio of two models."""
     rows = [
         (name, str(run.batch), *figures, f"{run.batch / timing.median:.1f}")
         for run in timed.runs
@@ -53,7 +54,7 @@ def page(timed: Timed, changes: Sequence[Change] = ()) -> Page:
     columns = [names("model"), *numbers("batch", *FIGURES, "samples/s")]
     facts = list(zip(_letters(timed), timed.models, strict=True))
     facts.append(("milliseconds", _conditions(timed)))
-    facts += [(f"batch {run.batch}", said) for run in timed.runs if (said := _said(run))]
+    facts += [(f"batch {run.batch}", words) for run in timed.runs if (words := _speedup_words(run))]
     facts += [(f"batch {change.batch}", change.words) for change in changes]
     is_noisy = any(timing.is_noisy for run in timed.runs for timing in run.timings)
     warnings = [NOISE] if is_noisy else []
@@ -75,25 +76,27 @@ def _letters(timed: Timed) -> list[str]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    found = run.speedup
+    speedup = run.speedup
     return {
         "batch": run.batch,
         "shapes": {name: list(shape) for name, shape in run.shapes.items()},
         "turns": len(run.timings[0].seconds),
         **_disturbed(run),
         "models": [_model(run.batch, timing) for timing in run.timings],
-        "speedup": None if found is None else {"ratio": found.ratio, "ci": [found.low, found.high]},
-        "verdict": None if found is None else found.verdict(),
+        "speedup": None
+        if speedup is None
+        else {"ratio": speedup.ratio, "ci": [speedup.low, speedup.high]},
+        "verdict": None if speedup is None else speedup.verdict(),
     }
 
 
 def _disturbed(run: Run) -> dict[str, Any]:
-    """In how many turns other work ran, and whether processor time was compared for it."""
+    """In how many turns other work ran, and whether processor times were compared instead."""
     first, last = run.timings[0], run.timings[-1]
-    found = disturbance(first, last)
+    disturbed = disturbance(first, last)
     return {
-        "disturbed": found.disturbed,
-        "by_processor": len(run.timings) == 2 and found.by_processor,
+        "disturbed": disturbed.disturbed,
+        "by_processor": len(run.timings) == 2 and disturbed.by_processor,
     }
 
 
@@ -108,8 +111,10 @@ def _model(batch: int, timing: Timing) -> dict[str, Any]:
 
 
 def to_text(timed: Timed, changes: Sequence[Change] = ()) -> str:
-    """A column of milliseconds for every model, and the ratio of two; of several batch sizes
-    a line each."""
+    """The result as text: a column of milliseconds per model, and the ratio of two models.
+
+    With several batch sizes, one line for each.
+    """
     timed = shown(timed)
     letters = _letters(timed)
     lines = [f"{letter}: {name}" for letter, name in zip(letters, timed.models, strict=True)]
@@ -137,32 +142,38 @@ def _one(run: Run, letters: Sequence[str]) -> list[str]:
     rates = [run.batch / timing.median for timing in run.timings]
     counted = min(len(timing.counted) for timing in run.timings)
     lines = [f"{counted} runs each, batch {run.batch}, milliseconds"]
-    lines.append(_row("", [f"{letter:>{COLUMN}}" for letter in letters]))
-    lines += [_row(key, [f"{f[key]:>{COLUMN}.4f}" for f in figures]) for key in FIGURES]
-    lines.append(_row("samples/s", [f"{rate:>{COLUMN}.1f}" for rate in rates]))
-    said = _said(run)
-    return lines if said is None else [*lines, "", said]
+    lines.append(_row("", [f"{letter:>{COLUMN_WIDTH}}" for letter in letters]))
+    lines += [_row(key, [f"{f[key]:>{COLUMN_WIDTH}.4f}" for f in figures]) for key in FIGURES]
+    lines.append(_row("samples/s", [f"{rate:>{COLUMN_WIDTH}.1f}" for rate in rates]))
+    words = _speedup_words(run)
+    return lines if words is None else [*lines, "", words]
 
 
 def _sweep(runs: Sequence[Run], letters: Sequence[str]) -> list[str]:
     heads = [
-        f"{f'{letter} {what}':>{COLUMN}}" for letter in letters for what in ("p50 ms", "samples/s")
+        f"{f'{letter} {what}':>{COLUMN_WIDTH}}"
+        for letter in letters
+        for what in ("p50 ms", "samples/s")
     ]
     lines = [_row("batch", heads)]
     for run in runs:
         cells = [
-            f"{1e3 * t.median:>{COLUMN}.4f}{run.batch / t.median:>{COLUMN}.1f}" for t in run.timings
+            f"{1e3 * t.median:>{COLUMN_WIDTH}.4f}{run.batch / t.median:>{COLUMN_WIDTH}.1f}"
+            for t in run.timings
         ]
         lines.append(_row(str(run.batch), cells))
-    found = [f"batch {run.batch}: {said}" for run in runs if (said := _said(run)) is not None]
-    return [*lines, "", *found] if found else lines
+    ratios = [
+        f"batch {run.batch}: {words}" for run in runs if (words := _speedup_words(run)) is not None
+    ]
+    return [*lines, "", *ratios] if ratios else lines
 
 
 def _row(head: str, cells: Sequence[str]) -> str:
-    return f"{head:<{COLUMN}}" + "".join(cells)
+    return f"{head:<{COLUMN_WIDTH}}" + "".join(cells)
 
 
-def _said(run: Run) -> str | None:
+def _speedup_words(run: Run) -> str | None:
+    """The ratio of two models in words; None for one model."""
     ratio = run.speedup
     if ratio is None:
         return None
@@ -180,7 +191,7 @@ def _changed(change: Change) -> str:
 
 
 def times(timed: Timed, suffix: str) -> str:
-    """Every run's milliseconds, as JSON or as CSV."""
+    """The milliseconds of every run, as JSON for the suffix ".json", else as CSV."""
     rows = [
         {
             "model": name,

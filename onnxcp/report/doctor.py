@@ -1,4 +1,4 @@
-"""What `doctor` found, as text and as JSON.
+"""The report of `doctor` as text and as a page.
 
 Commands are never broken over lines, so that they can be copied.
 """
@@ -19,28 +19,28 @@ from onnxcp.runtime.probe import Proof
 Row = tuple[str, str]
 
 GIB = 2**30
-MEND = "To mend"
-LABEL = 14  # columns of a row's name, and of the lines below it
+TO_FIX = "To fix"
+LABEL_WIDTH = 14  # characters
 INSTALL = "pip (?:un)?install"
 COMMAND = re.compile(rf"{INSTALL}(?: -\S+| && {INSTALL}| '[^']*'| onnx[\w.=-]*| tensorrt)+")
 UNBROKEN = "\N{NO-BREAK SPACE}"
 
 
-def page(found: Findings) -> Page:
-    """What is there, what to mend, and the verdict."""
+def page(findings: Findings) -> Page:
+    """The diagnosis as a page: the verdict, the problems as warnings, and a table per section."""
     tables = [
         Table([texts(""), texts("")], rows, title)
-        for title, rows in _sections(found).items()
-        if title != MEND and rows
+        for title, rows in _sections(findings).items()
+        if title != TO_FIX and rows
     ]
-    return Page(_verdict(found), _document(found), list(found.problems), (), tables)
+    return Page(_verdict(findings), _document(findings), list(findings.problems), (), tables)
 
 
-def _document(found: Findings) -> dict[str, Any]:
-    """All facts as plain values."""
+def _document(findings: Findings) -> dict[str, Any]:
+    """The whole diagnosis as plain values."""
     libraries = {
         row.name: {
-            "version": found.libraries[row.name],
+            "version": findings.libraries[row.name],
             "purpose": row.purpose,
             "install": row.install,
         }
@@ -50,44 +50,48 @@ def _document(found: Findings) -> dict[str, Any]:
         {
             **asdict(proof),
             "works": proof.problem is None,
-            "required": proof.provider in found.required,
+            "required": proof.provider in findings.required,
         }
-        for proof in found.proofs
+        for proof in findings.proofs
     ]
     return {
         "onnxcp": __version__,
-        "machine": asdict(found.machine),
-        "nvidia": asdict(found.nvidia),
-        "onnxruntime": asdict(found.installed),
+        "machine": asdict(findings.machine),
+        "nvidia": asdict(findings.nvidia),
+        "onnxruntime": asdict(findings.installed),
         "providers": providers,
         "libraries": libraries,
-        "problems": found.problems,
-        "exit_code": found.exit_code,
+        "problems": findings.problems,
+        "exit_code": findings.exit_code,
     }
 
 
-def as_text(found: Findings, width: int) -> str:
-    """All facts for people: what is there, then what to mend, last the verdict."""
-    sections = _sections(found).items()
+def as_text(findings: Findings, width: int) -> str:
+    """The diagnosis as text of this width: the facts, the problems, and the verdict."""
+    sections = _sections(findings).items()
     shown = ("\n".join((title, *_lines(rows, width))) for title, rows in sections if rows)
-    return "\n\n".join((*shown, _verdict(found)))
+    return "\n\n".join((*shown, _verdict(findings)))
 
 
-def _sections(found: Findings) -> dict[str, list[Row]]:
-    """Rows of label and text by their heading."""
+def _sections(findings: Findings) -> dict[str, list[Row]]:
+    """Rows of label and text, by heading."""
     return {
-        f"onnxcp {__version__}, Python {found.machine.python}": _of_machine(found),
-        "ONNX Runtime": list(_of_runtime(found)),
-        "Providers, each proven by a Conv": [(p.provider, _state(p, found)) for p in found.proofs],
-        "Libraries": list(_of_libraries(found)),
-        MEND: [("", text) for text in found.problems],
+        f"onnxcp {__version__}, Python {findings.machine.python}": _of_machine(findings),
+        "ONNX Runtime": list(_of_runtime(findings)),
+        "Providers, each tested with a Conv": [
+            (p.provider, _state(p, findings)) for p in findings.proofs
+        ],
+        "Libraries": list(_of_libraries(findings)),
+        TO_FIX: [("", text) for text in findings.problems],
     }
 
 
 def _lines(rows: Iterable[Row], width: int) -> Iterator[str]:
-    """Rows with what follows a semicolon, mostly what to do, on lines of its own."""
+    """Lines of rows; each part after a semicolon, mostly a remedy, starts a new line."""
     for label, text in rows:
-        start, below = (f"  {label:<{LABEL}}", " " * (2 + LABEL)) if label else ("  - ", "    ")
+        start, below = (
+            (f"  {label:<{LABEL_WIDTH}}", " " * (2 + LABEL_WIDTH)) if label else ("  - ", "    ")
+        )
         cause, *remedies = text.split("; ")
         yield from _wrapped(cause, width, start, below)
         for remedy in remedies:
@@ -95,9 +99,9 @@ def _lines(rows: Iterable[Row], width: int) -> Iterator[str]:
 
 
 def _wrapped(text: str, width: int, start: str, below: str) -> list[str]:
-    kept = COMMAND.sub(lambda match: match[0].replace(" ", UNBROKEN), text)
+    unbroken = COMMAND.sub(lambda match: match[0].replace(" ", UNBROKEN), text)
     lines = textwrap.wrap(
-        kept,
+        unbroken,
         width,
         initial_indent=start,
         subsequent_indent=below,
@@ -107,64 +111,65 @@ def _wrapped(text: str, width: int, start: str, below: str) -> list[str]:
     return [line.replace(UNBROKEN, " ") for line in lines]
 
 
-def _of_machine(found: Findings) -> list[Row]:
-    here = found.machine
-    physical = "" if here.physical is None else f"{here.physical} physical, "
-    memory = "not told" if here.memory_bytes is None else f"{here.memory_bytes / GIB:.1f} GiB"
+def _of_machine(findings: Findings) -> list[Row]:
+    machine = findings.machine
+    physical = "" if machine.physical is None else f"{machine.physical} physical, "
+    size = machine.memory_bytes
+    memory = "unknown" if size is None else f"{size / GIB:.1f} GiB"
     return [
-        ("platform", here.platform),
-        ("CPU", here.cpu),
-        ("vectors", ", ".join(here.vectors) or "not told by this system"),
-        ("channels", f"in blocks of {here.channel_block}"),
-        ("cores", f"{here.logical} logical, {physical}{here.usable:g} for this process"),
+        ("platform", machine.platform),
+        ("CPU", machine.cpu),
+        ("vectors", ", ".join(machine.vectors) or "not reported by this system"),
+        ("channels", f"in blocks of {machine.channel_block}"),
+        ("cores", f"{machine.logical} logical, {physical}{machine.usable:g} for this process"),
         ("memory", memory),
-        *_of_nvidia(found),
+        *_of_nvidia(findings),
     ]
 
 
-def _of_nvidia(found: Findings) -> Iterator[Row]:
-    told = found.nvidia
-    for number, gpu in enumerate(told.gpus):
+def _of_nvidia(findings: Findings) -> Iterator[Row]:
+    nvidia = findings.nvidia
+    for number, gpu in enumerate(nvidia.gpus):
         yield f"GPU {number}", _gpu(gpu)
-    if told.problem is not None:
-        yield "GPU", told.problem
-    if told.cuda is not None:
-        served = ".".join(map(str, told.cuda))
-        yield "driver", f"{told.driver or 'of NVIDIA'}, serves CUDA up to {served}"
+    if nvidia.problem is not None:
+        yield "GPU", nvidia.problem
+    if nvidia.cuda is not None:
+        newest = ".".join(map(str, nvidia.cuda))
+        yield "driver", f"{nvidia.driver or 'of NVIDIA'}, supports CUDA up to {newest}"
 
 
 def _gpu(gpu: Gpu) -> str:
     return f"{gpu.name}, {gpu.bytes / GIB:.1f} GiB, compute capability {gpu.capability}"
 
 
-def _of_runtime(found: Findings) -> Iterator[Row]:
-    here = found.installed
-    names = ", ".join(f"{name} {version}" for name, version in here.builds.items())
-    built = f", built for CUDA {here.cuda}" if here.cuda else ""
-    yield "build", (names or here.version or "none") + built
-    if here.problem is not None:
+def _of_runtime(findings: Findings) -> Iterator[Row]:
+    installed = findings.installed
+    names = ", ".join(f"{name} {version}" for name, version in installed.builds.items())
+    built = f", built for CUDA {installed.cuda}" if installed.cuda else ""
+    yield "build", (names or installed.version or "none") + built
+    if installed.problem is not None:
         yield "state", "does not load, see below"
-    loaded = next((p.loaded for p in found.proofs if p.loaded), {})
-    if loaded and here.cuda:
+    loaded = next((p.loaded for p in findings.proofs if p.loaded), {})
+    if loaded and installed.cuda:
         words = (f"{name} {version or 'not found'}" for name, version in loaded.items())
         yield "loaded", ", ".join(words)
 
 
-def _state(proof: Proof, found: Findings) -> str:
+def _state(proof: Proof, findings: Findings) -> str:
     if proof.problem is None:
         return f"works: {proof.seconds:.2f} s, {proof.difference:.0e} from numpy's result"
-    return "FAILED, see below" if proof in found.failed else f"not usable: {proof.problem}"
+    return "FAILED, see below" if proof in findings.failed else f"not usable: {proof.problem}"
 
 
-def _of_libraries(found: Findings) -> Iterator[Row]:
+def _of_libraries(findings: Findings) -> Iterator[Row]:
     for row in LIBRARIES:
-        version = found.libraries[row.name]
+        version = findings.libraries[row.name]
         yield row.name, version or f"missing, for {row.purpose}; {row.install}"
 
 
-def _verdict(found: Findings) -> str:
-    if found.installed.problem is not None:
+def _verdict(findings: Findings) -> str:
+    if findings.installed.problem is not None:
         return "No model can be run without ONNX Runtime."
-    if found.failed:
-        return f"Does not work: {', '.join(proof.provider for proof in found.failed)}."
-    return f"Works: {', '.join(p.provider for p in found.proofs if p.problem is None)}."
+    if findings.failed:
+        return f"Does not work: {', '.join(proof.provider for proof in findings.failed)}."
+    return f"Works: {', '.join(p.provider for p in findings.proofs if p.problem is None)}."

@@ -1,4 +1,4 @@
-"""What a fine-tuning did, as people and as programs read it."""
+"""The report of `finetune` as text, page and JSON."""
 
 from dataclasses import asdict
 from typing import Any
@@ -14,23 +14,23 @@ from onnxcp.words import ACCEPTED, plural
 
 
 def to_document(found: Finetuned, command: str = "") -> dict[str, Any]:
-    """The run as plain JSON values."""
-    asked, taught, measured = found.request, found.distilled, found.measured
+    """The run as plain values for JSON."""
+    request, distilled, measured = found.request, found.distilled, found.measured
     return {
         "tool": {"name": "onnxcp", "version": __version__},
         "command": command,
-        "reference": str(asked.reference),
-        "candidate": str(asked.candidate),
-        "output": str(asked.output) if found.ok else None,
+        "reference": str(request.reference),
+        "candidate": str(request.candidate),
+        "output": str(request.output) if found.ok else None,
         "ok": found.ok,
-        "provider": asked.target.name,
-        "environment": environment(asked.target),
-        "recipe": asdict(taught.recipe),
-        "samples": {**taught.samples, "judge": measured.after.samples},
-        "parity": taught.parity,
-        "epochs": [asdict(epoch) for epoch in taught.trained.epochs],
-        "best_epoch": taught.trained.best,
-        "stopped": taught.trained.stopped,
+        "provider": request.target.name,
+        "environment": environment(request.target),
+        "recipe": asdict(distilled.recipe),
+        "samples": {**distilled.samples, "judge": measured.after.samples},
+        "parity": distilled.parity,
+        "epochs": [asdict(epoch) for epoch in distilled.trained.epochs],
+        "best_epoch": distilled.trained.best,
+        "stopped": distilled.trained.stopped,
         "baseline": asdict(found.baseline),
         "accuracy_before": asdict(measured.before),
         "accuracy": asdict(measured.after),
@@ -46,7 +46,7 @@ def _ratio(found: Speedup | None) -> dict[str, Any] | None:
 
 
 def page(found: Finetuned, command: str = "") -> Page:
-    """What training was worth, and a row for every epoch."""
+    """The run as a page: accuracy and speed before and after, and a row per epoch."""
     finding, trained = found.baseline.finding, found.distilled.trained
     warnings = [] if finding is None else [f"{ACCEPTED}: {finding}"]
     facts = [("", _stopped(found))] if trained.stopped is not None else []
@@ -77,9 +77,9 @@ def _epoch(epoch: EpochRecord, best: int) -> tuple[str, ...]:
 
 def _facts(found: Finetuned) -> list[tuple[str, str]]:
     counts, measured = found.distilled.samples, found.measured
-    watched = f"{plural(counts['train'], 'sample')}, {counts['held_out']} others watched"
+    held_out = f"{counts['held_out']} others for validation"
     return [
-        ("trained on", watched),
+        ("trained on", f"{plural(counts['train'], 'sample')}, {held_out}"),
         ("before", accuracy(measured.before)),
         ("after", accuracy(measured.after)),
         *_speed(measured),
@@ -87,7 +87,7 @@ def _facts(found: Finetuned) -> list[tuple[str, str]]:
 
 
 def to_text(found: Finetuned) -> str:
-    """The epochs, then what they were worth."""
+    """The run as text: a line per epoch, then accuracy and speed."""
     found = escape.shown(found)
     finding, trained = found.baseline.finding, found.distilled.trained
     lines = [] if finding is None else [f"! {ACCEPTED}: {finding}", ""]
@@ -106,18 +106,24 @@ def _interval(found: Speedup) -> str:
 
 
 def _unchanged(found: Speedup) -> str:
-    """The speed over the candidate, which has the same graph: another ratio is the machine's, or
-    that of weights which take longer, as subnormal ones do."""
+    """The speed against the candidate, which has the same graph.
+
+    A clear difference comes from the machine, or from weights that are slower to compute with, such
+    as subnormal ones.
+    """
     if not found.is_clear:
-        return "only weights changed: the graph is the candidate's, and so is its speed"
+        return "only weights changed: graph and speed are those of the candidate"
     return (
-        "only weights changed, the graph is the candidate's; yet it was measured "
-        f"{found.verdict()} ({_interval(found)}): a busy machine, or subnormal weights"
+        "only weights changed, the graph is the candidate's; but it was measured "
+        f"{found.verdict()} ({_interval(found)}): the machine was busy, or weights are subnormal"
     )
 
 
 def _speed(measured: FinetuneMeasurements) -> list[tuple[str, str]]:
-    over, since = measured.over_reference, measured.over_candidate
-    if over is None or since is None:
+    over_reference, over_candidate = measured.over_reference, measured.over_candidate
+    if over_reference is None or over_candidate is None:
         return [("speed-up", f"not known: {measured.busy}")]
-    return [("speed-up", f"{_interval(over)} over the reference"), ("", _unchanged(since))]
+    return [
+        ("speed-up", f"{_interval(over_reference)} over the reference"),
+        ("", _unchanged(over_candidate)),
+    ]

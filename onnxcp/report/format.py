@@ -1,4 +1,4 @@
-"""The numbers of a report as people read them."""
+"""Facts of a report in words, and numbers with units."""
 
 from collections.abc import Sequence
 
@@ -19,15 +19,16 @@ from onnxcp.results import (
 from onnxcp.runtime.cores import GIVEN, WORDS
 from onnxcp.words import count, loss, megabytes, milliseconds, plural, worse
 
-SHOWN = 4  # outputs named in one line
+SHOWN_OUTPUTS = 4  # in one line
 
 
 def shape(site: SiteRecord) -> str:
+    """The shape of a site's weight as 64×32×3×3, "?" if unknown."""
     return "×".join(map(str, site.shape)) or "?"
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """Label and value of the lines above the table."""
+    """The facts of a run, as label and value, in the order of the report."""
     model = report.model
     lines = [("model", f"{model.path}  →  {model.output or 'not written'}")]
     if model.written is not None:
@@ -63,7 +64,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     else:
         lines.append(("replaced", f"{len(report.replaced)} of {len(report.sites)} layers"))
     if model.still_read:
-        text = "stay in the file beside their chains, as other layers read them"
+        text = "stay in the file beside their chains, because other layers read them"
         lines.append(("", f"weights of {', '.join(model.still_read)} {text}"))
     if model.shortcuts:
         text = "strided slices with padding, as convolutions that compute the same"
@@ -75,7 +76,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def passes(records: Sequence[PassRecord]) -> list[tuple[str, str]]:
-    """What each exact pass does, in how many places, and what it brought."""
+    """For each exact pass: its effect, in how many places, and its speed-up."""
     lines = []
     for record in records:
         where = plural(record.places, "place")
@@ -85,15 +86,15 @@ def passes(records: Sequence[PassRecord]) -> list[tuple[str, str]]:
 
 
 def stages(report: Report) -> str:
-    """Where the time went, the longest stages first."""
-    taken = sorted(report.stages.items(), key=lambda stage: -stage[1])
-    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in taken if seconds >= 0.5)
+    """The time of each stage in seconds, the longest first, and the time budget."""
+    longest = sorted(report.stages.items(), key=lambda stage: -stage[1])
+    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in longest if seconds >= 0.5)
     total, budget = sum(report.stages.values()), report.settings["time_budget"]
     return f"{total:.0f} s of {budget:.0f}" + (f": {parts}" if parts else "")
 
 
 def written(report: Report) -> str:
-    """What the file is, in which numbers, and how large."""
+    """What was written, its precision, and its size before and after."""
     model = report.model
     kind = (model.written or "").replace("in float", f"in {report.precision}")
     if report.precision not in kind:
@@ -102,19 +103,20 @@ def written(report: Report) -> str:
 
 
 def judged_outputs(found: AccuracyRecord) -> list[tuple[str, str]]:
-    """How much each output changed, where there are several: the most first."""
+    """The change of each output, the largest first; empty for a single output."""
     if len(found.outputs) < 2:
         return []
-    most = sorted(found.outputs, key=lambda o: -o.change)
-    shown = ", ".join(f"{output.name} {output.change:.2%}" for output in most[:SHOWN])
-    more = f" and {len(most) - SHOWN} more" if len(most) > SHOWN else ""
-    left = [output.name for output in found.outputs if output.after is None and found.measured]
-    alone = f"; {found.metric} does not judge {', '.join(left)}" if left else ""
-    return [("changed by", f"{shown}{more} (relative L2 of each output){alone}")]
+    ordered = sorted(found.outputs, key=lambda o: -o.change)
+    first = ordered[:SHOWN_OUTPUTS]
+    shown = ", ".join(f"{output.name} {output.change:.2%}" for output in first)
+    more = f" and {len(ordered) - len(first)} more" if len(ordered) > len(first) else ""
+    unused = [output.name for output in found.outputs if output.after is None and found.measured]
+    note = f"; {found.metric} does not use {', '.join(unused)}" if unused else ""
+    return [("changed by", f"{shown}{more} (relative L2 of each output){note}")]
 
 
 def baseline(found: BaselineRecord) -> str:
-    """How the original did before anything was made of it."""
+    """The evaluation of the original, before any change."""
     value, of = found.value or 0.0, f"on {found.samples} samples"
     if found.by == "first normalization":
         return f"fed {value:.2g} times what {found.by} expects, {of}"
@@ -125,7 +127,7 @@ def baseline(found: BaselineRecord) -> str:
 
 
 def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, str]]:
-    """What int8 costs, and what else was in question."""
+    """The int8 scheme, the accuracy of the chains before quantization, and the alternatives."""
     lines, scheme = [], found.scheme
     if precision == "int8":
         by = "by channel" if scheme["per_channel"] else "by tensor"
@@ -139,7 +141,7 @@ def quantization(found: QuantizationRecord, precision: str) -> list[tuple[str, s
 
 
 def rival(found: RivalRecord) -> str:
-    """What else there was, and how far behind it is."""
+    """An alternative that was not written, with its speed and loss."""
     speed = "not timed" if found.speedup is None else f"{found.speedup:.2f}×"
     text = f"{found.name}: {speed}, {worse(found.drop)}"
     if not found.within:
@@ -151,22 +153,22 @@ def rival(found: RivalRecord) -> str:
 
 
 def fitted_to(report: Report) -> str:
-    """What the errors of the table are measured on."""
+    """The data that the errors in the table refer to."""
     samples = report.settings.get("calibration_samples", 0)
     if not samples:
-        return "the weights alone; <<calibration>> or <<data>> would fit to what layers really read"
+        return "the weights alone; <<calibration>> or <<data>> fits to the real inputs of layers"
     order = ", one layer after the other" if report.settings.get("sequential") else ""
-    return f"what layers read on {samples} samples{order}"
+    return f"the inputs of layers on {samples} samples{order}"
 
 
 def search(found: SearchRecord) -> list[tuple[str, str]]:
-    """How the plan was found, and how well losses and times were predicted."""
+    """How the plan was found, and how predicted losses and times compare with measured ones."""
     counts = found.samples
     split = (
-        f"{counts['search']} samples steered it, {counts['final']} others judged "
-        f"{plural(found.tried, 'plan')} in the end"
+        f"search set of {counts['search']} samples; evaluation set of {counts['final']} others, "
+        f"for {plural(found.tried, 'plan')}"
         if found.held_out
-        else f"{counts['search']} samples steered it and judged it in the end"
+        else f"search and evaluation on the same {counts['search']} samples"
     )
     text = f"{found.strategy}, {plural(len(found.judged), 'plan')} judged"
     lines = [("search", f"{text} in {found.seconds:.0f} s; {split}")]
@@ -175,7 +177,7 @@ def search(found: SearchRecord) -> list[tuple[str, str]]:
         lines.append(
             (
                 "predictions",
-                f"output change seen over predicted {min(ratios):.2f} to {max(ratios):.2f}; "
+                f"output change {min(ratios):.2f} to {max(ratios):.2f} times the predicted one; "
                 f"{milliseconds(found.predicted_ms)} ms by the latency table",
             )
         )
@@ -183,19 +185,19 @@ def search(found: SearchRecord) -> list[tuple[str, str]]:
 
 
 def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
-    """What training was worth, and what there would be without it."""
+    """The course of the training, and the result that there would be without it."""
     lines = []
     if found.before is not None:
         count = f"{found.samples['train']:,} samples"
-        passes = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, weights of number"
-        text = f"{passes} {found.best_epoch}; before: {loss(found.before)}"
+        epochs = f"{plural(len(found.epochs) - 1, 'epoch')} on {count}, weights of epoch"
+        text = f"{epochs} {found.best_epoch}; before: {loss(found.before)}"
         lines.append(("trained", text))
         if found.rounded:
-            text = f"{plural(len(found.rounded) - 1, 'epoch')} more, rounded as int8 is"
+            text = f"{plural(len(found.rounded) - 1, 'epoch')} more, with int8 rounding"
             best = min(found.rounded, key=lambda epoch: epoch.held_out)
-            lines.append(("", text if best.number else f"{text}: none came closer"))
+            lines.append(("", text if best.number else f"{text}: none reduced the loss"))
     elif found.trials:
-        lines.append(("trained", "no training brought a faster plan within the budget"))
+        lines.append(("trained", "no training made a faster plan fit the budget"))
     short = sum(t.epochs < found.recipe["epochs"] for t in found.trials)
     if found.trials:
         text = f"{plural(len(found.trials), 'training')}, {short} of them short"
@@ -206,11 +208,11 @@ def finetune(found: FinetuneRecord) -> list[tuple[str, str]]:
 
 
 def _without(found: FinetuneRecord) -> str:
-    """What the search came to before any training."""
-    known = found.without_accuracy
-    if known is None or found.without_speedup is None:
-        return "no plan would be within the budget"
-    return f"another plan would be found, {found.without_speedup:.2f}×, {loss(known)}"
+    """The result of the search without training."""
+    accuracy = found.without_accuracy
+    if accuracy is None or found.without_speedup is None:
+        return "no plan is within the budget"
+    return f"another plan is found, {found.without_speedup:.2f}×, {loss(accuracy)}"
 
 
 def _change(before: int, after: int) -> str:
@@ -219,16 +221,18 @@ def _change(before: int, after: int) -> str:
 
 
 def latency(found: LatencyRecord) -> list[tuple[str, str]]:
+    """The speed-up of the whole model with its interval, and the median latencies."""
     low, high = found.speedup_ci
     threads = plural(found.threads, "thread")
     if found.threads_from != GIVEN:
         threads += f" ({WORDS[found.threads_from]})"
-    said = Disturbance(found.disturbed, found.turns, found.by_processor).words()
+    disturbance = Disturbance(found.disturbed, found.turns, found.by_processor).words()
+    note = disturbance and f"; {disturbance}"
     before, after = found.before["p50"], found.after["p50"]
     return [
         (
             "speed-up",
-            f"{found.speedup:.2f}× (95 % interval {low:.2f} to {high:.2f}{said and '; ' + said})",
+            f"{found.speedup:.2f}× (95 % interval {low:.2f} to {high:.2f}{note})",
         ),
         (
             "latency",
@@ -239,6 +243,7 @@ def latency(found: LatencyRecord) -> list[tuple[str, str]]:
 
 
 def accuracy(found: AccuracyRecord) -> str:
+    """The accuracy before and after with its interval and budget; else the change of outputs."""
     budget = "not judged" if found.budget is None else f"budget {found.budget:.4g}"
     if found.before is None or found.after is None or found.drop_ci is None:
         return f"changed by {found.drop:.4f} (relative L2, {found.data}, {budget})"
@@ -251,9 +256,10 @@ def accuracy(found: AccuracyRecord) -> str:
 
 
 def decision(site: SiteRecord) -> str:
+    """The decision for a site: its form and rank, or that it is kept."""
     return site.decision if site.rank is None else f"{site.decision} rank {site.rank}"
 
 
 def with_floats(site: SiteRecord) -> str:
-    """The decision, and what of the chain is left in float."""
+    """The decision, and which part of the chain an int8 model computes in float."""
     return decision(site) + float_parts.words(site.floats or "")

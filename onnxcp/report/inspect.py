@@ -1,4 +1,4 @@
-"""What `inspect` shows: a model's layers, or error and sensitivity against rank."""
+"""The report of `inspect`: a model's layers, or error and sensitivity against rank."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def page(listing: Listing) -> Page:
-    """A row for every layer, with the reason why it cannot be replaced."""
+    """The listing as a page: a row per layer, with the reason if it cannot be replaced."""
     is_timed = any(row.milliseconds is not None for row in listing.rows)
     columns = [*COLUMNS, *(numbers("ms") if is_timed else []), texts("status")]
     rows = [_cells(row, listing.macs, is_timed=is_timed) for row in listing.rows]
@@ -56,7 +56,7 @@ def _document(listing: Listing) -> dict[str, Any]:
 
 
 def curves_page(model: str, curves: "Sequence[RankCurve]") -> Page:
-    """A row for every layer, form and rank."""
+    """The curves as a page: a row per layer, form and rank."""
     rows = [
         (c.site, c.form, str(p.rank), f"{p.error:.4f}", f"{p.sensitivity:.3g}", count(p.macs))
         for c in curves
@@ -73,7 +73,7 @@ def curves_page(model: str, curves: "Sequence[RankCurve]") -> Page:
 
 
 def curves_as_text(curves: "Sequence[RankCurve]") -> str:
-    """A line for every site and form: the error at each rank."""
+    """The curves as text: a line per layer and form, with the error at each rank."""
     curves = shown(list(curves))
     width = max((len(c.site) for c in curves), default=5) + 2
     lines = [f"{'layer':<{width}}{'form':<9}rank: relative error"]
@@ -84,23 +84,23 @@ def curves_as_text(curves: "Sequence[RankCurve]") -> str:
 
 
 def as_text(listing: Listing, width: int) -> str:
-    """A table as wide as the terminal; reasons are numbered and stand in full below it."""
+    """The listing as a table of this width; reasons are numbered, and written below it."""
     listing = shown(listing)
     reasons = list(dict.fromkeys(r.status for r in listing.rows if r.status != ELIGIBLE))
-    timed = any(r.milliseconds is not None for r in listing.rows)
+    is_timed = any(r.milliseconds is not None for r in listing.rows)
     longest = max((len(r.layer.name) for r in listing.rows), default=4)
-    name = max(12, min(longest + 2, width - 58 - 9 * timed))
+    name = max(12, min(longest + 2, width - 58 - 9 * is_timed))
     head = (
         f"{'layer':<{name}}{'op':<6}{'weight':<14}{'stride':<7}{'group':>6}{'macs':>7}{'share':>7}"
     )
-    lines = [head + (f"{'ms':>9}" if timed else "") + "  status"]
-    lines += [_line(row, listing.macs, name, timed, reasons) for row in listing.rows]
-    notes = [
+    lines = [head + (f"{'ms':>9}" if is_timed else "") + "  status"]
+    lines += [_line(row, listing.macs, name, is_timed, reasons) for row in listing.rows]
+    numbered = [
         textwrap.fill(f"[{number}] {reason}", width, subsequent_indent="    ")
         for number, reason in enumerate(reasons, 1)
     ]
-    said = [textwrap.fill(note, width, subsequent_indent="    ") for note in listing.notes]
-    return "\n".join([*lines, "", *notes, *_totals(listing), *said])
+    notes = [textwrap.fill(note, width, subsequent_indent="    ") for note in listing.notes]
+    return "\n".join([*lines, "", *numbered, *_totals(listing), *notes])
 
 
 def _totals(listing: Listing) -> list[str]:
@@ -115,7 +115,7 @@ def _totals(listing: Listing) -> list[str]:
 
 
 def _cells(row: Row, macs: int, *, is_timed: bool) -> tuple[str, ...]:
-    """What a table says of a layer, column by column."""
+    """The cells of a layer's row."""
     layer = row.layer
     ms = "" if row.milliseconds is None else f"{row.milliseconds:.3f}"
     return (

@@ -1,4 +1,4 @@
-"""A report as JSON, for programs: of `optimize` RUN.json, which `schema.json` describes."""
+"""Reports as JSON, for programs; `schema.json` describes RUN.json, the report of `optimize`."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The same of what JSON holds: null for NaN and infinity, numbers without numpy."""
+    """A value as JSON types: None for NaN and infinity, Python numbers for numpy's."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A report as Markdown: for a pull request or a wiki page."""
+"""Reports as Markdown, for a pull request or a wiki page."""
 
 from onnxcp import __version__
 from onnxcp.escape import code, markdown
@@ -8,13 +8,13 @@ RULES = {Kind.NAME: "---", Kind.TEXT: "---", Kind.NUMBER: "---:"}
 
 
 def to_markdown(page: Page) -> str:
-    """The headline, warnings, the facts, and the tables."""
+    """The page as Markdown: headline, warnings, facts and tables."""
     warnings = ">\n".join(f"> **{markdown(warning)}**\n" for warning in page.warnings)
     facts = "".join(_fact(label, value) for label, value in page.facts)
     command = f" with {code(page.command)}" if page.command else ""
     head = f"# onnxcp: {markdown(page.headline)}\n\n{warnings}\n{facts}"
-    made = f"Made by onnxcp {__version__}{command}.\n"
-    return "\n".join([head, *map(_table, page.tables), made])
+    footer = f"Made by onnxcp {__version__}{command}.\n"
+    return "\n".join([head, *map(_table, page.tables), footer])
 
 
 def _fact(label: str, value: str) -> str:

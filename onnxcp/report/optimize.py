@@ -1,4 +1,4 @@
-"""A run of `optimize`: as plain text for a terminal of any width, and as a page."""
+"""The report of `optimize` as text for a terminal of any width, and as a page."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from onnxcp.report.table import Page, Table, names, numbers, texts
 from onnxcp.results import KEPT, Report, SiteRecord
 from onnxcp.words import milliseconds
 
-NARROWEST = 60
-LABEL = 14
+MIN_WIDTH = 60  # characters
+LABEL_WIDTH = 14
 COLUMNS = (
     names("layer"),
     texts("weight"),
@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 def page(report: Report) -> Page:
-    """A verdict, warnings, the figures, and a row for every layer."""
+    """The run as a page: verdict, warnings, facts, and a row per layer."""
     return Page(
         report.verdict,
         report.document(),
@@ -48,10 +48,13 @@ def _row(site: SiteRecord) -> tuple[str, ...]:
 
 
 def to_text(report: Report, width: int = 80) -> str:
-    """Warnings first, then the verdict, the figures, and a line for every layer."""
-    width, report = max(width, NARROWEST), shown(report)
+    """The run as text: warnings, verdict, facts, and a line per replaced layer."""
+    width, report = max(width, MIN_WIDTH), shown(report)
     warnings = [_wrapped(f"! {w}", width, "  ") for w in report.warnings]
-    facts = [_wrapped(f"{k:<{LABEL}}{v}", width, " " * LABEL) for k, v in format.facts(report)]
+    facts = [
+        _wrapped(f"{k:<{LABEL_WIDTH}}{v}", width, " " * LABEL_WIDTH)
+        for k, v in format.facts(report)
+    ]
     verdict = _wrapped(report.verdict, width, "")
     parts = ["\n".join(warnings), verdict, "\n".join(facts), _table(report, width)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -62,8 +65,7 @@ def _wrapped(text: str, width: int, indent: str) -> str:
 
 
 def _table(report: Report, width: int) -> str:
-    """Replaced layers with their figures, what of them is left in float, then the kept ones
-    with their reasons."""
+    """Replaced layers, parts of them that stay in float, and kept layers with their reasons."""
     fixed = 14 + 14 + 8 + 9 + 9
     name = max(12, min(width - fixed, max((len(s.name) for s in report.sites), default=0) + 2))
     lines = [f"{'layer':<{name}}{'weight':<14}{'chain':<14}{'error':>8}{'ms':>9}{'was':>9}"]
@@ -83,13 +85,13 @@ def _replaced(site: SiteRecord, name: int) -> str:
 
 
 def _in_float(sites: Sequence[SiteRecord], width: int) -> str:
-    """Chains of which an int8 model leaves something in float."""
+    """Chains that an int8 model computes in float, in whole or in part."""
     lines = []
     for kind in float_parts.KINDS:
         names = [site.name for site in sites if site.floats == kind]
         if names:
-            what = f"{kind}{'s' * (kind == float_parts.CHAIN)} in float: {_listed(names)}"
-            lines.append(_wrapped(what, width, "     "))
+            text = f"{kind}{'s' * (kind == float_parts.CHAIN)} in float: {_listed(names)}"
+            lines.append(_wrapped(text, width, "     "))
     return "\n".join(lines)
 
 
@@ -98,16 +100,16 @@ def _listed(names: list[str]) -> str:
 
 
 def _kept(sites: list[SiteRecord], width: int) -> str:
-    """Layers left alone, those with one reason together."""
+    """Layers that are not replaced, by reason."""
     reasons: dict[str, list[str]] = {}
     for site in sites:
         reasons.setdefault(site.reason, []).append(site.name)
     lines = []
-    for reason, kept in reasons.items():
-        lines.append(_wrapped(f"kept {_listed(kept)}: {reason}", width, "     "))
+    for reason, layers in reasons.items():
+        lines.append(_wrapped(f"kept {_listed(layers)}: {reason}", width, "     "))
     return "\n".join(lines)
 
 
 def _cut(text: str, width: int) -> str:
-    """The end of a name tells more than its start."""
+    """The end of a text that is too long: for names of layers it is the distinctive part."""
     return text if len(text) <= width else "…" + text[-(width - 1) :]

@@ -1,4 +1,4 @@
-"""What `profile` measured: a latency table in a few lines, and as a page."""
+"""The report of `profile`: a latency table in a few lines of text, and as a page."""
 
 from onnxcp import escape
 from onnxcp.latency.candidates import Latency
@@ -16,7 +16,7 @@ COLUMNS = (
 
 
 def page(table: Table) -> Page:
-    """A row for every layer with its fastest candidate; layers that take equally long share one."""
+    """The table as a page: a row per distinct layer, with its fastest candidate."""
     first, *others = as_text(table).splitlines()
     rows = [_row(key, latency) for key, latency in table.rows.items()]
     return Page(first, to_document(table), (), [("", line) for line in others], [_table(rows)])
@@ -44,12 +44,12 @@ def _in(precision: str) -> str:
 
 
 def _threads(table: Table) -> str:
-    """A table of an earlier version left them to the runtime."""
+    """The number of threads; a table of an earlier version left it to ONNX Runtime."""
     return f"{table.threads or 'all'} thread{'s' * (table.threads != 1)}"
 
 
 def as_text(table: Table) -> str:
-    """What a table says, for a terminal."""
+    """A summary of the table as text, for a terminal."""
     table = escape.shown(table)
     lines = [
         f"{table.model} on {table.environment['cpu']}, ONNX Runtime "

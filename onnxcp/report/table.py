@@ -1,7 +1,7 @@
-"""A report before it has a format: what a command did, as a headline, facts and tables.
+"""Pages: reports that do not have a format yet, as headline, facts and tables.
 
-Every command makes a `Page` of its result, and every format is a function of a page, so that each
-command writes each format.
+Every command turns its result into a `Page`, and every format is a function of a page, so that
+each command can write each format.
 """
 
 import enum
@@ -20,7 +20,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The head of a column, and what stands below it."""
+    """The title of a column, and the kind of its cells."""
 
     title: str
     kind: Kind = Kind.NUMBER
@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of plain texts, as many in each as there are columns; `title` may be empty."""
+    """Rows of plain texts, one per column; `title` may be empty."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
@@ -37,8 +37,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The result of one command. `document` holds all of it as plain values, for programs; the
-    rest is for people. `command` is the command line that it is of, where there was one."""
+    """The result of one command.
+
+    `document` holds the whole result as plain values, for programs; the rest is for people.
+    `command` is the command line, empty if there was none.
+    """
 
     headline: str
     document: Any

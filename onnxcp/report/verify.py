@@ -1,4 +1,4 @@
-"""A comparison as people and as programs read it."""
+"""The report of `verify` as text and as a page."""
 
 import math
 import textwrap
@@ -17,8 +17,8 @@ from onnxcp.verification.difference import Difference
 from onnxcp.verification.surgery import SiteCheck, Surgery
 from onnxcp.words import ACCEPTED, plural
 
-MOST_SHOWN = 20  # failures: of a model that another tool worked on there are hundreds
-WIDE = 10_000  # columns: nothing is broken over lines
+MAX_FAILURES = 20  # shown: a model changed by another tool can have hundreds
+WIDE = 10_000  # characters: no text is broken over lines
 UNJUDGED = "reported, not judged: give <<rtol>>/<<atol>> or <<max_drop>>"
 
 
@@ -30,7 +30,7 @@ CHAINS = (names("layer"), texts("form"), *numbers("rank", "kernel error", "relat
 
 
 def page(found: Comparison) -> Page:
-    """The verdict, both questions, and a row for every output and every chain."""
+    """The comparison as a page: verdict, facts, and a row per output and per chain."""
     failed = f"FAILED, {plural(len(found.failures), 'failure')}"
     facts = [("reference", found.reference), ("candidate", found.candidate)]
     facts.append(("surgery", _surgery(found.surgery, WIDE)[0].removeprefix("surgery: ")))
@@ -76,7 +76,7 @@ def _chain_row(site: SiteCheck) -> tuple[str, ...]:
 
 
 def _document(found: Comparison) -> dict[str, Any]:
-    """All of it as plain values."""
+    """The whole comparison as plain values."""
     return {
         "reference": found.reference,
         "candidate": found.candidate,
@@ -105,7 +105,7 @@ def _document(found: Comparison) -> dict[str, Any]:
 
 
 def as_text(found: Comparison, width: int) -> str:
-    """Surgery, approximation, then the verdict, as wide as the terminal."""
+    """The comparison as text of this width: surgery, approximation, and the verdict."""
     found = escape.shown(found)
     lines = [
         *_places(found, width),
@@ -115,7 +115,7 @@ def as_text(found: Comparison, width: int) -> str:
         *_approximation(found, width),
         "",
     ]
-    shown = found.failures[:MOST_SHOWN]
+    shown = found.failures[:MAX_FAILURES]
     lines += [_wrapped(f"FAILED {failure}", width, "    ") for failure in shown]
     if len(found.failures) > len(shown):
         lines.append(f"and {len(found.failures) - len(shown)} more; <<json>> lists all")
@@ -123,17 +123,17 @@ def as_text(found: Comparison, width: int) -> str:
 
 
 def _places(found: Comparison, width: int) -> list[str]:
-    """Where the models ran, if that is anything but the CPU."""
+    """The providers that the models ran on; empty for the CPU."""
     places = dict.fromkeys(_place(t) for t in (found.reference_target, found.target))
     if list(places) == ["cpu"]:
         return []
     sides = ("reference on", "candidate on") if len(places) == 2 else ("both on",)
-    said = ", ".join(f"{side} {place}" for side, place in zip(sides, places, strict=True))
-    return [_wrapped(said, width, "    "), ""]
+    text = ", ".join(f"{side} {place}" for side, place in zip(sides, places, strict=True))
+    return [_wrapped(text, width, "    "), ""]
 
 
 def _accepted(found: Comparison, width: int) -> list[str]:
-    """What is wrong with the reference itself, and was accepted."""
+    """The problem of the reference itself that was accepted; empty if none."""
     if found.baseline.finding is None:
         return []
     return [_wrapped(f"! {ACCEPTED}: {found.baseline.finding}", width, "  "), ""]
@@ -175,7 +175,7 @@ def _site(site: SiteCheck, name: int) -> str:
 
 def _approximation(found: Comparison, width: int) -> Iterable[str]:
     if found.verdict is None:
-        yield "approximation: unknown, the candidate does not run"
+        yield "approximation: unknown, because the candidate does not run"
         return
     samples = plural(found.verdict.samples, "sample")
     words = "" if found.is_judged else f": {UNJUDGED}"
@@ -205,7 +205,7 @@ def _output(o: Difference, k: int, width: int) -> Iterable[str]:
 
 
 def _steps(found: Steps, width: int) -> Iterable[str]:
-    """Both steps of every output."""
+    """The error of every output in two steps: by weights and chains, then by rounding."""
     yield "  in two steps: first weights and chains, then rounding of activations"
     for pair in zip(found.weights, found.rounding, strict=True):
         if len(found.weights) > 1:
@@ -221,12 +221,12 @@ def _snr(o: Difference) -> str:
     return "∞" if o.snr_db == math.inf else f"{o.snr_db:.1f}"
 
 
-def shortened(name: str, most: int) -> str:
-    """A name without its middle where it is too long."""
-    if len(name) <= most:
+def shortened(name: str, limit: int) -> str:
+    """A name of at most this many characters; the middle of a longer one is left out."""
+    if len(name) <= limit:
         return name
-    head = (most - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
+    head = (limit - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
 
 
 def _wrapped(text: str, width: int, indent: str) -> str:

@@ -55,7 +55,7 @@ def test_a_forced_plan_is_trained(forced):
     assert found["recipe"]["warmup"] == 0.1
     assert 0 < found["recipe"]["learning_rate"] <= 1e-3
     assert found["samples"] == {"train": 360, "held_out": 40}
-    assert f"3 epochs on 360 samples, weights of number {found['best_epoch']}; before" in text
+    assert f"3 epochs on 360 samples, weights of epoch {found['best_epoch']}; before" in text
 
 
 def test_a_plan_of_int8_is_trained_in_float_and_then_as_it_rounds(recipe, tmp_path):
@@ -69,7 +69,7 @@ def test_a_plan_of_int8_is_trained_in_float_and_then_as_it_rounds(recipe, tmp_pa
     assert (len(found["epochs"]), len(found["rounded"])) == (1 + 3, 1 + 1)
     assert document["accuracy"]["drop"] < found["before"]["drop"]
     assert {n.op_type for n in onnx.load(out).graph.node} >= {"QuantizeLinear", "Conv"}
-    assert "1 epoch more, rounded as int8 is" in ended.stdout
+    assert "1 epoch more, with int8 rounding" in ended.stdout
     again = optimize(
         tmp_path / "b.onnx",
         recipe,

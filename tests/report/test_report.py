@@ -214,8 +214,8 @@ def test_a_training_that_rounds_in_vain_is_said_to(left, said):
     rounded = (EpochRecord(0, 0.0, 0.41, 0.91), EpochRecord(1, 0.39, left, 0.9))
     report = replace(TRAINED, finetune=replace(TRAINED.finetune, rounded=rounded))
     text = as_markdown(report)
-    assert "1 epoch more, rounded as int8 is" in text
-    assert ("none came closer" in text) == said
+    assert "1 epoch more, with int8 rounding" in text
+    assert ("none reduced the loss" in text) == said
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -277,5 +277,5 @@ def test_a_candidate_that_can_not_run_still_has_its_surgery_told():
     code, text = verify(reference, candidate)
     assert code == 1
     assert "FAILED surgery: a: its strides are 4×1, not 1×1" in text
-    assert "approximation: unknown, the candidate does not run" in text
+    assert "approximation: unknown, because the candidate does not run" in text
     assert strict(reference, candidate)["outputs"] == []
