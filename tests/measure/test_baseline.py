@@ -11,7 +11,7 @@ from onnxcp.measure import baseline
 from onnxcp.measure.baseline import Change, parse_limit
 from onnxcp.measure.benchmark import Run, Timed
 from onnxcp.measure.timing import Timing
-from onnxcp.report import benchmark
+from onnxcp.report import WRITERS, benchmark
 from onnxcp.runtime.providers import Target
 
 HERE = {"cpu": "one", "gpu": None}
@@ -102,7 +102,7 @@ def test_one_model_is_not_compared_with_two():
 def test_a_file_reads_as_it_was_written(tmp_path):
     path = tmp_path / WHERE
     made = timed(1.0, 0.5)
-    path.write_text(benchmark.to_json(made))
+    path.write_text(WRITERS[".json"](benchmark.page(made)))
     assert baseline.from_file(path)["runs"] == benchmark.to_document(made)["runs"]
 
 
