@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
-from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.keywords import grouped, single, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of
 from onnxcp.api.shown import Shown
@@ -151,7 +151,8 @@ def _batches(given: int | str | Sequence[int] | None) -> str | None:
 
 def _baseline(given: Any, staged: Staging) -> dict[str, Any] | None:
     """The document of an earlier benchmark. Raises TableError for none."""
-    return None if given is None else earlier.from_file(Path(staged.document(given, "baseline")))
+    path = single("baseline", Path, staged.document(given, "baseline"))
+    return None if path is None else earlier.from_file(path)
 
 
 def _limit(given: float | str | None, *, is_compared: bool) -> float | None:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-from onnxcp.api.keywords import verb
+from onnxcp.api.keywords import single, verb
 from onnxcp.api.shown import Shown
 from onnxcp.api.types import Names
-from onnxcp.errors import as_keywords
+from onnxcp.errors import UsageError, as_keywords
 from onnxcp.report import Page
 from onnxcp.report.doctor import as_text, page
 from onnxcp.runtime.diagnosis import Findings, examine
@@ -39,7 +39,11 @@ def doctor(*, provider: Names = (), timeout: float = 60.0) -> DoctorResult:
 
     Raises:
         TypeError: an unknown keyword, with the nearest that there is.
-        UsageError: an unknown provider.
+        UsageError: an unknown provider, or less than a second for a proof.
     """
-    found = examine([provider] if isinstance(provider, str) else list(provider), timeout)
+    names = [provider] if isinstance(provider, str) else list(provider)
+    seconds = single("timeout", float, timeout)
+    if seconds is None or seconds < 1:
+        raise UsageError(f"<<timeout={timeout}>>: must be at least 1")
+    found = examine(names, seconds)
     return DoctorResult(**{f.name: getattr(found, f.name) for f in fields(found)})

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 import onnx
 
-from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.keywords import grouped, single, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
 from onnxcp.api.settings import data_of
@@ -116,7 +116,7 @@ def finetune(
         request = training.FinetuneRequest(
             old,
             new,
-            staged.output(given.get("output"), "finetuned.onnx"),
+            staged.output(single("output", Path, given.get("output")), "finetuned.onnx"),
             Sources.of(data_of(given, staged, old), run.seed),
             Limits.of(grouped(BudgetOptions, given)),
             Target.of(grouped(TargetOptions, given)),

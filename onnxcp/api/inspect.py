@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.keywords import grouped, single, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of, fits_of
 from onnxcp.api.shown import Shown
@@ -70,9 +70,11 @@ def inspect(
         target = Target.of(grouped(TargetOptions, given))
         path = staged.model(model)
         sources = Sources.of(data_of(given, staged, path))
-        listing = survey_layers(path, sources, target, profile=bool(given.get("profile")))
+        listing = survey_layers(
+            path, sources, target, profile=bool(single("profile", bool, given.get("profile")))
+        )
         curves = list[RankCurve]()
-        if given.get("ranks"):
+        if single("ranks", bool, given.get("ranks")):
             fits = fits_of(given)
             forms = named(grouped(PlanOptions, given).form)
             curves = rank_curves.rank_curves(

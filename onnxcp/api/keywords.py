@@ -57,6 +57,7 @@ PROGRESS = "    progress: called with a phase, how much of it is done, and of ho
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 def verb(
@@ -128,6 +129,15 @@ def grouped(group: type[Some], given: Mapping[str, Any]) -> Some:
     """
     found = {o.name: o for o in options_of(group) if given.get(o.name) is not None}
     return build(group, {name: converted(o, given[name]) for name, o in found.items()})
+
+
+def single(name: str, kind: type[Value], value: Any) -> Value | None:
+    """The value of a keyword that is in no group; None where none is given.
+
+    Raises:
+        UsageError: a value of another kind.
+    """
+    return None if value is None else cast("Value", _one(name, (kind,), value))
 
 
 def converted(option: Described, value: Any) -> Any:

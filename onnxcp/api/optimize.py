@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 import onnx
 
-from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.keywords import grouped, single, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.saving import Saved, read_back
 from onnxcp.api.settings import data_of, fits_of
@@ -159,5 +159,6 @@ def _settings(model: ModelLike, given: dict[str, Any], staged: Staging) -> Setti
         training,
         grouped(RunOptions, given),
     )
-    output = staged.output(given.get("output"), path.with_suffix(SUFFIX).name)
+    asked_output = single("output", Path, given.get("output"))
+    output = staged.output(asked_output, path.with_suffix(SUFFIX).name)
     return Settings.of(path, output, asked)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Unpack
 
-from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.keywords import grouped, single, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of
 from onnxcp.api.shown import Shown
@@ -74,9 +74,9 @@ def profile(
         given: dict[str, Any] = {**options}
         where, run = grouped(TargetOptions, given), grouped(RunOptions, given)
         forms = named(grouped(PlanOptions, given).form)
-        path, output = staged.model(model), given.get("output")
+        path, output = staged.model(model), single("output", Path, given.get("output"))
         if output is not None:
-            reserve([Path(output)], Reads((path,)), overwrite=run.overwrite)
+            reserve([output], Reads((path,)), overwrite=run.overwrite)
         sources = Sources.of(data_of(given, staged, path), run.seed)
         precision = where.precision or FLOAT32
         table = tabulate.profile(

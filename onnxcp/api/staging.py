@@ -4,7 +4,6 @@ Models and samples in memory lie in the folder as files for as long as the call 
 returned or raised they are called as the caller calls them: `model`, `data`.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,10 +41,10 @@ class Staging:
             self._noted(Path(spec), keyword)
         return specs
 
-    def output(self, given: str | os.PathLike[str] | None, name: str) -> Path:
+    def output(self, given: Path | None, name: str) -> Path:
         """Where a model is to be written: the path that is given, or one in the folder."""
         if given is not None:
-            return Path(given)
+            return given
         path = self.folder / "output" / name
         path.parent.mkdir(exist_ok=True)
         self.names[str(path)] = IN_MEMORY

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Unpack
 
-from onnxcp.api.keywords import grouped, verb
+from onnxcp.api.keywords import grouped, single, verb
 from onnxcp.api.models import ModelLike
 from onnxcp.api.settings import data_of
 from onnxcp.api.shown import Shown
@@ -72,7 +72,8 @@ def verify(
     with staging() as staged:
         given: dict[str, Any] = {**options}
         where = grouped(TargetOptions, given)
-        elsewhere, other = given.get("reference_provider"), None
+        other = None
+        elsewhere = single("reference_provider", str, given.get("reference_provider"))
         if elsewhere not in (None, where.provider):
             other = Target.of(replace(where, provider=elsewhere, provider_option=())).exact
         old, new = staged.model(reference, "reference"), staged.model(candidate, "candidate")

@@ -249,7 +249,8 @@ def one_layer(tmp_path_factory):
 def test_a_profile_is_what_optimize_plans_by(one_layer, quiet):
     table = onnxcp.profile(one_layer, form="svd", threads=1)
     result = onnxcp.optimize(one_layer, latency=table, form="svd", jobs=1, iterations=8)
-    assert set(result.plan.choices) == {"chain/only"}
+    (layer,) = onnxcp.inspect(one_layer).eligible
+    assert set(result.plan.choices) == {layer.name}
     assert result.report.settings["latency"] == "latency"
 
 
@@ -346,6 +347,22 @@ def test_misuse_is_refused_with_the_name_of_the_keyword(kind, original, samples)
 def test_a_benchmark_refuses_with_the_name_of_the_keyword(original, keywords, said):
     with pytest.raises(UsageError, match=said):
         onnxcp.benchmark(original, **keywords)
+
+
+def test_keywords_of_no_group_are_refused_by_their_names_too(original):
+    for verb, keywords, said in (
+        (onnxcp.inspect, {"profile": "yes"}, "profile='yes': give True or False"),
+        (onnxcp.inspect, {"ranks": 2}, "ranks=2: give True or False"),
+        (onnxcp.profile, {"output": 3}, "output=3: give a path"),
+        (onnxcp.optimize, {"output": 3}, "output=3: give a path"),
+        (onnxcp.benchmark, {"baseline": 3}, "baseline=3: give a path"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            verb(original, **keywords)
+    with pytest.raises(UsageError, match="reference_provider=3: give a text"):
+        onnxcp.verify(original, original, reference_provider=3)
+    with pytest.raises(UsageError, match=r"timeout=0\.5: must be at least 1"):
+        onnxcp.doctor(timeout=0.5)
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,8 @@ def test_a_report_may_not_replace_a_model_that_is_read(small, tmp_path):
 
 def test_names_that_are_markup_stay_in_their_cells(small, tmp_path):
     onnxcp("inspect", small, "--report", tmp_path / "report.md")
-    row = next(
-        r for r in (tmp_path / "report.md").read_text().splitlines() if "on" in r and "64×64" in r
-    )
-    assert row.startswith(r"| chain/on\|ly | Conv | 64×64×3×3 |")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert r"/on\|ly | Conv | 64×64×3×3 |" in text
 
 
 def test_a_verification_that_fails_says_so_in_its_headline(small, tmp_path):
