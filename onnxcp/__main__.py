@@ -1,11 +1,15 @@
-"""`python -m onnxcp`, which imports nothing from the current folder: Python puts that first on its
-path, where a file called as a package would be run in its place. (What Python itself imports to
-get here it takes from there, too: `python -P -m onnxcp` keeps it from that.)"""
+"""`python -m onnxcp`, which imports nothing from the current folder.
+
+Python puts the current folder first on its path, where a file with the name of a package would be
+run in its place. What Python imports to start this module still comes from there, unless started
+as `python -P -m onnxcp`.
+"""
 
 import sys
 
 
 def run() -> None:
+    """Run the command line; the current folder is not on the import path."""
     folder = "" if sys.flags.safe_path else sys.path.pop(0)  # before anything else is imported
     from importlib.machinery import PathFinder
     from pathlib import Path

@@ -1,23 +1,23 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of onnxcp, as one tree.
 
     OnnxcpError
-    ├── ModelError           the file is not a model we can read, check or run
-    ├── BaselineError        the original is at chance, or fed what it does not expect
-    ├── DataError            samples that do not fit the model, or are no samples
-    ├── UsageError           options that contradict each other or name nothing
-    ├── OutputError          a file we may not or can not write
+    ├── ModelError           the file is not a model that can be read, checked or run
+    ├── BaselineError        the original is at chance, or gets unexpected inputs
+    ├── DataError            samples cannot be read, or do not fit the model
+    ├── UsageError           an option is invalid, contradicts another, or names nothing
+    ├── OutputError          a file must not or cannot be written
     ├── PlanError            a plan names a site, form or rank the model does not have
-    ├── TableError           a latency table that is none, damaged, or of another model
-    ├── WorkError            a work folder that belongs to another run
-    ├── ProviderError        the execution provider is not usable on this machine
+    ├── TableError           a latency table is invalid, damaged, or of another model
+    ├── WorkError            a work folder belongs to another run
+    ├── ProviderError        an execution provider cannot be used on this machine
     │   └── MissingPackage   an optional package is not installed
-    ├── TooBusy              other work on the machine leaves nothing to be told of speed
-    ├── ClusterError         a Dask cluster is not there, runs other versions, or was lost
-    ├── UnsupportedError     nodes that torch can not compute, so the model can not be trained
+    ├── TooBusy              other work on the machine makes timing impossible
+    ├── ClusterError         a Dask cluster is unreachable, runs other versions, or was lost
+    ├── UnsupportedError     PyTorch cannot compute some nodes, so the model cannot be trained
     ├── SurgeryError         the rewritten model does not compute what its chains stand for
-    └── ParityError          a model in torch does not compute what ONNX Runtime does
+    └── ParityError          a model in PyTorch does not compute what ONNX Runtime does
 
-Not errors but values: a Conv left alone (`sites.Skip`), a fit that did not converge
+Values, not errors: a Conv that is not replaced (`sites.Skip`), a fit that did not converge
 (`forms.Outcome`), a budget that no plan meets (`search` returns the empty plan), two
 models that differ (`verify.Verdict`).
 
@@ -50,63 +50,86 @@ def as_keywords(text: str) -> str:
 
 
 class OnnxcpError(Exception):
+    """Any error that a user can act on; `str` shows options as keywords of Python."""
+
     exit_code = 2
 
     @property
     def text(self) -> str:
-        """The message as it was written, for another text to take in."""
+        """The message with its options marked, to be part of another message."""
         return super().__str__()
 
     def __str__(self) -> str:
         return as_keywords(self.text)
 
 
-class ModelError(OnnxcpError): ...
+class ModelError(OnnxcpError):
+    """The file is not a model that can be read, checked or run."""
 
 
-class BaselineError(OnnxcpError): ...
+class BaselineError(OnnxcpError):
+    """The original model is at chance, or gets inputs that it does not expect."""
 
 
-class DataError(OnnxcpError): ...
+class DataError(OnnxcpError):
+    """Samples cannot be read, or do not fit the model."""
 
 
-class UsageError(OnnxcpError): ...
+class UsageError(OnnxcpError):
+    """An option is invalid, contradicts another, or names nothing."""
 
 
-class OutputError(OnnxcpError): ...
+class OutputError(OnnxcpError):
+    """A file must not or cannot be written."""
 
 
-class PlanError(OnnxcpError): ...
+class PlanError(OnnxcpError):
+    """A plan is invalid, or names a site, form or rank that the model does not have."""
 
 
-class TableError(OnnxcpError): ...
+class TableError(OnnxcpError):
+    """A latency table is invalid, damaged, or of another model."""
 
 
-class WorkError(OnnxcpError): ...
+class WorkError(OnnxcpError):
+    """A work folder belongs to another run."""
 
 
 class ProviderError(OnnxcpError):
+    """An execution provider cannot be used on this machine."""
+
     exit_code = 3
 
 
-class MissingPackage(ProviderError): ...
+class MissingPackage(ProviderError):
+    """An optional package is not installed; the message names the command to install it."""
 
 
 class TooBusy(OnnxcpError):
+    """Other work on the machine makes it impossible to measure a speed."""
+
     exit_code = 1
 
 
 class ClusterError(OnnxcpError):
+    """A Dask cluster is unreachable, runs other versions, or was lost."""
+
     exit_code = 3
 
 
 class UnsupportedError(OnnxcpError):
+    """PyTorch cannot compute some nodes, so that the model cannot be trained."""
+
     exit_code = 3
 
 
 class SurgeryError(OnnxcpError):
+    """The rewritten model does not compute what its chains stand for: a bug of onnxcp."""
+
     exit_code = 70
 
 
 class ParityError(OnnxcpError):
+    """A model in PyTorch does not compute what ONNX Runtime does: a bug of onnxcp."""
+
     exit_code = 70

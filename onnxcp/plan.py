@@ -70,6 +70,7 @@ class Plan:
 
     @property
     def sha256(self) -> str:
+        """The hash of `key`, the same for plans with the same choices."""
         return hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
 
 

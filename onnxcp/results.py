@@ -113,6 +113,8 @@ class BaselineRecord:
 
 @dataclass(frozen=True, slots=True)
 class LatencyRecord:
+    """The latency of the whole model before and after, in milliseconds by statistic."""
+
     before: Mapping[str, float]
     after: Mapping[str, float]
     speedup: float

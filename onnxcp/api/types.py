@@ -19,22 +19,30 @@ Metric: TypeAlias = str | Callable[..., float]
 
 
 class Shaped(TypedDict, total=False):
+    """Keywords for the sizes of inputs."""
+
     batch: int
     input_shape: Shapes
 
 
 class Where(TypedDict, total=False):
+    """Keywords for the provider and its threads."""
+
     provider: str
     provider_option: Mapping[str, object] | Names
     threads: int
 
 
 class Timed(Where, total=False):
+    """Keywords of verbs that time models."""
+
     cuda_graph: bool
     precision: str
 
 
 class Judged(TypedDict, total=False):
+    """Keywords for the samples, the metric and the budget."""
+
     data: DataLike
     preprocess: PathLike
     samples: int
@@ -45,6 +53,8 @@ class Judged(TypedDict, total=False):
 
 
 class Kept(TypedDict, total=False):
+    """Keywords for files that a run writes."""
+
     work_dir: PathLike
     resume: bool
     output: PathLike
@@ -53,6 +63,8 @@ class Kept(TypedDict, total=False):
 
 
 class Optimize(Judged, Shaped, Timed, Kept, total=False):
+    """Keywords of `optimize`."""
+
     calibration: DataLike
     train: DataLike
     max_error: float
@@ -86,6 +98,8 @@ class Optimize(Judged, Shaped, Timed, Kept, total=False):
 
 
 class Inspect(Shaped, Where, total=False):
+    """Keywords of `inspect`."""
+
     profile: bool
     ranks: bool
     form: str
@@ -97,6 +111,8 @@ class Inspect(Shaped, Where, total=False):
 
 
 class Verify(Judged, Shaped, Where, total=False):
+    """Keywords of `verify`."""
+
     rtol: Bounds
     atol: Bounds
     check_error_stat: Mapping[str, str] | Names
@@ -108,6 +124,8 @@ class Verify(Judged, Shaped, Where, total=False):
 
 
 class Benchmark(Timed, total=False):
+    """Keywords of `benchmark`."""
+
     data: DataLike
     calibration: DataLike
     preprocess: PathLike
@@ -123,6 +141,8 @@ class Benchmark(Timed, total=False):
 
 
 class Profile(Shaped, Timed, total=False):
+    """Keywords of `profile`."""
+
     output: PathLike
     form: str
     seed: int
@@ -130,6 +150,8 @@ class Profile(Shaped, Timed, total=False):
 
 
 class Finetune(Judged, Where, Kept, total=False):
+    """Keywords of `finetune`."""
+
     train: DataLike
     epochs: int
     batch_size: int

@@ -68,6 +68,8 @@ FEW, WORTH = 4, 2  # calibration samples that tell how long others take; how oft
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
+    """One run of `optimize`: its settings, model, samples, and what it has measured so far."""
+
     settings: Settings
     model: io.Model
     sites: tuple[Site, ...]

@@ -163,6 +163,7 @@ def no_plan(seen: Searched, budget: Budget, seconds: float | None, remedy: str) 
 
 
 def no_candidate() -> Reason:
+    """The reason for a layer without any candidate."""
     return because(Kind.NO_CANDIDATE)
 
 

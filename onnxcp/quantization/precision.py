@@ -95,4 +95,5 @@ def all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
+    """The version of ONNX's own operator set that a model uses."""
     return next((o.version for o in proto.opset_import if o.domain in STANDARD), OPSET)
