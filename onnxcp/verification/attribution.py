@@ -1,8 +1,7 @@
-"""Where the error of an int8 model comes from: its weights, or the rounding of what they are
-applied to.
+"""The error of an int8 model in two steps: by its weights, and by the rounding of activations.
 
-In the middle between a reference and an int8 model stands the latter without its rounding:
-its weights, chains among them, as their integers say, and its activations within their ranges.
+Between the reference and the int8 model stands a model without rounding: with the weights that
+the integers represent, chains included, and activations clipped to their ranges.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from onnxcp.verification.difference import Difference, Outputs, Tolerance, Verdi
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Every output, from the reference to the middle and from there to the int8 model."""
+    """The difference of every output in both steps: reference to middle, middle to int8 model."""
 
     weights: tuple[Difference, ...]
     rounding: tuple[Difference, ...]
@@ -34,8 +33,10 @@ def compare_in_steps(
     top_k: int = TOP_K,
     numbers: Sequence[int] | None = None,
 ) -> tuple[Verdict, Steps]:
-    """Run all three once on the same feeds. The verdict, and every limit, is of the reference
-    and the candidate."""
+    """Run the three models once on the same feeds.
+
+    The verdict and all limits compare the candidate with the reference.
+    """
     once = _Once(reference, middle, candidate)
     found = compare(
         once.before,
@@ -58,8 +59,10 @@ def compare_in_steps(
 
 
 class _Once:
-    """Both sides of all three comparisons, with one run of each model: `before` runs them and
-    `after`, called next on the same feeds, gives the rest."""
+    """The runs for all three comparisons, with one run of each model.
+
+    `before` runs the models; `after`, called next on the same feeds, returns the other side.
+    """
 
     def __init__(self, reference: Outputs, middle: Outputs, candidate: Outputs) -> None:
         self._models = reference, middle, candidate

@@ -1,5 +1,7 @@
-"""Do chains compute what the dense kernels that they stand for compute? Both models run, on the
-same samples, with what every replaced node gives among their outputs."""
+"""The check that chains compute what the dense kernels that they stand for compute.
+
+Both models run on the same samples, with the outputs of all replaced nodes among their outputs.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +25,11 @@ from onnxcp.verification.saturation import bounded
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """Relative L2 errors by site; `relative_l2` is of the tensor that differs most, `tolerance`
-    what it may be. `by_layer`: outputs differ by more, and every chain was compared with its
-    layer alone."""
+    """Relative L2 errors by site.
+
+    `relative_l2` is that of the tensor that differs most, `tolerance` its limit. `by_layer` says
+    that outputs differ by more, and every chain was compared with its layer alone.
+    """
 
     errors: Mapping[str, float]
     failures: tuple[str, ...]
@@ -37,11 +41,10 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A rewritten model, and the original with the kernels [T, S / group, *window] that its
-    chains stand for, by the name of the site.
+    """A rewritten model, and the original with the kernels that its chains stand for, by site.
 
-    They are written without external data, where they are small enough: ONNX Runtime 1.31 does
-    not find the condition of an If there.
+    Kernels are [T, S / group, *window]. Small models are written without external data: ONNX
+    Runtime 1.31 does not find the condition of an If there.
     """
 
     reference: io.Model
@@ -51,7 +54,7 @@ class Pair:
     kernels: Mapping[str, Kernel]
 
     def run(self, feeds: Sequence[Feeds], target: Target, judged: Judged) -> Ran:
-        """Compare the two.
+        """Run and compare both models.
 
         Raises:
             OnnxcpError: one of them does not run.
@@ -88,7 +91,7 @@ class Pair:
         )
 
     def _dense(self) -> onnx.ModelProto:
-        """The reference with the kernels that the chains stand for."""
+        """The original with the kernels that the chains stand for."""
         chains: dict[str, Chain] = {}
         for site in self.replaced:
             kernel, bias = self.kernels[site.name], self.chains[site.name][-1].bias

@@ -1,7 +1,7 @@
-"""One run of `verify`: is the surgery right, and how far are two models' outputs apart.
+"""One run of `verify`: whether the surgery is right, and how much two models' outputs differ.
 
-The first is a matter of right and wrong, the second of what it is held against: without a
-tolerance or a budget it is reported and not judged.
+The surgery is right or wrong. The difference of outputs is judged by a tolerance or a budget, and
+only reported without one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,9 +39,12 @@ from onnxcp.verification.tolerances import parse
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both questions answered; `failures` says why it does not pass. `tolerances` are those
-    that outputs were held against. The verdict is None where the candidate does not run, the
-    steps but for one that pairs of nodes quantize. `precision` is the candidate's."""
+    """The result of both checks; `failures` says why it does not pass.
+
+    `tolerances` are those that outputs were judged by. `verdict` is None if the candidate does
+    not run, `steps` unless it is quantized by QuantizeLinear and DequantizeLinear. `precision` is
+    the candidate's.
+    """
 
     reference: str
     candidate: str
@@ -64,7 +67,7 @@ class Comparison:
 
     @property
     def is_judged(self) -> bool:
-        """Whether anything bounds the approximation."""
+        """Whether a tolerance or a budget judges the approximation."""
         return bool(self.tolerances) or (
             self.accuracy is not None and self.accuracy.budget is not None
         )
@@ -82,14 +85,15 @@ def run(
     precision: str | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Check the surgery, run both models on the same samples, and judge. The reference runs on
-    `reference_target`, that of the candidate by default; `precision` is what the candidate is
-    said to be. `bounds` and `limits` are what the approximation is judged by.
+    """Check the surgery, run both models on the same samples, and judge.
+
+    The reference runs on `reference_target`, by default the candidate's target. `precision` is
+    the stated precision of the candidate. `bounds` and `limits` judge the approximation.
 
     Raises:
-        UsageError: the models differ in their inputs or outputs, options contradict, or the
-            candidate is of another precision.
-        OnnxcpError: an unreadable model, unfit data, or a provider that does not load.
+        UsageError: the models differ in their inputs or outputs, options contradict each other,
+            or the candidate has another precision.
+        OnnxcpError: a model is unreadable, data do not fit, or a provider does not load.
     """
     asked = parse(bounds)
     if not sources.data:
@@ -152,7 +156,7 @@ def run(
 
 
 def _as_stated(model: io.Model, precision: str | None) -> str:
-    """The precision of a model. Raises UsageError where it was said to be another."""
+    """The precision of a model. Raises UsageError if another one was stated."""
     found = precision_of(model.proto)
     if precision not in (None, found):
         raise UsageError(
@@ -163,8 +167,10 @@ def _as_stated(model: io.Model, precision: str | None) -> str:
 
 
 def _without_rounding(reference: io.Model, model: io.Model, folder: Path) -> Path | None:
-    """The model without its rounding; None for one that is not quantized by pairs of nodes, or
-    where the reference is quantized too."""
+    """The int8 model without its rounding.
+
+    None unless it is quantized by QuantizeLinear and DequantizeLinear and the reference is not.
+    """
     if not is_in_pairs(model.proto) or precision_of(reference.proto) == INT8:
         return None
     path = folder / f"{model.path.stem}.dequantised.onnx"
@@ -173,7 +179,7 @@ def _without_rounding(reference: io.Model, model: io.Model, folder: Path) -> Pat
 
 
 class _Some:
-    """A runner that gives some of its outputs, in the order of these names."""
+    """A runner that returns only the named outputs, in the order of the names."""
 
     def __init__(self, runner: Runner, names: Sequence[str]) -> None:
         self._runner, self.outputs = runner, tuple(names)

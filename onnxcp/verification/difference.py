@@ -1,8 +1,8 @@
-"""Are two models' outputs equal, and if not where and by how much.
+"""Whether two models' outputs are equal, and if not, where and by how much they differ.
 
-Two questions are kept apart everywhere: whether the surgery was right (the rewritten model
-against the original with reconstructed kernels: equal to rounding) and how good the
-approximation is (judged by a budget on data).
+Two questions are separate everywhere: whether the surgery is right (the rewritten model and the
+original with reconstructed kernels are equal up to rounding), and how good the approximation is
+(judged by a budget on data).
 """
 
 import math
@@ -20,8 +20,11 @@ Outputs = Callable[[Feeds], Sequence[np.ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Polygraphy's: |candidate − reference| ≤ atol + rtol · |reference|, elementwise; or the
-    max, mean or median of the absolute error ≤ atol or of the relative one ≤ rtol."""
+    """Limits on the error, as in Polygraphy.
+
+    Elementwise: |candidate − reference| ≤ atol + rtol · |reference|. By statistic: the max, mean or
+    median of the absolute error ≤ atol, or of the relative error ≤ rtol.
+    """
 
     rtol: float = 1e-5
     atol: float = 1e-5
@@ -30,11 +33,12 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One output over all samples; `shape` is that of one sample, or of all where it has no batch.
+    """The difference of one output over all samples.
 
-    `snr_db` is 10·log10(‖reference‖² / ‖error‖²), infinite for equal outputs. `top_1` and
-    `top_k` are the shares of samples (and positions) where both find the same channels
-    strongest. Where shapes differ nothing is known but `failure`.
+    `shape` is that of one sample, or of the whole output if it has no batch. `snr_db` is
+    10·log10(‖reference‖² / ‖error‖²), infinite for equal outputs. `top_1` and `top_k` are the
+    shares of samples (and positions) where both have the same largest channels. If shapes differ,
+    only `failure` is set.
     """
 
     output: str
@@ -57,7 +61,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All outputs of two models."""
+    """The differences of all outputs of two models."""
 
     outputs: tuple[Difference, ...]
     samples: int
@@ -68,7 +72,7 @@ class Verdict:
 
     @property
     def relative_l2(self) -> float:
-        """Of the output that differs most."""
+        """The relative L2 error of the output that differs most."""
         return max((o.relative_l2 for o in self.outputs), default=0.0)
 
 
@@ -86,11 +90,10 @@ def compare(
 ) -> Verdict:
     """Run both models on the same feeds and compare every output.
 
-    NaN, infinity, unequal shapes and dtypes always fail. `tolerance` is judged elementwise or
-    by a statistic, for all outputs or by output name; `most_l2` bounds the relative L2 error,
-    which for outputs named in `bounded`, whose values never leave [−1, 1], is relative to a norm
-    of at least 1.
-    `numbers` are those of the samples in their source, counted from 0 where not given.
+    NaN, infinity, and different shapes or dtypes always fail. `tolerance` applies elementwise or
+    to a statistic, to all outputs or by output name. `most_l2` limits the relative L2 error; for
+    outputs in `bounded`, whose values are within [−1, 1], it is relative to a norm of at least 1.
+    `numbers` are the numbers of the samples in their source, by default counted from 0.
     """
     rules = [tolerance.get(n) if isinstance(tolerance, Mapping) else tolerance for n in names]
     outputs = [_Output(name, rule, top_k) for name, rule in zip(names, rules, strict=True)]
@@ -107,13 +110,13 @@ def compare(
 
 
 def batch_of(feeds: Feeds) -> int:
-    """How many samples these are: the first size of all inputs; 1 where they differ in it."""
+    """How many samples feeds hold: the first size of all inputs; 1 if they differ in it."""
     sizes = {array.shape[0] for array in feeds.values() if array.ndim}
     return sizes.pop() if len(sizes) == 1 else 1
 
 
 class _Output:
-    """One output: tallied until its shapes or dtypes differ."""
+    """The statistics of one output, until its shapes or dtypes differ."""
 
     def __init__(self, name: str, rule: Tolerance | None, top_k: int) -> None:
         self.name, self._rule, self._top_k = name, rule, top_k
@@ -177,7 +180,7 @@ def _relative_l2(tally: Tally, least_norm: float) -> float:
 
 
 def _cosine(tally: Tally) -> float:
-    """1 for two zeros, 0 where one is zero alone."""
+    """The cosine similarity; 1 for two zeros, 0 if only one side is zero."""
     sizes = math.sqrt(tally.reference) * math.sqrt(tally.candidate)
     if sizes > 0:
         return tally.dot / sizes
@@ -185,7 +188,7 @@ def _cosine(tally: Tally) -> float:
 
 
 def _not_finite(tally: Tally) -> str | None:
-    """What is NaN or infinite: how much, of which side, and where the first is."""
+    """The failure for NaN and infinity: how many, on which side, and where the first is."""
     sides = [
         f"{count} of {tally.elements} values of the {who}"
         for who, count in tally.wrong.items()

@@ -1,9 +1,9 @@
-"""Does a model after exact passes compute what it did before?
+"""The check that a model after exact passes computes the same as before.
 
-What both models have in common, byte for byte, needs no proof. Every other tensor that both know
-is computed twice from the same values: by the nodes that make it now, and by those that made it
-before, cut out of the original at the tensors that are still there. So the rounding of one place
-is seen alone, however much the layers behind it amplify it, and the limit is that of one layer.
+Nodes that both models share, byte for byte, need no check. Every other tensor in both models is
+computed twice from the same values: by its nodes now, and by its nodes in the original, cut out at
+the tensors that both models have. This shows the rounding of each place alone, without the
+amplification by later layers, so that the limit is that of one layer.
 """
 
 from collections.abc import Iterable
@@ -24,8 +24,10 @@ LIMIT, HALF_LIMIT = 1e-5, 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How far each changed tensor is from what the original's nodes make of the same values,
-    relative L2, and what it may be. `failures` name what is not proven."""
+    """The relative L2 difference of each changed tensor from the original's nodes, and its limit.
+
+    `failures` name what is not proven.
+    """
 
     errors: dict[str, float]
     tolerance: float
@@ -62,8 +64,7 @@ def _is_half(proto: onnx.ModelProto) -> bool:
 def _differing(
     original: onnx.ModelProto, changed: onnx.ModelProto
 ) -> tuple[list[Part], tuple[str, ...]]:
-    """What of the original makes the tensors that other nodes make now; and what is amiss that
-    needs no run to be seen."""
+    """The original's nodes for the tensors that other nodes compute now, and static failures."""
     before, now = makers(original.graph.node), makers(changed.graph.node)
     stored = {t.name: t for t in original.graph.initializer}
     kept = {t.name: t for t in changed.graph.initializer}
@@ -84,7 +85,7 @@ def _differing(
 def _part(
     output: str, before: dict[str, onnx.NodeProto], known: set[str], constants: Constants
 ) -> Part:
-    """The nodes of the original between a tensor and those that both models know."""
+    """The nodes of the original between a tensor and the tensors that both models have."""
     nodes, waiting, fed = dict[int, onnx.NodeProto](), [output], dict[str, None]()
     tensors = dict[str, onnx.TensorProto]()
     while waiting:

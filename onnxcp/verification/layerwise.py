@@ -1,10 +1,10 @@
-"""Each chain against the layer it stands for, on what it really reads: no rounding adds up.
+"""The comparison of each chain with the layer it stands for, on the real inputs of the chain.
 
-From end to end, rounding grows with every layer, and a deep model may amplify it without bound:
-without shortcuts, normalizations let it grow by a fifth and more a layer. So where the outputs of
-two models differ by more than rounding of one layer, this decides: every chain is fed what it
-reads in the rewritten model, and so is the dense layer in its place. The limit is that of a single
-layer, however many there are. All else in the two models is the same, byte for byte.
+From end to end, rounding grows with every layer: without shortcuts, normalizations can amplify it
+by 20 % and more per layer. If the outputs of two models differ by more than the rounding of one
+layer, this comparison decides. Each chain and the dense layer in its place get the inputs that the
+chain has in the rewritten model. The limit is that of a single layer, however many there are. The
+rest of the two models is the same, byte for byte.
 """
 
 import math
@@ -24,8 +24,7 @@ from onnxcp.runtime.watch import Watch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """The nodes that give one tensor in the dense model; `fed` is what is not stored of what
-    they read."""
+    """The nodes that compute one tensor in the dense model; `fed` are their inputs not stored."""
 
     output: str
     nodes: tuple[onnx.NodeProto, ...]
@@ -36,9 +35,10 @@ class Part:
 def differences(
     dense: Path, chained: Path, sources: Mapping[str, str], target: Target, feeds: Iterable[Feeds]
 ) -> dict[str, float]:
-    """By the tensor that a replaced layer writes, the relative L2 difference of its chain from the
-    dense layer; infinite where either is not finite alone. `sources` are the tensors that the
-    layers read, by those that they write.
+    """The relative L2 difference of each chain from its dense layer, by the tensor it writes.
+
+    Infinite if only one of them is not finite. `sources` are the tensors that the layers read, by
+    the tensors that they write.
 
     Raises:
         OnnxcpError: a model does not run.
@@ -50,8 +50,10 @@ def differences(
 def of_parts(
     parts: Sequence[Part], rewritten: onnx.ModelProto, target: Target, feeds: Iterable[Feeds]
 ) -> dict[str, float]:
-    """By output, the relative L2 difference of a rewritten model from parts of the original,
-    which are fed what they read in the rewritten model; infinite where either is not finite alone.
+    """The relative L2 difference of a rewritten model from parts of the original, by output.
+
+    The parts get the inputs that they have in the rewritten model. Infinite if only one side is
+    not finite.
 
     Raises:
         OnnxcpError: a model does not run.
@@ -103,7 +105,7 @@ def _model(part: Part, read: Mapping[str, np.ndarray], whole: onnx.ModelProto) -
 
 
 def _squares(exact: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Of the error and of what is exact; what is infinite or NaN in both counts as equal."""
+    """Sums of squares of the error and of the exact values; both infinite or NaN is equal."""
     exact, given = exact.astype(np.float64), given.astype(np.float64)
     alike = ~np.isfinite(exact) & ~np.isfinite(given)
     exact, given = (np.where(alike, 0.0, values) for values in (exact, given))

@@ -1,6 +1,6 @@
-"""One output of two models, added up over samples: nothing of it is held but for the median.
+"""Statistics of one output of two models, summed over samples; values are kept only for medians.
 
-Where one side is NaN or infinite the element counts as wrong and enters no other statistic.
+An element that is NaN or infinite on one side counts as wrong, and enters no other statistic.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,10 @@ STRINGS = "OSU"  # kinds of dtype that are no numbers: these are equal or not
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One element: its sample, and its index in what the model gives for this sample; `sample`
-    is the first of the batch where the output has no batch dimension."""
+    """One element: its sample, and its index in the output for this sample.
+
+    `sample` is the first of the batch if the output has no batch dimension.
+    """
 
     sample: int
     index: tuple[int, ...]
@@ -28,7 +30,7 @@ class Place:
         return f"{self._where()}: {self.reference:.6g} in the reference, {self.candidate:.6g} now"
 
     def change(self) -> str:
-        """The same where neither is the reference."""
+        """The same in words for two models of which neither is the reference."""
         return f"{self._where()}: {self.reference:.6g} → {self.candidate:.6g}"
 
     def _where(self) -> str:
@@ -37,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Which samples an output is of: their numbers, in order."""
+    """The samples that an output belongs to, by number and in order."""
 
     numbers: Sequence[int]
 
@@ -46,7 +48,7 @@ class Batch:
         return bool(shape) and shape[0] == len(self.numbers)
 
     def place(self, shape: tuple[int, ...], flat: int) -> tuple[int, tuple[int, ...]]:
-        """The sample and the index in it of an element, from its place in the flat array."""
+        """The sample of an element and its index there, from its index in the flat array."""
         index = tuple(int(i) for i in np.unravel_index(flat, shape or (1,)))
         if not shape:
             return self.numbers[0], ()
@@ -57,7 +59,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over all elements so far: of squares, of the absolute error and of the relative one."""
+    """Sums over all elements so far: squares, absolute errors and relative errors."""
 
     rtol: float = 0.0
     atol: float = 0.0
@@ -79,7 +81,7 @@ class Tally:
     held: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def add(self, a: np.ndarray, b: np.ndarray, batch: Batch) -> None:
-        """Add what reference and candidate give for some samples, of one shape."""
+        """Add the outputs of reference and candidate, of one shape, for some samples."""
         for k in (1, self.top_k):
             self._agree(a, b, k)
         x, y = _numbers(a, b)
@@ -133,7 +135,7 @@ class Tally:
             self.held.append(kept)
 
     def _agree(self, a: np.ndarray, b: np.ndarray, k: int) -> None:
-        """Whether both find the same k channels strongest, at every position of every sample."""
+        """Whether both have the same k largest channels, for every position of every sample."""
         if a.ndim < 2 or a.shape[1] <= k or a.dtype.kind in STRINGS:
             return
         same = np.all(_strongest(a, k) == _strongest(b, k), axis=1)
@@ -142,12 +144,12 @@ class Tally:
         seen[1] += same.size
 
     def agreement(self, k: int) -> float | None:
-        """The share that agrees; None where there are not more than k channels."""
+        """The share of agreeing positions; None if there are no more than k channels."""
         agreeing, everything = self.agreed.get(k, (0, 0))
         return agreeing / everything if everything else None
 
     def medians(self) -> tuple[float, float]:
-        """Of the absolute error and of the relative one."""
+        """The medians of the absolute and of the relative error."""
         absolute, relative = (np.concatenate(parts) for parts in zip(*self.held, strict=True))
         if not absolute.size:
             return 0.0, 0.0
@@ -157,14 +159,14 @@ class Tally:
 def _numbers(
     a: np.ndarray, b: np.ndarray
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    """Both flat, as numbers; what is no number is 0 where it is equal and else 0 and 1."""
+    """Both sides flat, as numbers; other types become 0 if equal, else 0 and 1."""
     if a.dtype.kind in STRINGS:
         return np.zeros(a.size), (a != b).astype(np.float64).ravel()
     return a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
 
 
 def _strongest(values: np.ndarray, k: int) -> np.ndarray:
-    """The k largest channels, in the order of their numbers; of equal ones the first."""
+    """The indices of the k largest channels, ascending; of equal channels the first."""
     if k == 1:  # in a fraction of the time
         return np.expand_dims(values.argmax(axis=1), 1)
     order = np.argsort(-values.astype(np.float64), axis=1, kind="stable")

@@ -1,5 +1,7 @@
-"""What every command that writes a rewritten model proves before it writes: that its chains
-compute what they stand for. It is what `onnxcp verify` checks, from the file alone."""
+"""The check before a rewritten model is written: its chains compute what they stand for.
+
+`onnxcp verify` runs the same check, from the file alone.
+"""
 
 from pathlib import Path
 
@@ -25,12 +27,13 @@ def prove_surgery(
     progress: Progress = silent,
     judged: Judged | None = None,
 ) -> Surgery:
-    """Check the surgery of a model that we have written; `when` says in messages what was done
-    to it last, as "after training ".
+    """Check the surgery of a staged model.
+
+    `when` says in messages what was done to it last, such as "after training ".
 
     Raises:
-        ModelError: the original gives NaN or infinity, which nothing can be compared with.
-        SurgeryError: its chains do not compute what they stand for.
+        ModelError: the original's outputs are NaN or infinite, so that it cannot be compared.
+        SurgeryError: a chain does not compute what it stands for.
     """
     candidate = io.load(rewritten)
     found = surgery.check(model, candidate, inputs, target.exact, progress=progress, judged=judged)

@@ -1,7 +1,7 @@
-"""Chains read back from a written model: nodes in a row become stages again.
+"""Chains read back from a written model: consecutive nodes become stages again.
 
-The way back of `chains`. Whatever is no chain in place of its site comes out as words that
-say why; nothing is taken from the names of nodes but their roles.
+This is the inverse of `graph.chains`. Nodes that are not a chain in place of their site give a
+text that says why. Only roles are taken from the names of nodes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ OPERATORS = ("Conv", *products.PRODUCTS)
 
 
 class Reader:
-    """Reads chains from a model's `fresh` nodes; `unused` are those of no chain so far."""
+    """Reads chains from a model's `fresh` nodes; `unused` are those not in any chain so far."""
 
     def __init__(self, candidate: onnx.ModelProto, fresh: Iterable[onnx.NodeProto]) -> None:
         self._constants = Constants.of(candidate)
@@ -36,9 +36,9 @@ class Reader:
         return list(self._makers.values())
 
     def chain(self, site: Site, node: onnx.NodeProto) -> Chain | str:
-        """The chain in place of a site's node, or why there is none that could be.
+        """The chain in place of a site's node, or the reason why there is none.
 
-        Without a bias where it reads the one that its node read.
+        The chain has no bias if it reads the one that the site's node read.
         """
         nodes = self._between(node.input[0], node.output[0])
         if isinstance(nodes, str):
@@ -56,7 +56,7 @@ class Reader:
         return _unfit(tuple(stages), site, operator(node), nodes) or tuple(stages)
 
     def _between(self, source: str, target: str) -> list[onnx.NodeProto] | str:
-        """The nodes in a row from one tensor to another."""
+        """The consecutive nodes from one tensor to another."""
         found, reading = list[onnx.NodeProto](), target
         while reading != source:
             node = self._makers.pop(reading, None)
@@ -87,7 +87,7 @@ class Reader:
         return self._own_bias(made, node, node.input[2])
 
     def _stored(self, name: str) -> np.ndarray | None:
-        """Stored values; None for what is not stored, no number, or not as long as its shape."""
+        """Stored values; None if not stored, not numbers, or not as many as the shape states."""
         tensor = self._constants.find(name)
         dtype = None if tensor is None else element_type(tensor.data_type)
         if tensor is None or dtype is None or dtype not in FLOATS:  # numpy takes None for float64
@@ -113,7 +113,7 @@ class Reader:
 
 
 def _reads(new: onnx.NodeProto, old: onnx.NodeProto) -> bool:
-    """Whether a node adds the very bias that another added."""
+    """Whether a node adds the same bias as another one did."""
     return products.has_bias(new) and products.has_bias(old) and new.input[2] == old.input[2]
 
 
@@ -128,7 +128,7 @@ def _geometry(node: onnx.NodeProto, window: tuple[int, ...]) -> Geometry | str:
 
 
 def _unfit(chain: Chain, site: Site, op: str, nodes: list[onnx.NodeProto]) -> str | None:
-    """Why a chain computes another kind of thing than its site did, or None."""
+    """Why a chain cannot compute what its site did; None if it can."""
     if any((operator(node) == "Conv") != (op == "Conv") for node in nodes):
         return f"{named(nodes[0])} and the others do not take the place of a {op}"
     if len({stage.weight.ndim for stage in chain} | {site.kernel.ndim}) > 1:

@@ -1,9 +1,9 @@
-"""The one convolution that a chain of stages stands for, put together from the stages alone.
+"""The convolution that a chain of stages stands for, composed from the stages alone.
 
-Shares no code with `forms`, whose reconstructions it is there to check. A chain is one
-convolution if along every dimension of the window at most one stage moves: has a window, a
-stride or padding. Stages before that one only mix channels, and only the last has a bias, so
-that zeros stay zeros and padding may wait. What is put together is exact, in float64.
+It shares no code with `forms`, whose reconstructions it checks. A chain is one convolution if for
+every dimension of the window at most one stage has a window, a stride or padding. Stages before
+that one only mix channels, and only the last has a bias, so that zeros stay zeros and padding can
+be applied later. The composition is exact, in float64.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from onnxcp.chain import Chain, Geometry, Kernel, Stage
 
 
 def misfit(chain: Chain) -> str | None:
-    """Why stages in a row make no one convolution, or None."""
+    """Why a chain is not one convolution; None if it is."""
     for before, stage in itertools.pairwise(chain):
         given, taken = len(before.weight), stage.weight.shape[1] * stage.group
         if given != taken:
@@ -39,7 +39,7 @@ def _moves(stage: Stage, dimension: int) -> bool:
 
 
 def geometry(chain: Chain) -> Geometry:
-    """How the composite kernel slides; dilations are 1 where its window is."""
+    """The geometry of the composed kernel; dilations are 1 where its window is 1."""
     count = chain[0].geometry.dimensions
     strides, dilations, pads = [1] * count, [1] * count, [0] * 2 * count
     for stage in chain:
@@ -53,19 +53,19 @@ def geometry(chain: Chain) -> Geometry:
 
 
 def groups(chain: Chain) -> int:
-    """How many parts of the channels the chain never mixes."""
+    """The number of groups: parts of the channels that the chain never mixes."""
     return math.gcd(*(stage.group for stage in chain))
 
 
 def shape(chain: Chain) -> tuple[int, ...]:
-    """Of the composite kernel: (T, S / groups, *window)."""
+    """The shape of the composed kernel: (T, S / groups, *window)."""
     inputs = chain[0].weight.shape[1] * chain[0].group
     windows = zip(*(stage.weight.shape[2:] for stage in chain), strict=True)
     return (len(chain[-1].weight), inputs // groups(chain), *map(max, windows))
 
 
 def kernel(chain: Chain) -> Kernel:
-    """The composite kernel."""
+    """The composed kernel [T, S / groups, *window], in float64."""
     parts = groups(chain)
     stages = [
         list(zip(np.split(s.weight, parts), [s.group // parts] * parts, strict=True)) for s in chain
@@ -74,7 +74,7 @@ def kernel(chain: Chain) -> Kernel:
 
 
 def _composed(stages: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-    """The kernel of weights in a row, each with its number of groups, on undivided channels."""
+    """The composed kernel of weights, each with its number of groups, without groups."""
     weight, group = stages[0]
     found = _spread(weight.astype(np.float64), group)
     for weight, group in stages[1:]:
@@ -84,12 +84,12 @@ def _composed(stages: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of all parts; without a copy of a single one, which may be large."""
+    """Rows of all parts; a single part is not copied, since it may be large."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _spread(weight: np.ndarray, group: int) -> np.ndarray:
-    """The same convolution without groups: zeros where channels do not meet."""
+    """The same weight without groups, with zeros between channels of different groups."""
     rows, columns = len(weight) // group, weight.shape[1]
     full = np.zeros((len(weight), columns * group, *weight.shape[2:]))
     for g in range(group):

@@ -1,7 +1,7 @@
-"""Whether the chains of a model are those that its metadata tell of.
+"""The check that the chains of a model are those that its metadata describe.
 
-Each field of a record is held against the model itself: form and rank against the shapes of the
-stages, hashes against weights, the kernel that was fitted against the one in the original.
+Each field of a record is compared with the model itself: form and rank with the shapes of stages,
+hashes with weights, and the fitted kernel with the one in the original.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,8 +23,10 @@ def faults(
     chains: Mapping[str, Chain],
     sites: Mapping[str, Site],
 ) -> Iterable[str]:
-    """What the metadata of a candidate say that is not so; `chains` are those read from it, by
-    the site of the reference that they replace."""
+    """Statements of a candidate's metadata that are wrong.
+
+    `chains` are those read from the candidate, by the site of the reference that they replace.
+    """
     yield from broken_seal(made)
     yield from _strange_shortcuts(reference, candidate)
     yield from _strange_tensors(reference, made)
@@ -42,8 +44,10 @@ def faults(
 
 
 def broken_seal(made: Provenance) -> Iterable[str]:
-    """Whether the entries were changed after they were written; what older versions wrote has no
-    seal, and knows no kernels."""
+    """Whether the entries were changed after they were written.
+
+    Models of older versions have no seal, and no records of kernels.
+    """
     is_old = not any(record.kernel for record in (made.chains or {}).values())
     if made.is_sealed is False or (made.is_sealed is None and not is_old):
         yield "onnxcp's metadata are not those that it wrote: they were changed afterwards"
@@ -74,7 +78,7 @@ def _weights(name: str, chain: Chain, site: Site, written: Record) -> Iterable[s
 
 
 def _kind(name: str, chain: Chain, site: Site, written: Record) -> Iterable[str]:
-    """Form and rank, by the shapes that a chain of them has."""
+    """Faults of form and rank, by the shapes that such a chain has."""
     if written.floats and written.floats not in float_parts.possible([s.role for s in chain]):
         yield f"{name}: the metadata leave {written.floats!r} of its chain in float"
     wanted = _shapes_of(site, written)
@@ -83,8 +87,7 @@ def _kind(name: str, chain: Chain, site: Site, written: Record) -> Iterable[str]
 
 
 def _shapes_of(site: Site, written: Record) -> list[tuple[str, tuple[int, ...], int]] | None:
-    """Roles, shapes and groups of the stages that form and rank make; None where they make
-    none."""
+    """Roles, shapes and groups of the stages of this form and rank; None if it is impossible."""
     form, rank = FORMS.get(written.form), written.rank
     if form is None or form.refuses(site.part) is not None:
         return None
@@ -96,8 +99,10 @@ def _shapes_of(site: Site, written: Record) -> list[tuple[str, tuple[int, ...], 
 
 
 def _kernel(name: str, site: Site, written: Record, made: Provenance) -> Iterable[str]:
-    """A chain swapped with another, its record too, was fitted to another kernel. What training
-    changed before the chain was made is no longer known."""
+    """Faults of the fitted kernel: a chain swapped with another has another one.
+
+    Not checked for kernels that training changed before the chain was made.
+    """
     if (
         written.kernel
         and not made.trained
@@ -109,7 +114,7 @@ def _kernel(name: str, site: Site, written: Record, made: Provenance) -> Iterabl
 def trained(
     reference: onnx.ModelProto, candidate: onnx.ModelProto, made: Provenance
 ) -> dict[str, onnx.TensorProto]:
-    """The tensors that training changed by the metadata, where they are what these say."""
+    """The tensors that training changed according to the metadata, if their hashes agree."""
     old = {t.name: t for t in reference.graph.initializer}
     new = {t.name: t for t in candidate.graph.initializer if t.name in made.trained}
     return {
@@ -120,7 +125,7 @@ def trained(
 
 
 def _is_trained(old: onnx.TensorProto, new: onnx.TensorProto, sha256: str) -> bool:
-    """Whether a tensor has other values than it had, of the same type and shape."""
+    """Whether a tensor has the stated new values, of the same type and shape as before."""
     alike = (old.data_type, list(old.dims)) == (new.data_type, list(new.dims))
     try:
         hashes = [provenance.content(t) for t in (old, new)] if alike else []

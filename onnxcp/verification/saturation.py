@@ -1,4 +1,4 @@
-"""Outputs of functions that saturate: rounding alone decides what is left of them there."""
+"""Outputs of functions that saturate, such as Sigmoid, where only rounding is left."""
 
 import onnx
 
@@ -10,10 +10,10 @@ MOVING = {"Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
 
 
 def bounded(graph: onnx.GraphProto) -> frozenset[str]:
-    """Names of the graph's outputs that a function with values in [−1, 1] gives.
+    """Names of the graph's outputs that are results of a function with values in [−1, 1].
 
-    Runtimes compute these to about the rounding of 1: ONNX Runtime's Sigmoid on CPUs gives 0 or
-    6e-8 where the truth is 1e-8. An error relative to less than 1 says nothing about them.
+    Runtimes compute these to about the rounding of 1: ONNX Runtime's Sigmoid on CPUs returns 0 or
+    6e-8 for 1e-8. An error relative to less than 1 is meaningless for them.
     """
     made = makers(graph.node)
     return frozenset(o.name for o in graph.output if _saturates(made, o.name))

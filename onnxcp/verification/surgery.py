@@ -1,9 +1,9 @@
-"""Is a rewritten model the original with each kernel replaced by what its chain stands for?
+"""The check that a rewritten model is the original with kernels replaced by equivalent chains.
 
-Needs the two models alone: what it knows of forms is what the metadata say. In order: are the
-nodes that no chain replaced the original's; does each chain slide and connect as the node in
-whose place it stands; are its weights those that were written; and does it compute what the
-one convolution would that its stages make, put together again.
+It needs only the two models; it knows forms only from the metadata. In order, it checks that nodes
+without a chain are the original's; that each chain has the geometry and connections of the node it
+replaces; that its weights are those that were written; and that it computes the same as the
+convolution composed from its stages.
 """
 
 import math
@@ -43,8 +43,11 @@ NAMED = 5  # tensors that are shown
 
 @dataclass(frozen=True, slots=True)
 class SiteCheck:
-    """One chain: ‖K − K̂‖ / ‖K‖ of the kernel that it stands for, and how far what it computes
-    is from what that kernel computes, relative L2; None where that was not run."""
+    """The check of one chain.
+
+    `kernel_error` is ‖K − K̂‖ / ‖K‖ of the kernel that it stands for. `relative_l2` is the
+    difference between the outputs of chain and kernel, None if that was not run.
+    """
 
     name: str
     form: str | None
@@ -73,7 +76,7 @@ class Surgery:
 
     @property
     def unchecked(self) -> str | None:
-        """What could not be checked, or None."""
+        """What could not be checked; None if everything was."""
         if self.trained:
             count = f"{len(self.trained)} tensor{'s' * (len(self.trained) != 1)}"
             return f"not checked: training changed {count} of the original: {_few(self.trained)}"
@@ -90,7 +93,7 @@ def _few(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ReadBack:
-    """Chains by the name of the site they replace; `failures` of those that are none."""
+    """Chains by the site they replace; `failures` for nodes that are not a valid chain."""
 
     sites: Mapping[str, Site]
     chains: Mapping[str, Chain]
@@ -106,12 +109,13 @@ def check(
     progress: Progress = silent,
     judged: Judged | None = None,
 ) -> Surgery:
-    """Check all that can be known without judging how good the approximation is. `judged` are
-    the tensors that the two are compared by, where they are known.
+    """Check the surgery, without judging how good the approximation is.
+
+    `judged` are the tensors by which the two models are compared, if they are known already.
 
     Raises:
-        ModelError: the reference can not be run; or the candidate, with nothing wrong in it
-            that could be named.
+        ModelError: the reference does not run, or the candidate does not and no other failure
+            explains it.
     """
     made = provenance.read(candidate.proto)
     if not made.is_ours:
@@ -161,8 +165,7 @@ def check(
 
 
 def _proof(asked: io.Model, candidate: io.Model, inputs: Inputs, target: Target) -> Proof:
-    """Whether the exact passes that the candidate names change nothing of what the reference
-    computes."""
+    """The check that the candidate's exact passes do not change what the reference computes."""
     names = passes.passes_of(candidate.proto)
     unknown = [
         f"{name}: by the metadata an exact pass, but this version has none of that name"
@@ -182,8 +185,7 @@ def _as_written(
     trained: Mapping[str, onnx.TensorProto],
     inputs: Inputs,
 ) -> io.Model:
-    """The reference with its exact passes and its shortcuts as they were written, and with what
-    was trained of it."""
+    """The reference with the exact passes, shortcuts and trained tensors of the candidate."""
     known = infer(reference.proto, inputs.shapes)
     passed = passes.as_in(reference.proto, candidate.proto, known)
     reference = replace(reference, proto=as_in(passed, candidate.proto))
@@ -197,8 +199,10 @@ def _as_written(
 
 
 def _lost(reference: io.Model, candidate: io.Model, made: provenance.Provenance) -> Iterable[str]:
-    """What shows in spite of rounding that a model was not made of the reference: its source,
-    which is the reference or the reference's, and chains that are not there."""
+    """Failures that show that a model was not made from the reference.
+
+    Its source must be the reference or the reference's source, and its chains must be present.
+    """
     is_source = precision_of(reference.proto) != INT8
     if is_source and provenance.read(reference.proto).sources != made.sources:
         yield from _origin(reference, candidate, made)
@@ -252,7 +256,7 @@ def _read_back(
 def _records(
     reference: onnx.ModelProto, made: provenance.Provenance, back: _ReadBack
 ) -> Iterable[str]:
-    """Whether every chain that was written is there."""
+    """Failures for recorded chains that are missing or changed."""
     if made.chains is None:
         yield f"the metadata {provenance.CHAINS} are missing or damaged: weights can not be checked"
         return

@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """What was asked for, by output; that of "" goes for outputs without their own."""
+    """The requested tolerances by output; that of "" applies to outputs without their own."""
 
     rtol: Mapping[str, float] = field(default_factory=dict)
     atol: Mapping[str, float] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class Tolerances:
         """The tolerance of every output that has one.
 
         Raises:
-            UsageError: an output that is none of these, or a statistic that bounds nothing.
+            UsageError: a named output does not exist, or a statistic has no limit.
         """
         for option, given in (
             ("rtol", self.rtol),
@@ -58,11 +58,12 @@ def _own(given: Mapping[str, Value], output: str) -> Value | None:
 
 
 def parse(asked: ToleranceOptions) -> Tolerances:
-    """Options as they were given; of two for one output the later counts. An output's name may
-    hold colons itself.
+    """The tolerances of options; the later one counts for an output given twice.
+
+    The name of an output may contain colons.
 
     Raises:
-        UsageError: a number that is no tolerance, or an unknown statistic.
+        UsageError: a number is not a tolerance, or a statistic is unknown.
     """
     stat = asked.check_error_stat
     stats = dict(_split(text) for text in stat)
