@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from onnxcp.api.keywords import single, verb
 from onnxcp.api.samples import as_array
-from onnxcp.chain import Chain, Geometry, Kernel, with_bias
+from onnxcp.chain import Chain, Geometry, Kernel
 from onnxcp.errors import DataError, UsageError
 from onnxcp.fitting.fits import FULL
 from onnxcp.fitting.task import Aim, Fitted, Task, fit
@@ -16,6 +16,15 @@ from onnxcp.forms import DRAFT, FORMS, Outcome, grouped
 from onnxcp.forms.fit import Factors
 from onnxcp.graph.sites import Site
 from onnxcp.plan import Choice, round_up
+
+
+class Sliding(TypedDict, total=False):
+    """How a kernel slides, and over how many groups of channels."""
+
+    stride: int | Sequence[int]
+    pads: int | Sequence[int]
+    dilation: int | Sequence[int]
+    group: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,19 +86,16 @@ class Decomposition:
         return grouped.part_of(self.shape, self.group)
 
 
+@verb()
 def decompose(
     weight: Any,
     form: str = "cp3",
     rank: int = 0,
     *,
     covariance: Any = None,
-    stride: int | Sequence[int] = 1,
-    pads: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    group: int = 1,
-    bias: Any = None,
     seed: int = 0,
     draft: bool = False,
+    **options: Unpack[Sliding],
 ) -> Decomposition:
     """Write a kernel as a chain of cheaper convolutions: the fit that `onnxcp.optimize` makes of
     every layer that it replaces.
@@ -102,33 +108,34 @@ def decompose(
         covariance: of the inputs, which the error is weighed by: [K·S, K·S] of whole patches,
             position-major (column k·S + s for position k of the window), or [S, S] of the
             channels alone; with groups one for each, along a first axis. None weighs all alike.
-        stride, dilation: of the kernel, one number or one for each dimension of the window.
-        pads: zeros around the image, one number, or as ONNX has them: before each dimension,
-            then after each.
-        bias: [T], added by the last stage. `onnxcp.replace` keeps the layer's own without one.
         seed: of the random factors that the fit starts from.
         draft: fit quickly, mostly to within a tenth of the converged error, to compare ranks.
+        stride, dilation: of the kernel, one number or one for each dimension of the window: 1.
+        pads: zeros around the image, one number, or as ONNX has them: before each dimension,
+            then after each: 0.
+        group: how many groups the channels fall into: 1.
 
     Raises:
-        DataError: weight, covariance or bias hold no finite numbers.
+        TypeError: an unknown keyword, with the nearest that there is.
+        DataError: weight or covariance hold no finite numbers.
         UsageError: an unknown form, one that does not take the kernel, a rank beyond the largest
             that has a use, or shapes that do not fit each other.
     """
     kernel = _finite(weight, "weight")
-    geometry = _geometry(kernel, stride, pads, dilation)
+    rank, group = (
+        single(name, int, value) or 0
+        for name, value in (("rank", rank), ("group", options.get("group", 1)))
+    )
     _refuse_unfit(kernel, form, rank, group)
+    geometry, part = _geometry(kernel, options), grouped.part_of(kernel.shape, group)
     covariances = _covariances(covariance, kernel, group)
-    shift = None if bias is None else _bias(bias, len(kernel))
     task = Task(Choice(form, rank), (seed,), DRAFT if draft else FULL)
     fitted = fit(task, Aim(kernel, group, covariances, ""))
-    chain = grouped.chain(
-        FORMS[form], fitted.factors, grouped.part_of(kernel.shape, group), geometry
-    )
     return Decomposition(
         form=form,
         rank=rank,
         factors=_factors(fitted),
-        stages=with_bias(chain, shift),
+        stages=grouped.chain(FORMS[form], fitted.factors, part, geometry),
         error=fitted.error,
         sensitivity=fitted.sensitivity_after,
         sensitivity_before=fitted.sensitivity_before,
@@ -150,13 +157,6 @@ def _finite(values: Any, keyword: str) -> np.ndarray:
         raise DataError(f"{keyword}: of {array.dtype}; give floating-point numbers")
     if not np.isfinite(array).all():
         raise DataError(f"{keyword}: holds NaN or infinity")
-    return array
-
-
-def _bias(bias: Any, outputs: int) -> np.ndarray:
-    array = _finite(bias, "bias")
-    if array.shape != (outputs,):
-        raise UsageError(f"bias: of shape {array.shape}; give one number for each of {outputs}")
     return array
 
 
@@ -186,18 +186,12 @@ def _sizes(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _geometry(
-    kernel: np.ndarray,
-    stride: int | Sequence[int],
-    pads: int | Sequence[int],
-    dilation: int | Sequence[int],
-) -> Geometry:
+def _geometry(kernel: np.ndarray, given: Sliding) -> Geometry:
     count = max(kernel.ndim - 2, 0)
-    each = partial(_each, count=count)
     return Geometry(
-        each("stride", stride, least=1),
-        each("dilation", dilation, least=1),
-        _each("pads", pads, count=2 * count, least=0),
+        _each("stride", given.get("stride", 1), count=count, least=1),
+        _each("dilation", given.get("dilation", 1), count=count, least=1),
+        _each("pads", given.get("pads", 0), count=2 * count, least=0),
         dimensions=count,
     )
 
@@ -205,9 +199,10 @@ def _geometry(
 def _each(keyword: str, given: int | Sequence[int], *, count: int, least: int) -> tuple[int, ...]:
     """A number for each dimension; that of all of them where one is given."""
     numbers = [given] * count if isinstance(given, int | np.integer) else list(given)
-    if len(numbers) != count or any(int(n) != n or n < least for n in numbers):
+    is_whole = all(isinstance(n, int | np.integer) and n >= least for n in numbers)
+    if len(numbers) != count or not is_whole:
         raise UsageError(
-            f"{keyword}={given}: give {count or 'no'} whole numbers from {least} for this kernel"
+            f"{keyword}={given!r}: give {count or 'no'} whole numbers from {least} for this kernel"
         )
     return tuple(int(n) for n in numbers)
 

@@ -111,8 +111,8 @@ def _documented(text: str, keywords: Iterable[str], known: Mapping[str, Describe
     not explain itself."""
     own = {name for line in OWN.findall(text) for name in line.split(", ")}
     others = [known[name] for name in keywords if name not in own and name in known]
-    lines = [PROGRESS] if "progress" in keywords else []
-    return "\n".join([text, "", "As the command's options:", *map(_help, others), *lines])
+    lines = [*map(_help, others), *([PROGRESS] if "progress" in keywords else [])]
+    return "\n".join([text, "", "As the command's options:", *lines]) if lines else text
 
 
 def _help(described: Described) -> str:

@@ -108,12 +108,6 @@ def test_factors_of_groups_stand_behind_their_axis():
     assert made.error == pytest.approx(error, rel=1e-5)
 
 
-def test_a_bias_stands_on_the_last_stage(kernel):
-    bias = np.ones(len(kernel))
-    made = onnxcp.decompose(kernel, "svd", 4, bias=bias)
-    assert [stage.bias is None for stage in made.stages] == [True, False]
-
-
 @pytest.mark.parametrize(
     ("keywords", "named"),
     [
@@ -121,15 +115,22 @@ def test_a_bias_stands_on_the_last_stage(kernel):
         ({"rank": 0}, "rank=0: must be 1 to"),
         ({"rank": 10**6}, "rank=1000000: must be 1 to"),
         ({"group": 3}, "group=3: does not divide"),
+        ({"rank": "many"}, "rank='many': give a whole number"),
+        ({"group": 2.5}, "group=2.5: give a whole number"),
+        ({"stride": "ab"}, "stride='ab': give 2 whole numbers from 1"),
         ({"stride": 0}, "stride=0: give 2 whole numbers from 1"),
         ({"pads": (1, 1)}, r"pads=\(1, 1\): give 4 whole numbers from 0"),
         ({"covariance": np.eye(5)}, r"covariance: of shape \(5, 5\)"),
-        ({"bias": np.ones(2)}, r"bias: of shape \(2,\)"),
     ],
 )
 def test_a_wrong_keyword_is_named(kernel, keywords, named):
     with pytest.raises(UsageError, match=named):
         onnxcp.decompose(kernel, **{"form": "cp3", "rank": 4, **keywords})
+
+
+def test_an_unknown_keyword_is_answered_with_the_nearest(kernel):
+    with pytest.raises(TypeError, match="'strides'; did you mean 'stride'"):
+        onnxcp.decompose(kernel, "cp3", 4, strides=2)
 
 
 def test_a_form_that_takes_no_matrix_says_so():
