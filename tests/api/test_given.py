@@ -16,6 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader
 from tiny import chain_model
 
 import onnxcp
+from onnxcp.api.models import model_file
 from onnxcp.api.samples import as_array, sample_specs
 from onnxcp.chain import Stage
 from onnxcp.data import preprocess, sources
@@ -141,6 +142,16 @@ def test_a_model_with_external_data_in_memory_gives_what_its_file_gives(tmp_path
     onnx.save(onnx.load(MODEL), file, save_as_external_data=True, size_threshold=0)
     one, two = (onnxcp.optimize(m, data=path, **FORCED) for m in (file, onnx.load(file)))
     assert outcome(one) == outcome(two)
+
+
+def test_a_model_too_large_for_one_message_lies_beside_its_file(tmp_path, monkeypatch):
+    model = onnx.load(MODEL)
+    before = model.SerializeToString()
+    monkeypatch.setattr(graph_io, "LARGEST_MESSAGE", 1000)
+    file = model_file(model, "model", tmp_path)
+    assert (tmp_path / "model.onnx.data").stat().st_size > 100_000
+    assert onnx.load(file).graph.node == model.graph.node
+    assert model.SerializeToString() == before
 
 
 def test_verify_takes_models_and_samples_in_memory(path):
