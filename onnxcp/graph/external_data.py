@@ -129,6 +129,16 @@ def _refuse_misplaced(
         )
 
 
+def refuse_segment(path: Path, tensor: onnx.TensorProto) -> None:
+    """Raises ModelError for a tensor that is a part of one, which neither onnx nor ONNX Runtime
+    puts together."""
+    if tensor.HasField("segment"):
+        raise ModelError(
+            f"{path}: tensor {tensor.name!r} is one segment of a larger tensor, which ONNX tools "
+            "do not read; save the model with whole tensors"
+        )
+
+
 def refuse_misfitting(path: Path, tensor: onnx.TensorProto) -> None:
     """Raises ModelError if a tensor in the model does not hold the elements of its shape, which
     the checker does not see of one without axes."""

@@ -18,7 +18,7 @@ from onnxcp.errors import ModelError, OutputError
 from onnxcp.graph import subnormals
 from onnxcp.graph.acceptance import accepted
 from onnxcp.graph.data_file_names import data_file as data_file
-from onnxcp.graph.external_data import detached, located, read_in, refuse_misfitting
+from onnxcp.graph.external_data import detached, located, read_in, refuse_misfitting, refuse_segment
 from onnxcp.graph.external_data import tensors as tensors
 from onnxcp.graph.input_specs import TensorSpec
 from onnxcp.graph.nested import graphs
@@ -73,6 +73,8 @@ def load(path: Path) -> Model:
             data that is missing, short, or outside the model's folder.
     """
     proto = _parse(path)
+    for tensor in tensors(proto):
+        refuse_segment(path, tensor)
     outside = [t for t in tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
     files = sorted({located(path, t) for t in outside})
     repairs = accepted(path, proto)

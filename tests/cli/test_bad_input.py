@@ -146,6 +146,10 @@ def add_sequence(model):
     model.graph.input.append(made)
 
 
+def segment(model):
+    model.graph.initializer[0].segment.begin = 1
+
+
 def write_short_data(**entries):
     Path("w.bin").write_bytes(bytes(100))
     write_external("w.bin", **entries)
@@ -171,6 +175,7 @@ MODELS = {
         "ghost",
         EXPORT,
     ),
+    "a segment of a tensor": (lambda: edit(segment), "m.onnx: tensor 'w'", "whole tensors"),
     "an input that is a sequence": (lambda: edit(add_sequence), "m.onnx: input 's'", "tensors"),
     "a weight shorter than its shape": (
         lambda: edit(lambda m: m.graph.initializer[0].dims.__setitem__(0, 9)),
