@@ -34,7 +34,7 @@ def profile(
 ) -> None:
     """Time every candidate chain on this machine, for `optimize --latency` on any other.
 
-    Needs no data, and of the libraries only numpy, onnx and onnxruntime.
+    Needs no data, and of the packages only numpy, onnx, onnxruntime, msgspec and typer.
     """
     from onnxcp.artifacts.publishing import publish
     from onnxcp.artifacts.reservation import Reads

@@ -1,6 +1,6 @@
 """What `profile` does: the latency table of a model on this machine.
 
-Needs no fit and no data, and of the libraries numpy, onnx and onnxruntime only.
+Needs no fit and no data, and of the packages numpy, onnx, onnxruntime and msgspec only.
 """
 
 from collections.abc import Mapping, Sequence
