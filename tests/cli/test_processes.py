@@ -263,7 +263,7 @@ def test_processes_with_threads_of_their_own_fit_what_one_process_fits(tmp_path)
     for jobs, threads in ((1, {}), (2, {}), (1, {"OMP_NUM_THREADS": "1"})):
         written.append(tmp_path / f"{len(written)}.onnx")
         command = ["optimize", str(MODEL), "-o", str(written[-1]), "--form", "cp3", "--no-cache"]
-        command += ["--include", "block/*", "--rank", "*=128", "--jobs", str(jobs), "--quiet"]
+        command += ["--include", "block/*", "--rank", "*=64", "--jobs", str(jobs), "--quiet"]
         subprocess.run(
             [sys.executable, "-m", "onnxcp", *command, "--iterations", "8"],
             env=environment | threads,
