@@ -1,3 +1,1 @@
-"""Fits of a model's layers: what they are fitted to, how ranks are chosen for trial, and where
-results are stored.
-"""
+"""Fits of a model's layers: the statistics they are fitted to, the ranks to try, and the store."""

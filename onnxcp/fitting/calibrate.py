@@ -1,4 +1,4 @@
-"""What the sites of a model read on calibration data, by running it."""
+"""Calibration: the statistics of the sites' inputs, from runs on the calibration set."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,13 +32,14 @@ def calibrate(
     kept_in: Path | None = None,
     progress: Progress = silent,
 ) -> tuple[dict[str, Statistics], str | None]:
-    """Statistics of the sites' inputs by kernel tensor, and the hash of the samples run; none
-    without calibration samples. Covariances are written to `folder`, or to a folder of their
-    own in `kept_in`, from which a later run with the same of everything takes them.
+    """Statistics of the sites' inputs by kernel tensor, and the hash of the calibration samples.
+
+    Empty without calibration samples. Covariances are written to `folder`, or to a subfolder of
+    `kept_in`, from which a later run with the same settings and samples reads them.
 
     Raises:
-        DataError: activations that are NaN or infinite.
-        UsageError: a memory limit that can not be kept.
+        DataError: activations are NaN or infinite.
+        UsageError: the statistics do not fit the memory limit.
     """
     samples, batching = inputs.calibration, inputs.calibration_batching
     if samples is None:

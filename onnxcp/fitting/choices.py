@@ -1,4 +1,4 @@
-"""Which forms and ranks a layer can have, and why others cannot."""
+"""The forms and ranks that a layer can have, and reasons why it cannot have others."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from onnxcp.plan import Choice, round_up
 
 
 def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
-    """Raises PlanError if a choice can not be made for a site, with what could."""
+    """Raises PlanError, with the valid choices, if a choice is invalid for a site."""
     if name not in sites:
         raise PlanError(
             f"the plan names {name!r}, which is no site of this model; `onnxcp inspect` lists them"
@@ -43,12 +43,12 @@ def check(sites: Mapping[str, Site], name: str, choice: Choice) -> None:
 
 
 def _may_stay_in_float(site: Site, form: str) -> tuple[str, ...]:
-    """What int8 can leave in float of a site's chain in some form."""
+    """The parts of a site's chain in this form that an int8 model can compute in float."""
     rng, rank = np.random.default_rng(0), site.group
     chain = grouped.drawn(FORMS[form], site.shape, site.group, rank, site.geometry, rng)
     return possible([stage.role for stage in chain])
 
 
 def largest_rank(site: Site, form: str) -> int:
-    """The rank at which a form can write a site's kernel exactly: more has no use."""
+    """The rank at which a form represents a site's kernel exactly; larger ranks are useless."""
     return grouped.largest_rank(FORMS[form], site.shape, site.group)

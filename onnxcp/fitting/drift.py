@@ -1,4 +1,4 @@
-"""How a layer's inputs in a rewritten model go with those in the original."""
+"""The joint statistics of a layer's inputs in the original and in a rewritten model."""
 
 import math
 from collections.abc import Iterable
@@ -14,9 +14,11 @@ from onnxcp.graph.sites import Site
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drift:
-    """How a site's inputs in a rewritten model go with those in the original: for every group
-    the covariance of the former [K·S, K·S], the covariance of original with rewritten, and
-    the mean patches of both [group, K·S]."""
+    """The joint statistics of a site's inputs in the original and in a rewritten model.
+
+    For every group: the covariance of the rewritten model's inputs [K·S, K·S], the covariance of
+    original with rewritten, and the mean patches of both [group, K·S].
+    """
 
     covariances: tuple[np.ndarray, ...]
     crosses: tuple[np.ndarray, ...]
@@ -32,9 +34,11 @@ def drift(
     correct_bias: bool = True,
     seed: int = 0,
 ) -> Drift:
-    """Of a site's inputs in the original and in the rewritten model, batch by batch; `count`
-    is the number of samples. Means stay zero where the bias can not make up for them. Of few
-    images covariances are mixed with the unit matrix."""
+    """The joint statistics of pairs of inputs (original, rewritten), batch by batch.
+
+    `count` is the number of samples. Means stay zero if the bias cannot compensate for them.
+    Covariances of few images are mixed with the unit matrix.
+    """
     size, done = math.prod(site.part[1:]), 0
     sums = [np.zeros((size, size), np.float32) for _ in range(2 * site.group)]
     before, after = np.zeros((2, site.group, size))

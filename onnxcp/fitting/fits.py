@@ -30,13 +30,13 @@ STEEP = 0.01  # an error below this share of the one at half the rank is as good
 
 
 class Fits:
-    """Remembers fits by kernel tensor, form and rank; sites that share a kernel share them, and
-    what of a chain int8 leaves in float does not matter.
+    """Computes fits, and remembers them by kernel tensor, form and rank.
 
-    The norm is plain for kernels whose inputs nothing is known of. With `workers` fits run in
-    other processes, and `get` may be called from several threads to keep them busy; with a
-    `cluster` they are its own threads, each of which has a fit done far away.
-    `kept_in` is the folder of the store, if fits are to outlive the run.
+    Sites that share a kernel share fits; parts of a chain left in float make no difference. The
+    norm is plain for kernels without input statistics. With `workers`, fits run in other
+    processes, and `get` may be called from several threads to keep them busy. With a `cluster`,
+    these are its threads, each of which waits for a remote fit. `kept_in` is the folder of the
+    store, if fits should outlive the run.
     """
 
     def __init__(
@@ -62,19 +62,21 @@ class Fits:
     def learn(
         self, statistics: Mapping[str, Statistics], samples: str | None, count: int = 0
     ) -> None:
-        """Fit from now on in the norm of these inputs, given by kernel tensor; `samples` is the
-        hash of what was run to see them, and `count` how many, where that is not all."""
+        """Fit in the norm of these input statistics, by kernel tensor, from now on.
+
+        `samples` is the hash of the samples, `count` their number if these are not all.
+        """
         self._statistics, self.samples, self.count = statistics, samples, count
         with self._lock:
             self._known.clear()
             self._aims.clear()
 
     def knows(self, site: Site) -> bool:
-        """Whether the inputs of a site are known."""
+        """Whether there are statistics of a site's inputs."""
         return site.tensor in self._statistics
 
     def slowest_drafts(self) -> float:
-        """Seconds of every kernel's slowest draft so far, added up."""
+        """The sum over kernels of the seconds of their slowest draft so far."""
         slowest: dict[str, float] = {}
         with self._lock:
             for (tensor, _, effort), future in self._known.items():
@@ -83,10 +85,10 @@ class Fits:
         return sum(slowest.values())
 
     def get(self, name: str, choice: Choice, effort: Effort = FULL) -> Fitted:
-        """The fit of a site; computed at the first call.
+        """The fit of a site, computed at the first call.
 
         Raises:
-            OnnxcpError: a process that fits was killed from outside.
+            OnnxcpError: a fitting process was killed.
         """
         with naming_killed_process(name):
             return self._future(name, choice, effort).result()
@@ -103,8 +105,10 @@ class Fits:
             return self._known[key]
 
     def _below(self, site: Site, choice: Choice) -> tuple[Factors, ...]:
-        """Factors of the next knot below a draft's rank, which it grows from: the same whatever
-        was asked for before."""
+        """Factors at the next knot below a draft's rank, from which the draft starts.
+
+        They do not depend on earlier calls.
+        """
         rank, _ = knots(choice.rank, site.group)
         if rank is None:
             return ()
@@ -127,7 +131,7 @@ class Fits:
         return future
 
     def _aim(self, site: Site) -> Aim:
-        """What a site's fits come near, the same for all of them: it travels once."""
+        """The target of a site's fits; shared by all of them, so that it is sent only once."""
         found = self._statistics.get(site.tensor)
         covariances = (None,) * site.group if found is None else found.covariances
         sha256 = "" if found is None else found.sha256
@@ -135,10 +139,9 @@ class Fits:
         return self._aims.setdefault(site.tensor, aim)
 
     def error(self, name: str, choice: Choice, effort: Effort = FULL) -> float:
-        """Relative error; infinite for a fit that is not usable.
+        """The relative error of a site's fit; infinite if the fit is not usable.
 
-        That of a draft is read off a monotone curve through the knots up to the next one, in
-        logarithms.
+        For a draft it is interpolated between knots, by a monotone curve in logarithms.
         """
         site = self._sites[name]
         low, high = knots(choice.rank, site.group)
@@ -159,14 +162,14 @@ class Fits:
         return read_off(choice.rank, ranks, errors)
 
     def chains(self, plan: Plan, effort: Effort = FULL) -> Chains:
-        """The chain of every site a plan changes.
+        """The chain of every site that a plan changes.
 
-        Without a bias, so that the node's own stays; but where the inputs' mean is known the
-        bias makes up for what the chain changes in it.
+        A chain has no bias, so that the node's own bias stays. If the mean of the inputs is known,
+        the chain has a bias that compensates for the change of the mean output.
 
         Raises:
-            PlanError: the plan names a site, form or rank that the model does not have, or
-                a fit came out unusable.
+            PlanError: the plan names a site, form or rank that the model does not have, or a fit
+                is not usable.
         """
         for name, choice in plan.choices.items():  # all at once, where there are workers
             self._future(name, choice, effort)
@@ -178,11 +181,12 @@ class Fits:
         return Chains(plan, by_site, fits)
 
     def refit(self, chains: Chains, name: str, wanted: Refit) -> Chains:
-        """The chains with that of one site fitted to another kernel, begun from its present
-        factors; as they are where that fit is not usable.
+        """The chains with one site fitted to another kernel, starting from its present factors.
+
+        Unchanged if that fit is not usable.
 
         Raises:
-            OnnxcpError: a process that fits was killed from outside.
+            OnnxcpError: a fitting process was killed.
         """
         choice, starts = chains.plan.choices[name], chains.fits[name].factors
         task = Task(choice.plain, (), FULL, starts, self._store, self._device)
@@ -195,15 +199,14 @@ class Fits:
         return chains.refitted(name, chain_of(self._sites[name], choice, fitted, means), fitted)
 
     def _mean_patches(self, name: str) -> Means | None:
-        """What a site's kernel makes of its mean patches, and those; None where unknown."""
+        """The mean output of a site's kernel, and its mean patches; None if unknown."""
         site = self._sites[name]
         found = self._statistics.get(site.tensor)
         patches = None if found is None else found.means.get(name)
         return None if patches is None else (mean_output(site.kernel, patches), patches)
 
     def stored_error(self, chains: Chains, name: str) -> float:
-        """Relative error, in the norm of the fit, of the factors as stored, rounded to the
-        model's dtype."""
+        """The relative error, in the norm of the fit, of factors rounded to the model's dtype."""
         site, fitted = self._sites[name], chains.fits[name]
         if name in chains.refits:
             return fitted.error

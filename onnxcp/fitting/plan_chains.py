@@ -1,4 +1,4 @@
-"""The chains of a plan as a value: what replaces each layer, and the fit it is made of."""
+"""The chains of a plan as a value: for each layer its chain, and the fit behind it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,8 +21,7 @@ Means = tuple[Float[np.ndarray, " T"], Float[np.ndarray, "group KS"]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refit:
-    """A new aim for a fit, and for the bias the mean output wanted [T] and the mean patches
-    [group, K·S] it is made of."""
+    """A new target for a fit; for the bias, the mean output [T] and mean patches [group, K·S]."""
 
     aim: Aim
     outputs: np.ndarray
@@ -31,8 +30,10 @@ class Refit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chains:
-    """The chains of a plan, and their fits, by site; `refits` are the sites that were fitted
-    to what the chains before them left of their inputs."""
+    """The chains of a plan and their fits, by site.
+
+    `refits` are the sites that were fitted to their inputs in the rewritten model.
+    """
 
     plan: Plan
     by_site: Mapping[str, Chain]
@@ -49,7 +50,7 @@ NO_CHAINS = Chains(Plan(), {}, {})
 
 
 def chain_of(site: Site, choice: Choice, fitted: Fitted, means: Means | None) -> Chain:
-    """A site's chain: without a bias, or with one by which its mean output is that wanted.
+    """A site's chain, without a bias, or with one that gives the desired mean output.
 
     Raises:
         PlanError: the fit is not usable.
@@ -65,7 +66,7 @@ def chain_of(site: Site, choice: Choice, fitted: Fitted, means: Means | None) ->
 
 
 def stored_kernel(site: Site, choice: Choice, fitted: Fitted) -> Kernel:
-    """The dense kernel [T, S / group, *window] of factors rounded as they are stored."""
+    """The dense kernel [T, S / group, *window] of factors rounded to the stored dtype."""
     stored = [
         tuple(f.astype(site.kernel.dtype).astype(np.float64) for f in factors)
         for factors in fitted.factors
@@ -74,7 +75,7 @@ def stored_kernel(site: Site, choice: Choice, fitted: Fitted) -> Kernel:
 
 
 def mean_output(kernel: Kernel, means: Float[np.ndarray, "group KS"]) -> Float[np.ndarray, " T"]:
-    """What a kernel makes of the mean patches of its groups."""
+    """The mean output [T] of a kernel for the mean patches of its groups."""
     rows = flat(kernel).reshape(len(means), -1, means.shape[1])
     outputs: np.ndarray = np.einsum("gtk,gk->gt", rows, means).ravel()
     return outputs

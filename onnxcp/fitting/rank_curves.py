@@ -1,7 +1,7 @@
-"""Rank curves: error and sensitivity against rank for every site and form, as data.
+"""Rank curves: error and sensitivity against rank, for every site and form.
 
-Drafts, each grown from the one of half its rank: mostly within a tenth of the error of
-converged fits. In the norm of real inputs where there are calibration data.
+They come from drafts, each started from the one at half its rank; their errors are mostly within
+10 % of converged fits. With calibration data, errors are in the norm of real inputs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,8 +30,10 @@ from onnxcp.storage import temporary
 
 @dataclass(frozen=True, slots=True)
 class RankPoint:
-    """One rank: relative error in the norm of the fit, sensitivity, and multiply-adds of one
-    sample, unknown where the image size is."""
+    """One rank: relative error in the norm of the fit, sensitivity, and multiply-adds.
+
+    Multiply-adds are of one sample, None if the image size is unknown.
+    """
 
     rank: int
     error: float
@@ -41,7 +43,7 @@ class RankPoint:
 
 @dataclass(frozen=True, slots=True)
 class RankCurve:
-    """A site in one form; errors never rise with rank."""
+    """A site in one form; errors never increase with rank."""
 
     site: str
     form: str
@@ -59,10 +61,10 @@ def rank_curves(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> list[RankCurve]:
-    """The curve of every site in every form that takes it.
+    """The curve of every site in every form that applies to it.
 
     Raises:
-        OnnxcpError: an unreadable model, samples that do not fit, or a killed process.
+        OnnxcpError: the model is unreadable, samples do not fit, or a process was killed.
     """
     model = io.load(path)
     inputs = prepare(model.inputs, sources)
@@ -93,7 +95,7 @@ def _curve(fits: Fits, site: Site, form: str) -> RankCurve:
 
 
 def _ranks(site: Site, form: str) -> Iterator[int]:
-    """Knots, up to the first whose chain has as many multiply-adds as the site."""
+    """The knots up to the first whose chain has as many multiply-adds as the site."""
     _, rank = knots(1, site.group)
     while rank <= largest_rank(site, form):
         yield rank

@@ -1,4 +1,4 @@
-"""The ladder of ranks at which drafts grow from one another, and errors read off it."""
+"""The grid of ranks (knots) at which drafts are fitted, and interpolation of errors on it."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ FIRST = 16  # the first knot
 
 
 def knots(rank: int, group: int) -> tuple[int | None, int]:
-    """The ranks around `rank` at which drafts grow from one another, FIRST times powers of two:
-    the largest one below it, if any, and the smallest one from it on."""
+    """The knots around a rank: the largest below it, if any, and the smallest from it on.
+
+    Knots are FIRST times powers of two.
+    """
     below, above = None, math.lcm(FIRST, group)
     while above < rank:
         below, above = above, 2 * above
@@ -18,13 +20,13 @@ def knots(rank: int, group: int) -> tuple[int | None, int]:
 
 
 def nearest_knot(rank: float, group: int) -> int:
-    """The knot nearest to a rank, as ratios go."""
+    """The knot nearest to a rank by ratio."""
     first = math.lcm(FIRST, group)
     return int(first * 2 ** max(0, round(math.log2(rank / first))))
 
 
 def knots_up_to(high: int, group: int) -> list[int]:
-    """All knots to `high`, one of them."""
+    """All knots up to `high`, which is one."""
     ranks, rank = list[int](), math.lcm(FIRST, group)
     while rank <= high:
         ranks.append(rank)
@@ -33,7 +35,7 @@ def knots_up_to(high: int, group: int) -> list[int]:
 
 
 def read_off(rank: int, ranks: Sequence[int], errors: Sequence[float]) -> float:
-    """The error at a rank below the last of `ranks`."""
+    """The interpolated error at a rank below the last of `ranks`."""
     from scipy.interpolate import PchipInterpolator
 
     falling = np.minimum.accumulate(errors)

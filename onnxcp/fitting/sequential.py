@@ -1,12 +1,12 @@
-"""Sequential calibration: each chain is fitted to what the chains before it left of its inputs.
+"""Sequential calibration: each chain is fitted to its inputs in the model rewritten before it.
 
 Sites are refitted in graph order. With x a site's input in the original model and x̃ in the
-model rewritten up to there, the chain's kernel K̂ is to bring K̂·x̃ near K·x:
+model rewritten up to there, the chain's kernel K̂ should bring K̂·x̃ close to K·x:
 
     E‖K x − K̂ x̃‖² = ‖K' − K̂‖²_Σ̃ + const,   K' = K · E[x x̃ᵀ] · Σ̃⁻¹,   Σ̃ = E[x̃ x̃ᵀ],
 
-a fit of the kernel K' in the norm of x̃, begun from the chain's present factors. The bias
-makes up for the means. Source: Zhang et al. 2016, arXiv:1505.06798 (asymmetric
+a fit of the kernel K' in the norm of x̃, starting from the chain's present factors. The bias
+compensates for the means. Source: Zhang et al. 2016, arXiv:1505.06798 (asymmetric
 reconstruction).
 """
 
@@ -38,8 +38,8 @@ from onnxcp.runtime.sessions import Runner, open_runner
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What chains are fitted by in sequence: a model, its sites in graph order, the calibration
-    samples, and a folder to write models and covariances into."""
+    """All that sequential calibration needs: a model, its sites in graph order, the calibration
+    set, and a folder for models and covariances."""
 
     model: io.Model
     sites: Sequence[Site]
@@ -54,7 +54,7 @@ class Calibration:
 def refine(calibration: Calibration, fits: Fits, chains: Chains) -> Chains:
     """Refit the chains of a plan one after the other.
 
-    A site whose patch covariance would not fit the memory allowed keeps its fit.
+    A site whose patch covariance does not fit the memory limit keeps its fit.
     """
     recipe, names = calibration.recipe, chains.plan.choices
     sites = [site for site in calibration.sites if site.name in names]
@@ -76,7 +76,7 @@ def refine(calibration: Calibration, fits: Fits, chains: Chains) -> Chains:
 
 
 def target(kernel: Kernel, cross: np.ndarray, covariance: np.ndarray) -> Kernel:
-    """K' of one group; the ridge pulls it to K where the inputs hardly vary."""
+    """K' of one group; a ridge keeps it close to K in directions where inputs hardly vary."""
     ridge = RIDGE * float(np.trace(covariance)) / len(covariance)
     damped = covariance + ridge * np.eye(len(covariance), dtype=covariance.dtype)
     wanted = flat(kernel) @ (cross + ridge * np.eye(len(cross), dtype=cross.dtype))
@@ -97,7 +97,7 @@ def _refit(site: Site, measured: Drift, folder: Path, name: str) -> Refit:
 def _seen(
     calibration: Calibration, site: Site, before: Mapping[str, Chain]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What a site reads in the original and in the model rewritten before it, by batch."""
+    """A site's inputs in the original and in the model rewritten before it, by batch."""
     original = _runner(calibration, {}, site, "original.onnx")
     rewritten = _runner(calibration, before, site, "sequence.onnx")
     batching = calibration.batching

@@ -1,11 +1,11 @@
-"""Covariances of few images, pulled to the plain norm as far as they are uncertain.
+"""Shrinkage of covariances of few images towards the plain norm, by their uncertainty.
 
-The covariance of a few images is short of directions that other images take: a fit in its norm
-is free there, and destroys what the model needs. Ledoit and Wolf mix it with a multiple of the
-unit matrix, (1 − λ)·Σ + λ·μ·I with μ the mean variance, where λ is the variance of Σ over its
-distance from μ·I. Here images are the independent samples, not patches: those of one image are
-alike. The variance of a single image's covariance is half the squared distance of two, in the
-mean over pairs of neighbors in the stream.
+The covariance of a few images lacks directions that other images have: a fit in its norm is
+unconstrained there, and would destroy what the model needs. Ledoit and Wolf mix it with a multiple
+of the unit matrix, (1 − λ)·Σ + λ·μ·I with μ the mean variance, where λ is the variance of Σ over
+its distance from μ·I. The independent samples are images here, not patches, since patches of one
+image are similar. The variance of a single image's covariance is half the squared distance of two,
+averaged over consecutive pairs.
 
 Source: Ledoit & Wolf 2004, Journal of Multivariate Analysis 88(2):365.
 """
@@ -19,7 +19,7 @@ MOST_SHARE = 0.75  # of the unit matrix, as of one image, which shows no varianc
 
 
 class Scatter:
-    """How far covariances of single images lie apart, for every group of a layer."""
+    """The variance of covariances of single images, for every group of a layer."""
 
     def __init__(self, groups: int) -> None:
         self._squares, self._pairs = np.zeros(groups), 0
@@ -27,8 +27,11 @@ class Scatter:
         self._last: np.ndarray | None = None
 
     def add(self, images: Float[np.ndarray, "group images patches KS"]) -> None:
-        """Patches of images that follow those added before; two at a time are compared, about
-        the mean of all till then, so that batches do not matter."""
+        """Add patches of the next images.
+
+        Consecutive pairs are compared, about the mean of all images so far, so that the size of
+        batches does not matter.
+        """
         for rows in np.moveaxis(images, 1, 0):
             if self._pairs >= MOST_PAIRS:
                 self._last = None
@@ -43,7 +46,7 @@ class Scatter:
                 self._pairs += 1
 
     def share(self, group: int, images: int, covariance: Float[np.ndarray, "KS KS"]) -> float:
-        """λ, from 0 to `MOST_SHARE`, for the covariance of so many images."""
+        """λ, from 0 to `MOST_SHARE`, for a group's covariance of this many images."""
         if not self._pairs:
             return MOST_SHARE
         size = len(covariance)
@@ -61,7 +64,7 @@ def shrunk(
     share: float,
     like: Float[np.ndarray, "KS KS"] | None = None,
 ) -> Float[np.ndarray, "KS KS"]:
-    """(1 − λ)·Σ + λ·μ·I, with the mean variance μ of Σ itself, or of one that it is `like`."""
+    """(1 − λ)·Σ + λ·μ·I, with the mean variance μ of Σ itself, or of `like`."""
     mean = float(np.trace(covariance if like is None else like)) / len(covariance)
     mixed: np.ndarray = covariance * covariance.dtype.type(1 - share)
     mixed[np.diag_indices_from(mixed)] += covariance.dtype.type(share * mean)
@@ -71,8 +74,10 @@ def shrunk(
 def _half_distance(
     one: Float[np.ndarray, "group P KS"], two: Float[np.ndarray, "group Q KS"]
 ) -> Float[np.ndarray, " group"]:
-    """½‖A − B‖² of the mean products A and B of the patches of two images, by whichever
-    products are smaller."""
+    """½‖A − B‖² for the mean products A and B of the patches of two images.
+
+    Computed from inner or outer products, whichever are smaller.
+    """
     one, two = (rows / np.sqrt(rows.shape[1]) for rows in (one, two))
     if max(one.shape[1], two.shape[1]) >= one.shape[2]:
         return _squares(one.swapaxes(1, 2) @ one - two.swapaxes(1, 2) @ two) / 2

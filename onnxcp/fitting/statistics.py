@@ -1,9 +1,8 @@
-"""Run calibration data once and keep what every site's inputs look like: their mean and
-covariance, patch by patch.
+"""Statistics of every site's inputs: mean and covariance of patches, from one calibration run.
 
-A patch is what a window sees at one position, flattened position-major as in `forms.norm`.
-Memory does not grow with the number of samples: every batch is added to the sums and
-dropped. Images have far more positions than a covariance needs, so each gives a random few.
+A patch is the input of a window at one position, flattened position-major as in `forms.norm`.
+Memory does not grow with the number of samples: every batch is added to sums and dropped. Images
+have far more positions than a covariance needs, so that random positions are used.
 """
 
 import hashlib
@@ -39,11 +38,13 @@ Activations = Callable[[Feeds], Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """Of what a kernel tensor's sites read: files with a covariance for every group, their
-    content's hash, and the mean patch [group, K·S] of every site whose bias can make up for
-    a change of it. The covariance is about the mean for these, about zero for others; it is
-    mixed with a multiple of the unit matrix where there are few images, a share for every
-    group."""
+    """Statistics of the inputs of all sites with one kernel tensor.
+
+    Files with a covariance per group, the hash of their content, and the mean patch [group, K·S]
+    of every site whose bias can compensate for a change of it. The covariance is about the mean
+    for these sites, about zero for others. With few images it is mixed with a multiple of the unit
+    matrix, by a share per group.
+    """
 
     covariances: tuple[Path, ...]
     sha256: str
@@ -52,7 +53,7 @@ class Statistics:
 
 
 class _Sums:
-    """Running sums of one site: of patches, and of their products."""
+    """Running sums of one site's patches and of their products."""
 
     def __init__(self, site: Site, *, whole: bool) -> None:
         self.site, self.whole, self.count, self.images = site, whole, 0, 0
@@ -63,7 +64,7 @@ class _Sums:
         self.products = [np.zeros((side, side), np.float32, order="F") for _ in range(site.group)]
 
     def add(self, patches: Float[np.ndarray, "group patches KS"], images: int) -> None:
-        """Patches of so many images, one image after the other."""
+        """Add patches of this many images, one image after the other."""
         self.count += patches.shape[1]
         self.images += images
         if patches.shape[1] % images == 0:
@@ -77,11 +78,11 @@ class _Sums:
             )
 
     def share(self, number: int, covariance: np.ndarray) -> float:
-        """How much of the unit matrix a group's covariance needs."""
+        """The share of the unit matrix to mix with a group's covariance."""
         return self._scatter.share(number, self.images, covariance)
 
     def covariance(self, number: int, *, centred: bool) -> np.ndarray:
-        """Not finite where the inputs were not, which is for the caller to see."""
+        """A group's covariance; not finite if inputs were not, which the caller must check."""
         lower = np.tril(self.products[number])
         whole = lower + np.tril(lower, -1).T
         width = self.site.part[1]
@@ -140,8 +141,10 @@ def collect(
 
 
 def _kept_whole(sites: Sequence[Site], memory: int) -> set[str]:
-    """Kernel tensors whose whole patch covariance is kept, the largest dropped first; sites that
-    share a kernel fare alike, because their covariances become one."""
+    """Kernel tensors whose covariance of whole patches fits the memory; the largest go first.
+
+    Sites that share a kernel are treated alike, because their covariances become one.
+    """
     whole, small = (Counter[str](), Counter[str]())
     for site in sites:
         whole[site.tensor] += 4 * site.group * math.prod(site.part[1:]) ** 2
@@ -162,8 +165,7 @@ def _kept_whole(sites: Sequence[Site], memory: int) -> set[str]:
 def patches(
     site: Site, values: np.ndarray, rng: np.random.Generator, samples: int = 1
 ) -> Float[np.ndarray, "group patches KS"]:
-    """What the window of a site sees of `values` [N, S, *image] at some of its positions, the
-    same ones in every image of the batch."""
+    """Patches of `values` [N, S, *image] at random positions, the same in each image."""
     window, geometry, inputs = site.shape[2:], site.geometry, site.part[1]
     if not window:
         rows = values.reshape(1, -1, inputs)
@@ -198,7 +200,7 @@ def _picked(places: int, size: int, samples: int, rng: np.random.Generator) -> n
 def _pooled(
     sums: Mapping[str, _Sums], folder: Path, *, correct_bias: bool, shrinks: bool
 ) -> dict[str, Statistics]:
-    """Sites that share a kernel share one covariance, weighed by their patches."""
+    """Statistics by kernel tensor; sites that share one are weighted by their patches."""
     made: dict[str, Statistics] = {}
     tensors = dict.fromkeys(s.site.tensor for s in sums.values())
     for position, tensor in enumerate(tensors):

@@ -1,7 +1,7 @@
-"""Statistics of activations in the folder of a long run, for a later run to take.
+"""Input statistics stored in a work folder, to be reused by a later run.
 
-The note of them is written last, and has the hash of everything: what is damaged or incomplete
-is as good as none, and measured again.
+Their description is written last, with the hash of everything: damaged or incomplete statistics
+count as missing, and are measured again.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ NOTE, MEANS = "statistics.json", "means.npz"
 
 
 def save_statistics(folder: Path, found: Mapping[str, Statistics]) -> None:
-    """Note in a folder what the covariances written there are of."""
+    """Describe the covariances in a folder, so that `load_statistics` can read them."""
     rows, means = dict[str, Any](), dict[str, Any]()
     for number, (tensor, one) in enumerate(found.items()):
         sites = list(one.means)
@@ -40,8 +40,7 @@ def save_statistics(folder: Path, found: Mapping[str, Statistics]) -> None:
 
 
 def load_statistics(folder: Path) -> dict[str, Statistics] | None:
-    """What an earlier run noted in a folder; None where it did not come to its end, or anything
-    is not as it was."""
+    """The statistics in a folder; None if they are missing, incomplete or damaged."""
     try:
         note = verified(json.loads((folder / NOTE).read_text(encoding="utf-8")))
         with (folder / MEANS).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -65,7 +64,7 @@ def _one(folder: Path, row: Mapping[str, Any], means: Mapping[str, np.ndarray]) 
 
 
 def _is_whole(one: Statistics) -> bool:
-    """Whether the covariances are those that the hash is of, which is of their numbers alone."""
+    """Whether the covariances match the hash, which is of their numbers only."""
     digest = hashlib.sha256()
     for path in one.covariances:
         with path.open("rb") as stream:

@@ -1,8 +1,7 @@
 """Fits in the cache, so that none is computed twice.
 
-An entry is an .npz file that names its own key and the checksum of all that is in it. One that is
-damaged, or was put there by something else, is as good as none: it is computed again and
-overwritten.
+An entry is an .npz file that holds its own key and a checksum of its content. A damaged entry, or
+one that another program put there, counts as missing: it is computed again and overwritten.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from onnxcp.storage.read_errors import DAMAGED
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """The fits of a layer's groups, ‖K‖² of these, and the seconds the fits took."""
+    """The fits of a layer's groups, their ‖K‖², and the seconds that the fits took."""
 
     fits: tuple[Fit, ...]
     energies: tuple[float, ...]
@@ -32,7 +31,7 @@ class Entry:
 
 
 def load(folder: Path, key: str) -> Entry | None:
-    """The entry of a key; None where there is none that can be trusted."""
+    """The entry of a key; None if it is missing or damaged."""
     path = path_of(folder, key)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -49,7 +48,7 @@ def load(folder: Path, key: str) -> Entry | None:
 
 
 def save(folder: Path, key: str, entry: Entry) -> None:
-    """Keep an entry, whole or not at all."""
+    """Store an entry atomically."""
     arrays = {
         f"{group}.{number}": np.asarray(factor)
         for group, fit in enumerate(entry.fits)

@@ -1,6 +1,4 @@
-"""One fit as a task that any process or machine can do: what it aims at, how it is made, and the
-store it is kept in.
-"""
+"""One fit as a task for any process or machine: its target, its settings, and its store."""
 
 import functools
 import math
@@ -30,7 +28,7 @@ Covariance = Path | np.ndarray | None  # a file's, or itself; None where nothing
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted(Entry):
-    """The fits of a layer's groups, mostly one, as one."""
+    """The fits of a layer's groups, mostly one, combined."""
 
     @property
     def factors(self) -> tuple[Factors, ...]:
@@ -52,14 +50,16 @@ class Fitted(Entry):
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of the groups'."""
+        """The worst outcome of the groups."""
         return max((fit.outcome for fit in self.fits), key=list(Outcome).index)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aim(SharedValue):
-    """What fits are to come near: a kernel, in the norm of the covariances of its groups'
-    inputs, with their hash, which is empty where none are known."""
+    """The target of fits: a kernel, in the norm of the covariances of its groups' inputs.
+
+    With the hash of the covariances, empty if there are none.
+    """
 
     kernel: Kernel
     group: int
@@ -67,7 +67,7 @@ class Aim(SharedValue):
     sha256: str
 
     def packed(self) -> "Aim":
-        """With the covariances themselves, for a worker that does not share the disk."""
+        """The target with its covariances in memory, for a worker that does not share the disk."""
         return replace(self, covariances=tuple(_loaded(c) for c in self.covariances))
 
     def __sizeof__(self) -> int:  # what Dask goes by when it places and keeps it
@@ -77,8 +77,10 @@ class Aim(SharedValue):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """How a fit is made, and where fits are kept: with the aim, all that it depends on. `starts`
-    are factors of the groups to begin from, random ones where there are none."""
+    """The settings of a fit, and the store; together with the target, all that it depends on.
+
+    `starts` are factors of the groups to start from; random without.
+    """
 
     choice: Choice
     seed: tuple[int, ...]
@@ -101,10 +103,9 @@ class Task:
 
 
 def compute(task: Task, aim: Aim, cluster: Cluster | None = None) -> Fitted:
-    """The fits of a layer, from the store if they were made before; else made here, or on a
-    cluster, whose workers do not know the store.
+    """The fits of a layer, from the store, or else computed here or on a cluster.
 
-    On one thread: their matrices are too small to share out, and several fits at once use
+    They run on one thread: their matrices are too small for more, and several fits at once use
     the cores better.
     """
     if task.store is None:
@@ -127,7 +128,7 @@ def _computed(task: Task, aim: Aim, cluster: Cluster | None) -> Fitted:
 
 
 def fit(task: Task, aim: Aim) -> Fitted:
-    """The fits of a layer, made here and now."""
+    """The fits of a layer, computed in this process."""
     begun, form, rank = time.perf_counter(), FORMS[task.choice.form], task.choice.rank
     fits, energies, effort = [], [], replace(task.effort, device=task.device)
     with threadpool_limits(1):
@@ -141,20 +142,23 @@ def fit(task: Task, aim: Aim) -> Fitted:
 
 
 def fit_there(task: Task, aim: Aim) -> Fitted:
-    """The same on a worker, which may do several at once in one process."""
+    """The same on a worker, where several may run at once in one process."""
     _on_one_thread()
     return fit(task, aim)
 
 
 @functools.cache
 def _on_one_thread() -> None:
-    """For as long as the worker lives: limits that fits set and lift would overlap, and a
-    product on several threads may differ in its last bit."""
+    """Limit linear algebra to one thread, for the life of the worker.
+
+    Limits that single fits set and lift would overlap, and products on several threads can differ
+    in the last bit.
+    """
     threadpool_limits(1)
 
 
 def norm_in(covariance: Covariance) -> Norm | None:
-    """The norm of a covariance; the plain one for None."""
+    """The norm of a covariance; the plain norm for None."""
     loaded = _loaded(covariance)
     return None if loaded is None else Norm.of(loaded)
 
