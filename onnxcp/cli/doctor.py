@@ -12,7 +12,7 @@ from onnxcp.cli.reports import REPORT, print_result, reserve_reports, write_repo
 from onnxcp.options.option import Option
 from onnxcp.options.run import RunOptions
 
-PROVIDERS = ("onnxcp.runtime.providers:PROVIDERS",)
+PROVIDERS = ("onnxcp.runtime.provider_table:PROVIDERS",)
 
 
 @command

@@ -40,7 +40,7 @@ class TargetOptions:
             "Where models run: {choices}, or any other that ONNX Runtime offers (see doctor); "
             "NAME,cpu lets nodes run elsewhere.",
             metavar="NAME",
-            choices=("onnxcp.runtime.providers:PROVIDERS",),
+            choices=("onnxcp.runtime.provider_table:PROVIDERS",),
             is_open=True,
         ),
     ] = "cpu"

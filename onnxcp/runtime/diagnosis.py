@@ -22,7 +22,8 @@ from onnxcp.runtime.machine import (
 from onnxcp.runtime.ort import available, builds, cuda_version, runtime
 from onnxcp.runtime.packages import LIBRARIES
 from onnxcp.runtime.probe import Proof, prove
-from onnxcp.runtime.providers import PROVIDERS, Target, by_name
+from onnxcp.runtime.provider_table import PROVIDERS
+from onnxcp.runtime.providers import Target, by_name
 
 VECTORS = {  # instruction sets that convolutions use, by Linux's names of CPU flags
     "avx2": "AVX2",

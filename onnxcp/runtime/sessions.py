@@ -24,7 +24,8 @@ from onnxcp.graph.input_specs import Feeds
 from onnxcp.runtime.machine import no_cuda
 from onnxcp.runtime.missing_kernels import remedy
 from onnxcp.runtime.ort import SILENT, available, builds, cuda_major, load_cuda, runtime
-from onnxcp.runtime.providers import GRAPH, Provider, Target, by_name
+from onnxcp.runtime.provider_table import GRAPH, Provider
+from onnxcp.runtime.providers import Target, by_name
 
 # Operators that compute shapes and indices, on few integers.
 SHAPE_ARITHMETIC = (

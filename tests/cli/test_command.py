@@ -27,7 +27,7 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.options.training import TrainingOptions
 from onnxcp.report import WRITERS
-from onnxcp.runtime.providers import PROVIDERS
+from onnxcp.runtime.provider_table import PROVIDERS
 from onnxcp.search import STRATEGIES
 
 OF_OPTIMIZE = (DataOptions, BudgetOptions, PlanOptions, TargetOptions, FitOptions, RunOptions)

@@ -15,7 +15,8 @@ from onnxcp.graph import io
 from onnxcp.quantization.precision import refuse_without_kernels
 from onnxcp.quantization.scheme import Scheme
 from onnxcp.runtime import providers
-from onnxcp.runtime.providers import PROVIDERS, Target
+from onnxcp.runtime.provider_table import PROVIDERS
+from onnxcp.runtime.providers import Target
 
 SHORT = ("--threads", "1", "--duration", "0", "--iterations", "8", "--warmup", "0")
 X = np.random.default_rng(0).standard_normal((64, 4, 9, 8)).astype(np.float32)

@@ -5,7 +5,8 @@ import pytest
 
 from onnxcp.errors import UsageError
 from onnxcp.runtime import providers
-from onnxcp.runtime.providers import PROVIDERS, REDUCED, Target
+from onnxcp.runtime.provider_table import PROVIDERS, REDUCED
+from onnxcp.runtime.providers import Target
 
 OFFERED = ("CPUExecutionProvider", "XnnpackExecutionProvider", "AzureExecutionProvider")
 

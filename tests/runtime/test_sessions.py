@@ -11,7 +11,8 @@ from bound import bound_outputs
 
 from onnxcp.errors import MissingPackage, ModelError, ProviderError, UsageError
 from onnxcp.runtime import ort, sessions
-from onnxcp.runtime.providers import PROVIDERS, Target
+from onnxcp.runtime.provider_table import PROVIDERS
+from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import Runner, open_runner
 
 onnxruntime = pytest.importorskip("onnxruntime")
