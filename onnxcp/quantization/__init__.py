@@ -1,1 +1,1 @@
-"""int8 and float16 forms of a model."""
+"""Conversion of models to int8 and float16."""

@@ -1,9 +1,8 @@
-"""The mean error of a product that rounding its weights makes, taken from its bias.
+"""Bias correction: the mean output error from rounded weights, subtracted from the bias.
 
-A product's output channel is the sum of its weights with patches of its input; weights that
-are dW off shift its mean by dW·E[patch], which a bias takes back. Patches are averaged over
-samples and over output positions, zeros of the padding included, so that the shift is exact
-for inputs as the float model has them.
+If weights are changed by dW, the mean of an output channel shifts by dW·E[patch], which a bias can
+compensate. Patches are averaged over samples and output positions, padding included, so that the
+shift is exact for the inputs of the float model.
 
 Axes: T output channels, S input channels. Source: bias correction of Nagel et al. 2019,
 arXiv:1906.04721, with means that are measured, not derived from BatchNormalization.
@@ -29,8 +28,10 @@ KINDS = ("Conv", *products.PRODUCTS)
 
 
 def refusals(graph: onnx.GraphProto, names: Iterable[str]) -> dict[str, str]:
-    """Why the mean of a product with stored weights is not corrected, by node, of those among
-    `names`: mostly because it has no bias and another node would have to add one."""
+    """Reasons why products with stored weights among `names` are not corrected, by node.
+
+    Mostly a product has no bias, and another node would have to add one.
+    """
     constants, wanted = Constants(graph), set(names)
     found = {
         node.name: _refusal(node, constants)
@@ -67,8 +68,7 @@ def _refusal(node: onnx.NodeProto, constants: Constants) -> str:
 
 @dataclass(slots=True, eq=False)
 class Patches:
-    """Mean patches of the products of a graph that can be corrected, by node; they grow with
-    the samples they are shown."""
+    """Mean patches of the products that can be corrected, by node; updated with each batch."""
 
     nodes: tuple[onnx.NodeProto, ...]
     windows: Mapping[str, tuple[int, ...]]
@@ -77,7 +77,7 @@ class Patches:
 
     @classmethod
     def of(cls, graph: onnx.GraphProto, names: Iterable[str]) -> "Patches":
-        """Of those of the named nodes that have stored weights and no reason against it."""
+        """For those of the named nodes that have stored weights and can be corrected."""
         constants, wanted = Constants(graph), set(names)
         refused = refusals(graph, wanted)
         nodes = [
@@ -89,7 +89,7 @@ class Patches:
         return cls(tuple(nodes), dims)
 
     def add(self, seen: Mapping[str, np.ndarray]) -> None:
-        """Count what the products read in one batch, by tensor."""
+        """Add the inputs of the products in one batch, by tensor."""
         for node in self.nodes:
             values = seen.get(node.input[0])
             if values is not None and values.size:
@@ -103,7 +103,7 @@ class Patches:
 
 
 def _patch(node: onnx.NodeProto, window: tuple[int, ...], values: np.ndarray) -> Patch:
-    """The mean patch of a batch: over samples first, then over output positions."""
+    """The mean patch of a batch, over samples and then over output positions."""
     if operator(node) != "Conv":
         return np.asarray(values.reshape(-1, values.shape[-1]).mean(0, dtype=np.float64))
     image = values.mean(0, dtype=np.float64)
@@ -123,8 +123,10 @@ def _patch(node: onnx.NodeProto, window: tuple[int, ...], values: np.ndarray) ->
 def correct(
     graph: onnx.GraphProto, rounded: Mapping[str, np.ndarray], patches: Mapping[str, Patch]
 ) -> None:
-    """Take from biases, in place, what weights `rounded` to, by node, shift the mean of outputs
-    by; a bias is added where there is none."""
+    """Subtract from biases, in place, the shift of the mean output by rounding weights.
+
+    `rounded` are the rounded weights by node. A product without a bias gets one.
+    """
     stored = Parameters(graph)
     for node in graph.node:
         if node.name not in rounded.keys() & patches.keys():
@@ -139,7 +141,7 @@ def correct(
 
 
 def _shift(node: onnx.NodeProto, change: np.ndarray, patch: Patch) -> np.ndarray:
-    """The mean of what a kernel [T, S/group, ...] makes of patches, by output channel."""
+    """The mean output [T] of a kernel [T, S/group, ...] for the mean patch."""
     group = groups(node)
     kernels = change.reshape(group, len(change) // group, -1)
     return np.asarray(np.einsum("gtk,gk->gt", kernels, patch.reshape(group, -1))).ravel()

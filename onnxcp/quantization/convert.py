@@ -1,4 +1,4 @@
-"""A model in the numbers asked for: as it is, in float16, or in int8."""
+"""Conversion of a model to the requested precision: unchanged, float16, or int8."""
 
 from collections.abc import Sequence
 
@@ -28,14 +28,15 @@ def converted(
     raise_opset: bool = False,
     progress: Progress = silent,
 ) -> onnx.ModelProto:
-    """The model in a precision, for a target; itself for "float32". int8 takes its ranges from
-    `samples`, the types that are fastest on this machine, and leaves in float what the model's
-    metadata say.
+    """The model in a precision, for a target; the model itself for "float32".
+
+    int8 uses ranges from `samples` and the types that are fastest on this machine, and leaves
+    nodes in float as the model's metadata state.
 
     Raises:
-        UsageError: the target's provider gains nothing from the precision.
-        ModelError: a model that can not become so, with the reason.
-        DataError: no samples for int8, too few, or such that tell no ranges.
+        UsageError: the target's provider has no benefit from the precision.
+        ModelError: the model cannot be converted, with the reason.
+        DataError: there are no samples for int8, too few, or only constant ones.
     """
     refuse_without_kernels(precision, target)
     if precision == FLOAT16:
@@ -55,10 +56,10 @@ def prepared(
     raise_opset: bool = False,
     progress: Progress = silent,
 ) -> Prepared:
-    """The model ready to become int8, on the CPU provider.
+    """The model prepared for int8 on the CPU provider; its weights may still change.
 
     Raises:
-        ModelError, DataError: as `converted`.
+        ModelError, DataError: as in `converted`.
     """
     return prepare(
         model.proto,
@@ -80,9 +81,11 @@ def for_time(
     *,
     is_part: bool = False,
 ) -> bytes:
-    """A serialized float model in a precision, for its time alone: ranges are of one feed, and
-    the opset may be any. In int8 `floats` are globs of nodes left in float; a part of a larger
-    model reads and writes int8 as it will there."""
+    """A serialized float model in a precision, only to be timed.
+
+    Ranges come from one feed, and any opset is accepted. In int8, `floats` are globs of nodes left
+    in float, and a part of a larger model reads and writes int8 as it would there.
+    """
     if precision == INT8:
         return quantized_for_time(model, feeds, where, floats, is_part=is_part)
     if precision == FLOAT16:

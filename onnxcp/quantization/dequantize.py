@@ -1,9 +1,9 @@
-"""A quantized model without its rounding: what is stored in integers becomes the floats that
-these stand for, and activations keep to their ranges without being rounded in them.
+"""A quantized model without its rounding.
 
-Ranges stay, as Clip nodes, because quantizers leave ReLU and Clip to them. What is not stored,
-and no pair of QuantizeLinear and DequantizeLinear with one scale, is left as it is, and so are
-subgraphs.
+Stored integers become the floats that they represent, and activations are clipped to their ranges
+without rounding. Ranges stay, as Clip nodes, because quantizers replace ReLU and Clip by them.
+Everything else, except pairs of QuantizeLinear and DequantizeLinear with one scale, stays as it is,
+and so do subgraphs.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ FLOATS = ("float16", "float32", "float64")
 
 
 def dequantised(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without rounding; the one given is not changed. Tensors keep their names."""
+    """A copy of the model without rounding; tensors keep their names."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     constants, opset = Constants(proto.graph), opset_of(proto)
@@ -42,15 +42,14 @@ def dequantised(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def is_in_pairs(proto: onnx.ModelProto) -> bool:
-    """Whether a model is quantized, and by nothing but nodes that are taken apart here."""
+    """Whether a model is quantized, and only by nodes that `dequantised` can remove."""
     kinds = {operator(node) for node in all_nodes(proto) if is_integer(node)}
     return bool(kinds) and kinds <= {*QUANTIZE, *DEQUANTIZE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """What a DequantizeLinear undoes: of the floats named `source`, or of `integers` that are
-    stored."""
+    """The quantization that a DequantizeLinear reverses: of floats `source`, or stored integers."""
 
     scale: np.ndarray
     zero: np.ndarray
@@ -59,7 +58,7 @@ class _Step:
     integers: np.ndarray | None
 
     def values(self, constants: Constants) -> np.ndarray | None:
-        """The floats, where they are known: their rounding is part of them."""
+        """The floats that stored integers represent; None if they are not stored."""
         floats = None if self.source is None else _array(self.source, constants)
         integers = self.integers
         if floats is not None:
@@ -73,7 +72,7 @@ class _Step:
         return found
 
     def _spread(self, values: np.ndarray, dimensions: int) -> np.ndarray:
-        """One number for every place on the axis, or one for all."""
+        """One number per position on the axis, or one for all, in a shape that broadcasts."""
         if values.size == 1:
             return values.reshape(())
         shape = [1] * dimensions
@@ -81,7 +80,7 @@ class _Step:
         return values.reshape(shape)
 
     def range(self) -> tuple[float, float]:
-        """The least and the largest float that one scale has an integer for."""
+        """The smallest and the largest float that the integers can represent."""
         low, high = _limits(self.zero.dtype)
         scale, zero = float(self.scale.item()), int(self.zero.item())
         return (low - zero) * scale, (high - zero) * scale
@@ -109,7 +108,7 @@ def _step(node: onnx.NodeProto, constants: Constants) -> _Step | None:
 def _zero(
     node: onnx.NodeProto, scale: np.ndarray, integers: np.ndarray | None, constants: Constants
 ) -> np.ndarray | None:
-    """The zero point: 0 where none is given, of the standard's default type."""
+    """The zero point; by default 0, of ONNX's default type."""
     if len(node.input) > 2 and node.input[2]:
         return _array(node.input[2], constants)
     return np.zeros(scale.shape, np.uint8 if integers is None else integers.dtype)
@@ -126,7 +125,7 @@ def _limits(dtype: np.dtype) -> tuple[int, int]:
 
 
 def _clip(node: onnx.NodeProto, step: _Step, graph: onnx.GraphProto, opset: int) -> onnx.NodeProto:
-    """What is left of a pair: its range."""
+    """The Clip node that replaces a pair, with its range."""
     (low, high), source, output = step.range(), step.source or "", node.output[0]
     make = onnx.helper.make_node
     if opset < TENSORS:
@@ -139,7 +138,7 @@ def _clip(node: onnx.NodeProto, step: _Step, graph: onnx.GraphProto, opset: int)
 
 
 def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove what only DequantizeLinear nodes read that are gone."""
+    """Remove tensors that only removed DequantizeLinear nodes read."""
     read = read_names(graph)
     for place, node in reversed(list(enumerate(graph.node))):
         if operator(node) in QUANTIZE and not read & set(node.output):

@@ -1,12 +1,12 @@
-"""float16 of a float32 model, by ONNX Runtime's own converter; inputs and outputs stay float32.
+"""float16 conversion by ONNX Runtime's converter; inputs and outputs stay float32.
 
-The converter leaves in float32 what its list of operators says, and casts around it. Three of
-its habits are mended: casts come last and one is made for every reader, so they are put in
-their places, each once; what Constant nodes hold is rounded even where a node wants float32,
-so they become initializers; numbers too large for float16 are cut down to 65504, so nodes of
-the main graph that read such numbers stay in float32.
+The converter leaves the operators of a list in float32, with casts around them. Three problems are
+corrected here. Casts are at the end of the graph and duplicated per reader, so each is moved to its
+place, once. Values of Constant nodes are rounded even if a node needs float32, so they become
+initializers. Numbers too large for float16 are clipped to 65504, so nodes of the main graph that
+read them stay in float32.
 
-The result is a model with its weights inside, whatever lay outside before.
+The result has its weights inside the model, even if they were external before.
 """
 
 from collections.abc import Collection, Sequence
@@ -29,11 +29,12 @@ IR = 4  # the first that keeps initializers apart from inputs
 
 
 def halved(proto: onnx.ModelProto, *, where: str = "the model") -> onnx.ModelProto:
-    """The float16 model of a float32 one, which is not changed; the same input gives the same
-    bytes. `where` names the model in messages.
+    """The float16 version of a float32 model, which is not changed.
+
+    The same input gives the same bytes. `where` names the model in messages.
 
     Raises:
-        ModelError: quantized or not float32, too large, or the converter fails at it.
+        ModelError: the model is quantized, not float32 or too large, or the converter fails.
     """
     _refuse_unfit(proto, where)
     ready = _prepared(proto)
@@ -63,8 +64,8 @@ def _refuse_unfit(proto: onnx.ModelProto, where: str) -> None:
 
 
 def _prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without local functions, every node under a name of its own, and all it stores
-    among the initializers, which are no inputs."""
+    """A copy without local functions, with unique node names, and all stored tensors as
+    initializers that are not inputs."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     if made.functions:
@@ -83,7 +84,7 @@ def _prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _stored(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """What a Constant node of floats holds, under the name it gives it."""
+    """The value of a Constant node of floats, under the name of its output."""
     if operator(node) != "Constant":
         return None
     (attribute,) = node.attribute
@@ -112,7 +113,7 @@ def _is_beyond(tensor: onnx.TensorProto) -> bool:
 def _by_runtime(
     ready: onnx.ModelProto, floats: Sequence[str], left: Sequence[str], where: str
 ) -> onnx.ModelProto:
-    """What the converter makes: `floats` stay float32, and so do the nodes that are `left`."""
+    """The converter's result; tensors `floats` and nodes `left` stay float32."""
     runtime()  # says what to install where it is missing
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -129,7 +130,7 @@ def _by_runtime(
 
 
 def _put_in_place(graph: onnx.GraphProto, own: Collection[str]) -> None:
-    """Put every cast that was added, once, right behind what it reads, else to the front."""
+    """Move every added cast, once, to just after the node it reads, else to the front."""
     casts = {node.output[0]: node for node in graph.node if node.name not in own}
     kept = [node for node in graph.node if node.name in own]
     given = {name for node in (*kept, *casts.values()) for name in node.output}

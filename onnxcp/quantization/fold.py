@@ -1,7 +1,7 @@
-"""The float model that int8 is made of: at an opset that knows channels, folded, named.
+"""Preparation of a float model for int8: opset with per-channel scales, folded, unique names.
 
-BatchNormalization is folded by ONNX Runtime's plain optimizations; every other node keeps its
-name, but for what `FUSED` puts behind it.
+BatchNormalization is folded by ONNX Runtime's basic optimizations; every other node keeps its
+name, except for the suffix `FUSED`.
 """
 
 from collections import Counter
@@ -22,10 +22,10 @@ FUSED = "/MatMulAddFusion"  # what the runtime puts behind the name of a MatMul 
 
 
 def folded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """A folded copy of a model, every node under a name of its own.
+    """A folded copy of a model, with unique node names.
 
     Raises:
-        ModelError: ONNX can not raise its opset, or ONNX Runtime refuses it.
+        ModelError: ONNX cannot raise its opset, or ONNX Runtime refuses it.
     """
     made = _raised(proto, where)
     name_nodes(made.graph)
@@ -33,8 +33,7 @@ def folded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """A copy at an opset that knows channels, whose initializers are no inputs: those could be
-    fed, so nothing would be folded into them."""
+    """A copy at an opset with per-channel scales; initializers are not inputs, so that they fold."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     if opset_of(proto) < OPSET:
@@ -57,21 +56,23 @@ def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def unlist(graph: onnx.GraphProto) -> None:
-    """Take initializers out of the inputs."""
+    """Remove initializers from the graph's inputs, in place."""
     stored = {t.name for t in graph.initializer}
     for place in [i for i, v in enumerate(graph.input) if v.name in stored][::-1]:
         del graph.input[place]
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Every node under a name of its own: converters tell nodes apart by it."""
+    """Give every node a unique name, in place: converters identify nodes by name."""
     for node, name in zip(graph.node, node_names(graph), strict=True):
         node.name = name
 
 
 def _optimized(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """The model after the runtime's plain optimizations, which fold BatchNormalization and
-    constants and keep to the standard's operators."""
+    """The model after ONNX Runtime's basic optimizations.
+
+    They fold BatchNormalization and constants, and only use operators of the ONNX standard.
+    """
     ort = runtime()
     with temporary.folder() as folder:
         options, path = ort.SessionOptions(), folder / "folded.onnx"
@@ -86,7 +87,7 @@ def _optimized(made: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _with_row_biases(made: onnx.ModelProto) -> onnx.ModelProto:
-    """Biases of Gemm as [N] where they are stored as [1, N], which the quantizer fails at."""
+    """Store biases of Gemm as [N] instead of [1, N], with which the quantizer fails."""
     readers = Counter(name for node in made.graph.node for name in node.input)
     single = {n.input[2] for n in made.graph.node if operator(n) == "Gemm" and len(n.input) > 2}
     for tensor in made.graph.initializer:

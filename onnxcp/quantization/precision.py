@@ -1,4 +1,4 @@
-"""In which numbers a model computes, and why some can not become int8."""
+"""The precision that a model computes in, and reasons why a model cannot become int8."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 def refuse_without_kernels(precision: str, target: Target) -> None:
-    """Raises UsageError where a precision brings nothing on a provider, with the reason."""
+    """Raises UsageError, with the reason, if a precision has no benefit on a provider."""
     reason = target.provider.lacks.get(precision)
     if reason is not None:
         raise UsageError(f"<<precision={precision}>>: provider {target.provider.name}: {reason}")
 
 
 def precision_of(proto: onnx.ModelProto) -> str:
-    """The precision of a model as it is: "int8" where any of it is quantized, "float16" where
-    any of it is stored so, else the type of what it stores."""
+    """The precision of a model: "int8" if any part is quantized, "float16" if any tensor is
+    stored so, else the type of its tensors."""
     if quantized_already(proto) is not None:
         return INT8
     kinds = {t.data_type for t in io.tensors(proto)}
@@ -43,7 +43,7 @@ def precision_of(proto: onnx.ModelProto) -> str:
 
 
 def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = False) -> None:
-    """Raises ModelError for a model that can not become int8, with the reason."""
+    """Raises ModelError, with the reason, for a model that cannot become int8."""
     reason = quantized_already(proto)
     if reason is not None:
         raise ModelError(f"{where}: {reason}; give the float model that it was made of")
@@ -65,7 +65,7 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
 
 
 def quantized_already(proto: onnx.ModelProto) -> str | None:
-    """Why a model counts as quantized, all of it or a part; None if it is not."""
+    """Why a model counts as quantized, in whole or in part; None if it is not."""
     nodes = list(all_nodes(proto))
     kinds = Counter(operator(n) for n in nodes if is_integer(n))
     if not kinds:

@@ -1,7 +1,7 @@
-"""ONNX Runtime's own quantizer, as a function: the float model, ranges and names in, int8 out.
+"""ONNX Runtime's quantizer as a function of the float model, ranges and node names.
 
-It changes the model it is given, prints, and leaves a handler in the root logger; nothing of
-that is seen from outside.
+The quantizer changes its input, prints, and installs a handler in the root logger; this module
+hides all of that.
 """
 
 import contextlib
@@ -35,11 +35,12 @@ def by_runtime(
     *,
     borders: Sequence[str] = (),
 ) -> onnx.ModelProto:
-    """What the quantizer makes of the named nodes of a model, which is not changed; `borders`
-    are activations to be rounded whatever reads them.
+    """The model with the named nodes quantized; the model given is not changed.
+
+    `borders` are activations that are rounded whatever reads them.
 
     Raises:
-        ModelError: it fails.
+        ModelError: the quantizer fails.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(ready)
@@ -81,7 +82,7 @@ def by_runtime(
 
 
 def _declare(ready: onnx.ModelProto, found: Mapping[str, Range]) -> None:
-    """Say of what was seen to be float32 that it is: shape inference may not have known."""
+    """Declare observed tensors as float32, since shape inference may not know their type."""
     graph = ready.graph
     known = {v.name for v in (*graph.value_info, *graph.input, *graph.output)}
     graph.value_info.extend(
@@ -93,9 +94,9 @@ def _declare(ready: onnx.ModelProto, found: Mapping[str, Range]) -> None:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Drop what the quantizer writes to the root logger, and nothing else.
+    """Within the block, drop what the quantizer logs to the root logger, and nothing else.
 
-    Without a handler there its first message would install one for good.
+    Without a handler there, its first message would install one permanently.
     """
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)

@@ -1,8 +1,8 @@
-"""The range of every activation that 8 bits are spread over, from samples.
+"""The range of every activation that 8 bits represent, from calibration samples.
 
-A range holds zero, because padding and ReLU give exactly that. Only extremes and histograms
-are kept, so memory does not grow with the samples; a method that clips runs them twice, for
-the extremes and then for what lies between them.
+A range includes zero, because padding and ReLU produce exact zeros. Only extremes and histograms
+are kept, so memory does not grow with the number of samples. A method that clips runs them twice:
+for the extremes, and for the histogram between them.
 """
 
 import math
@@ -25,10 +25,10 @@ Histogram = Int64[np.ndarray, " bins"]  # of values from one end of a range to t
 
 
 def extremes(run: Activations, batches: Iterable[Feeds]) -> dict[str, Range]:
-    """The least and the largest value of every activation.
+    """The smallest and the largest value of every activation.
 
     Raises:
-        DataError: one of them is NaN or infinite.
+        DataError: an activation is NaN or infinite.
     """
     found: dict[str, Range] = {}
     for feeds in batches:
@@ -52,7 +52,7 @@ def _with(found: Range, values: np.ndarray, name: str) -> Range:
 def histograms(
     run: Activations, batches: Iterable[Feeds], found: Mapping[str, Range]
 ) -> dict[str, Histogram]:
-    """How often every activation has which values within its extremes."""
+    """A histogram of every activation between its extremes."""
     counts = {name: np.zeros(BINS, np.int64) for name in found}
     for feeds in batches:
         for name, values in run(feeds).items():
@@ -65,7 +65,7 @@ def _widened(found: Range) -> Range:
 
 
 def percentile(counts: Histogram, found: Range, percent: float) -> Range:
-    """The range that so many percent of the values lie in, as many above it as below."""
+    """The range with this percentage of the values, and equally many above and below it."""
     edges = np.linspace(*found, BINS + 1)
     share = np.cumsum(counts) / max(1, counts.sum())
     outside = (100 - percent) / 200
@@ -75,9 +75,9 @@ def percentile(counts: Histogram, found: Range, percent: float) -> Range:
 
 
 def least_error(counts: Histogram, found: Range) -> Range:
-    """The range that rounding and clipping to change the values least, in sum of squares.
+    """The range for which rounding and clipping have the least sum of squared errors.
 
-    Zeros stay exact, so that the bin of zero takes no part.
+    The bin of zero is left out, because zeros stay exact.
     """
     edges = np.linspace(*found, BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2

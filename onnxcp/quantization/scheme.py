@@ -1,4 +1,4 @@
-"""How int8 is made: which types, which ranges, and what stays in float."""
+"""The int8 scheme: types, ranges, and nodes that stay in float."""
 
 import platform
 from collections.abc import Sequence
@@ -63,11 +63,10 @@ class Scheme:
 def fastest(
     floats: Sequence[str] = (), machine: str | None = None, flags: frozenset[str] | None = None
 ) -> Scheme:
-    """The types that the CPU provider is fast with, and safe, on a machine as Python names it,
-    by default this one.
+    """The types that are fastest and safe with the CPU provider, by default on this machine.
 
-    On x86 unsigned activations: signed ones were measured 3 times slower. Elsewhere signed
-    ones, as ONNX Runtime's documentation says.
+    On x86, activations are unsigned: signed ones were measured 3 times slower. Elsewhere they are
+    signed, as ONNX Runtime's documentation recommends. `machine` is a name as Python reports it.
     """
     if (machine or platform.machine()) not in X86:
         return Scheme(activations="int8", floats=tuple(floats))

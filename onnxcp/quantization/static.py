@@ -57,14 +57,16 @@ class Prepared:
     borders: tuple[str, ...] = ()
 
     def quantized(self) -> onnx.ModelProto:
-        """The int8 model. Raises ModelError where ONNX Runtime's quantizer fails."""
+        """The int8 model. Raises ModelError if ONNX Runtime's quantizer fails."""
         made = self.corrected()._by_runtime()
         shield(made)
         return _finished(made, self.original)
 
     def deployed(self) -> onnx.ModelProto:
-        """The int8 model as it is run, which gives the same integers: convolutions of images read
-        what is faster to read. Raises as `quantized` does."""
+        """The int8 model to be deployed: convolutions of images use SpaceToDepth if it is faster.
+
+        It computes the same integers. Raises what `quantized` does.
+        """
         made = self.quantized()
         space_to_depth.fold(made)
         return made
@@ -74,7 +76,7 @@ class Prepared:
         return by_runtime(*given, borders=self.borders)
 
     def corrected(self) -> "Prepared":
-        """The same with what `patches` correct in its biases. Raises as `quantized` does."""
+        """The same with biases corrected by `patches`. Raises what `quantized` does."""
         if not self.patches:
             return self
         made, ready = self._by_runtime(), onnx.ModelProto()
@@ -122,7 +124,7 @@ def prepare(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    """How calibration samples go through a model."""
+    """The runs of calibration samples through a model."""
 
     samples: Samples
     batching: Batching
@@ -136,7 +138,7 @@ class _Runs:
     def watched(
         self, ready: onnx.ModelProto, wanted: Sequence[str]
     ) -> Callable[[Feeds], Mapping[str, np.ndarray]]:
-        """Runs the model and gives those of the wanted tensors that are float32."""
+        """Run the model, and return those of the wanted tensors that are float32."""
         return _watched(ready, wanted, self.batching)
 
 
@@ -160,9 +162,11 @@ def quantized_for_time(
     *,
     is_part: bool = False,
 ) -> bytes:
-    """A serialized int8 model that takes as long as that of real samples, whatever opset it
-    had: its ranges are of one feed. A part of a larger model stands between int8 borders as it
-    will there, even where `floats`, globs of nodes left in float, name all of it."""
+    """A serialized int8 model with ranges from one feed, only to be timed; any opset is accepted.
+
+    A part of a larger model has int8 inputs and outputs as it would there, even if `floats`, globs
+    of nodes left in float, name all its nodes.
+    """
     proto = onnx.ModelProto.FromString(model)
     ready, scheme = folded(proto, where), fastest()
     left = _left_in_float(proto, ready, floats, where)
@@ -177,17 +181,17 @@ def quantized_for_time(
 
 
 def _touched(ready: onnx.ModelProto, todo: Sequence[onnx.NodeProto]) -> list[str]:
-    """Activations that the nodes read and write."""
+    """The activations that the nodes read and write."""
     stored = {t.name for t in ready.graph.initializer}
     names = dict.fromkeys(n for node in todo for n in (*node.input, *node.output))
     return [name for name in names if name and name not in stored]
 
 
 def enough(samples: Samples | None, batching: Batching) -> Samples:
-    """The samples, where they tell ranges of activations.
+    """The samples, if they are enough to determine ranges of activations.
 
     Raises:
-        DataError: none, too few, or constant ones.
+        DataError: there are none, too few, or only constant ones.
     """
     if samples is None or not len(samples):
         raise DataError(
@@ -214,7 +218,7 @@ def enough(samples: Samples | None, batching: Batching) -> Samples:
 def _left_in_float(
     proto: onnx.ModelProto, ready: onnx.ModelProto, patterns: Sequence[str], where: str
 ) -> set[str]:
-    """Names of the nodes of `ready` that the globs mean."""
+    """Names of the nodes of `ready` that match the globs."""
     names = node_names(proto.graph)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -259,7 +263,7 @@ def _ranges(
 
 
 def _rounded(made: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """What the weights of an int8 model's products stand for, by node."""
+    """The values that the int8 weights of products represent, by node."""
     graph = dequantised(made).graph
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
     products = [n for n in graph.node if operator(n) in PRODUCTS]
@@ -267,7 +271,7 @@ def _rounded(made: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def _finished(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The quantized model with what the original says of itself, and no traces of tools."""
+    """The quantized model with the original's metadata, without entries of the quantizer."""
     for text in ("producer_name", "producer_version", "doc_string", "domain"):
         setattr(made, text, getattr(proto, text))
     made.model_version = proto.model_version
