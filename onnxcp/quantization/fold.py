@@ -33,7 +33,7 @@ def folded(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _raised(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """A copy at an opset with per-channel scales; initializers are not inputs, so that they fold."""
+    """A copy at an opset with per-channel scales; initializers are not inputs, so they fold."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     if opset_of(proto) < OPSET:
