@@ -1,12 +1,12 @@
 """The measured time of every candidate in place of its node, on the target.
 
-The node, mostly a Conv, and each candidate chain run in turns on the provider, each with what
-follows it closely enough to fuse (`context`). The time of a chain does not depend on its
-weights, so no fit is needed. A small model's first and last layout conversions fall on both
-sides alike: what a candidate saves is the difference of the two times.
+The node, mostly a Conv, and each candidate chain run in turns on the provider, together with the
+nodes after them that can be fused (`context`). The time of a chain does not depend on its weights,
+so no fit is needed. Layout conversions at the start and end of the small model cost the same on
+both sides: a candidate saves the difference of the two times.
 
-In int8 a chain may keep its windows, or all of it, in float. That is rarely faster, so it is
-probed at one rank of a form, and timed at all of them only where it is.
+In int8 a chain may keep its windows, or all its nodes, in float. That is rarely faster, so it is
+tested at one rank of a form, and timed at all ranks only if it is faster there.
 """
 
 import math
@@ -41,7 +41,7 @@ TRIES = 2  # at what the machine was too busy for
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One chain's time in place of a Conv."""
+    """The time of one chain in place of a Conv."""
 
     choice: Choice
     seconds: float
@@ -49,29 +49,35 @@ class Measured:
 
     @property
     def is_faster(self) -> bool:
-        """Whether it is clearly faster, as a report says it."""
+        """Whether the chain is clearly faster, by the interval of the ratio."""
         return self.against.is_faster
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Times of one site: its Conv, and every candidate tried. `busy` says why there are none
-    where other work on the machine left none to tell by; `dense` is the shortest seen, then."""
+    """Times of one site: its Conv, and every candidate tried.
+
+    `busy` says why there are none if other work on the machine made timing impossible; `dense` is
+    then the shortest time measured.
+    """
 
     dense: float  # seconds
     tried: tuple[Measured, ...]
     busy: str | None = None
 
     def measured(self, choice: Choice) -> Measured | None:
-        """What was measured of a candidate, if anything was."""
+        """The measurement of a candidate; None if there is none."""
         return next((m for m in self.tried if m.choice == choice), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How thoroughly candidates are timed: how many ranks from one to its double, seconds for
-    one context at most, and when to end if it begins now, on the clock of `time_budget`; `last`
-    is when to end if no chain is faster by then, where that is later."""
+    """How thoroughly candidates are timed.
+
+    The number of ranks from one to its double, the time limit of one context in seconds, and the
+    time to end, on the clock of `time_budget`. `last` is the time to end if no chain is faster by
+    then, if that is later.
+    """
 
     octave: int = AN_OCTAVE
     seconds: float = SECONDS
@@ -87,8 +93,10 @@ THOROUGH = Pace()
 
 
 def candidate_ranks(form: Form, site: Site, block: int, octave: int = AN_OCTAVE) -> list[int]:
-    """Multiples of `block` and of the groups, `octave` of them to the double of each power of
-    two, while the chain has fewer multiply-adds."""
+    """Candidate ranks: multiples of `block` and of the groups, `octave` per doubling.
+
+    Only ranks at which the chain has fewer multiply-adds than the site.
+    """
     if form.refuses(site.part) is not None:
         return []
     image, step = _image(site), math.lcm(block, site.group)
@@ -142,11 +150,14 @@ def measure(
     pace: Pace = THOROUGH,
     progress: Progress = silent,
 ) -> dict[str, Latency]:
-    """Times of each site's `choices`, by site name; equal measurements are taken once, and once
-    more in the end where the machine was too busy to measure. In int8 the node itself is measured
-    in int8, too; `is_mixed` adds the same choices with windows or all in float, where that is
-    clearly faster. A pace with an end takes the largest layers first, at least one, and leaves out
-    those that would end too late: how late that is hangs on whether a chain is faster so far."""
+    """Times of each site's `choices`, by site name.
+
+    Equal measurements are taken once, and repeated at the end if the machine was too busy. In
+    int8 the node itself is measured in int8, too; `is_mixed` adds the same choices with windows or
+    all nodes in float if that is clearly faster. A pace with an end measures the largest layers
+    first, at least one, and leaves out those that would end too late; the limit depends on whether
+    a chain is faster so far.
+    """
     named = {context.site.name: context for context in contexts}
     asked = {n: (context, tuple(choices[n])) for n, context in named.items() if n in choices}
     keys = {name: (context.key, wanted) for name, (context, wanted) in asked.items()}
@@ -170,7 +181,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Bench:
-    """One context, and how chains are timed in it."""
+    """The timing of chains in one context."""
 
     context: Context
     target: Target
@@ -180,7 +191,7 @@ class _Bench:
     seconds: float = SECONDS
 
     def ready(self, choices: Sequence[Choice | None]) -> list[Callable[[], object]]:
-        """The node for None and chains for choices, ready to run."""
+        """Runners of the node (None) and of chains (choices)."""
         rng, site = np.random.default_rng(self.seed), self.context.site
         chains = [None if c is None else chain_of(site, c, rng) for c in choices]
         feeds, runs = self.context.feeds(rng), list[Callable[[], object]]()
@@ -197,7 +208,7 @@ def _roles(chain: Chain | None) -> list[str]:
 
 
 def _plain(bench: _Bench, choices: Sequence[Choice]) -> Latency:
-    """The choices as they are."""
+    """Times of the choices without float parts."""
     runs = bench.ready([None, *choices])
     dense, *timings = until(are_tight, runs, bench.watch, most=bench.seconds)
     try:
@@ -211,8 +222,7 @@ def _plain(bench: _Bench, choices: Sequence[Choice]) -> Latency:
 
 
 def _mixed(bench: _Bench, choices: Sequence[Choice]) -> Latency:
-    """The choices, and the same with windows or all in float where a probe at one rank of the
-    form is clearly faster."""
+    """Times of the choices, and of those with float parts where a test at one rank is faster."""
     found, more = _plain(bench, choices), list[Choice]()
     for form in dict.fromkeys(choice.form for choice in choices):
         mine = [choice for choice in choices if choice.form == form]
@@ -229,7 +239,7 @@ def _mixed(bench: _Bench, choices: Sequence[Choice]) -> Latency:
 
 
 def _faster(bench: _Bench, choices: Sequence[Choice]) -> list[str]:
-    """What is clearly faster in float, at the rank of a form nearest the site's channels."""
+    """Float parts that are clearly faster, at the rank of a form nearest the site's channels."""
     site = bench.context.site
     probed = min(choices, key=lambda c: abs(c.rank - site.shape[0]))
     kinds = possible(_roles(chain_of(site, probed, np.random.default_rng(bench.seed))))
@@ -263,11 +273,10 @@ def _spread(chain: Chain) -> float:
 
 
 def steps(latency: Latency) -> list[Measured]:
-    """The candidates worth choosing from: measured faster than the Conv, times that do not
-    fall with rank in a form, and of a flat step of times the largest rank alone.
+    """The useful candidates: faster than the Conv, and with times that do not fall with rank.
 
-    What stays in float has steps of its own; of one form, nothing is kept that is no faster
-    than something else of at least its rank.
+    Of ranks that take equally long, only the largest. Float parts have their own steps; within a
+    form, a candidate must be faster than all others of at least its rank.
     """
     kept: list[Measured] = []
     for form in dict.fromkeys(m.choice.form for m in latency.tried):
@@ -279,7 +288,7 @@ def steps(latency: Latency) -> list[Measured]:
 
 
 def _undominated(found: Sequence[Measured]) -> list[Measured]:
-    """Those of rising rank than which none of at least their rank is as fast."""
+    """Candidates, by rising rank, for which none of at least their rank is as fast."""
     kept: list[Measured] = []
     for measured in sorted(found, key=lambda m: (-m.choice.rank, m.seconds)):
         if not kept or measured.seconds < kept[-1].seconds:
@@ -292,8 +301,10 @@ def _rank(measured: Measured) -> int:
 
 
 def _steps(ranked: Sequence[Measured]) -> list[Measured]:
-    """Times made to rise with rank by pooling neighbours that do not (isotonic regression);
-    of each pool the largest rank, which is the most accurate, at the pool's mean time."""
+    """Times made to rise with rank, by pooling neighbors that do not (isotonic regression).
+
+    Of each pool the largest rank, which is the most accurate, at the pool's mean time.
+    """
     pools: list[list[Measured]] = []
     for measured in ranked:
         pool = [measured]

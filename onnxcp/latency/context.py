@@ -1,10 +1,10 @@
-"""A layer as its runtime sees it: the node and what follows closely enough to fuse with it.
+"""Contexts: small models of a layer and the nodes after it that a runtime fuses with it.
 
-A runtime folds a BatchNormalization into the convolution before it, and runs a following Add
-and activation inside its kernel. A pool behind them takes several times longer on int8 where
-what is before it stays in float, for the layout that this leaves (ONNX Runtime 1.31 on CPUs). A
-chain is to be timed where it will stand, so the context of a site is a small model of its node
-and those followers, at the shapes of the run.
+A runtime folds a BatchNormalization into the convolution before it, and runs a following Add and
+activation inside its kernel. A pool after them takes several times longer on int8 if its input is
+computed in float, because of the memory layout (ONNX Runtime 1.31 on CPUs). A chain should be timed
+where it will be, so the context of a site is a small model of its node and these followers, at the
+shapes of the run.
 """
 
 import hashlib
@@ -31,8 +31,11 @@ POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
-    """A site's node and its followers. `fed` are the shapes of what they read, `stored` the
-    constants; `key` is equal for contexts that take equally long."""
+    """A site's node and its followers.
+
+    `fed` are the shapes of their inputs, `stored` their constants. Contexts with the same `key`
+    take equally long.
+    """
 
     site: Site  # of the small model: its node is the first
     nodes: tuple[onnx.NodeProto, ...]
@@ -42,7 +45,7 @@ class Context:
     graph: "Graph"
 
     def model(self, chain: Chain | None) -> bytes:
-        """The serialized model with a chain in the node's place; as it is for None."""
+        """The serialized model with a chain in place of the node; unchanged for None."""
         chains = {} if chain is None else {self.site.name: chain}
         made = rewrite(self._proto(), chains, [self.site], metadata={}).proto
         serialized: bytes = made.SerializeToString()
@@ -68,8 +71,11 @@ class Context:
 
 
 class Graph:
-    """A model's graph, in which contexts are looked up. `listed` are the inputs: a stored
-    tensor among them is no constant to the runtime."""
+    """A model's graph, in which contexts are looked up.
+
+    `listed` are the graph's inputs: the runtime does not treat a stored tensor among them as a
+    constant.
+    """
 
     def __init__(self, proto: onnx.ModelProto, shapes: Shapes) -> None:
         self.proto, self.shapes = proto, shapes
@@ -86,7 +92,7 @@ class Graph:
         """The context of a site.
 
         Raises:
-            UsageError: the size of what the site reads is not known.
+            UsageError: the size of the site's input is unknown.
         """
         nodes = self._nodes(self.proto.graph.node[site.index])
         written = {name for node in nodes for name in node.output}
@@ -119,7 +125,7 @@ class Graph:
 
 
 def _read(site: Site) -> Shape:
-    """Shape of what a site reads."""
+    """The shape of a site's input."""
     if site.image is None:
         raise UsageError(
             f"{site.name}: its input size is not fixed by the model; pass <<input_shape>>"
@@ -144,7 +150,7 @@ def _key(
     stored: Mapping[str, onnx.TensorProto],
     graph: Graph,
 ) -> str:
-    """The hash of all that a time can depend on: not of names and weights."""
+    """The hash of all that a time depends on, without names and weights."""
     kinds = {name: f"fed {shape}" for name, shape in fed.items()}
     for name, tensor in stored.items():
         kinds[name] = f"stored {tensor.data_type} {list(tensor.dims)} {name in graph.listed}"

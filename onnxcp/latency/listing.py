@@ -33,8 +33,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A model's layers; `unknown` names inputs whose shape nothing fixed, `notes` say what
-    else a user must know."""
+    """A model's layers; `unknown` names inputs of unknown shape, `notes` are for the user."""
 
     model: str
     rows: tuple[Row, ...]
@@ -76,7 +75,7 @@ def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool
 
 
 def _exact_passes(model: io.Model, given: Mapping[str, Shape]) -> Iterator[str]:
-    """Which exact passes would change the model, all of them in order."""
+    """The exact passes that would change the model, in order."""
     _, places = applied(model.proto, list(PASSES), infer(model.proto, given))
     if places:
         listed = ", ".join(f"{name} ({plural(count, 'place')})" for name, count in places.items())

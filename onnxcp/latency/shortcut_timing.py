@@ -1,4 +1,4 @@
-"""Whether a model's shortcuts become convolutions: where a target is measured to be faster so."""
+"""Whether a model's shortcuts become convolutions: if that is measured to be faster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,8 +57,10 @@ def straightened(
     kept_in: Path | None = None,
     progress: Progress = silent,
 ) -> io.Model:
-    """The model with its shortcuts rewritten, in memory, if it is measured to run faster so; what
-    was measured is kept in a folder."""
+    """The model with its shortcuts rewritten, in memory, if that is measured to be faster.
+
+    The verdict is stored in the folder `kept_in`.
+    """
     widths = _widths(model, inputs)
     if not widths:
         return model
@@ -96,7 +98,7 @@ def _with(model: io.Model, widths: Mapping[str, int]) -> io.Model:
 def _is_faster(
     model: io.Model, made: io.Model, inputs: Inputs, target: Target, precision: str
 ) -> bool | None:
-    """Whether it is measured to be; None where the machine is too busy to measure."""
+    """Whether the rewritten model is faster; None if the machine is too busy to measure."""
     with temporary.folder() as folder:
         path = folder / "straight.onnx"
         io.save(made.proto, path, made.external)
@@ -115,7 +117,7 @@ def _identity(model: io.Model, inputs: Inputs, target: Target, precision: str) -
 
 
 def conditions(inputs: Inputs, target: Target, precision: str) -> list[Any]:
-    """What any time of a model depends on but the model and the state of the machine, as plain
+    """All that a model's time depends on, except the model and the machine's load, as plain
     values."""
     here = environment(target)
     return [

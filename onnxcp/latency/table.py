@@ -1,9 +1,9 @@
-"""A latency table: the times of a model's candidates on one target, as a file that travels.
+"""Latency tables: the times of a model's candidates on one target, as a portable file.
 
-Times are seconds. Contexts that take equally long share a row; a site finds its row by the key
-of its context, so a table serves every model with these layers, whatever its weights. The sum
-of a table is checked against whole models: what chains save there, over what the rows say, is
-the table's `scale`.
+Times are in seconds. Contexts that take equally long share a row; a site finds its row by the key
+of its context, so a table works for every model with these layers, whatever its weights. The sum
+of a table is checked against whole models: the time that chains save there, over the sum of rows,
+is the table's `scale`.
 """
 
 import json
@@ -32,23 +32,24 @@ MATTERS = ("machine", "cpu", "cpu_flags", "onnxruntime", "gpu", "driver", "cudnn
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Whole-model seconds under a plan: by the rows alone, and measured in turns with the
-    model as it is."""
+    """The seconds of a whole model under a plan: predicted from rows, and measured in turns."""
 
     predicted: float
     measured: float
 
     @property
     def miss(self) -> float:
-        """Predicted over measured, less 1."""
+        """The relative error of the prediction: predicted over measured, minus 1."""
         return self.predicted / self.measured - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Times on one target. `total` are the seconds of the whole model without chains; `forms`
-    those whose candidates were timed. Where `shortcuts` of it were convolutions then, `original`
-    are the seconds of the model as it came."""
+    """Times on one target.
+
+    `total` is the time of the whole model without chains, `forms` are those whose candidates were
+    timed. If `shortcuts` were convolutions in it, `original` is the time of the unchanged model.
+    """
 
     model: str
     environment: Mapping[str, Any]
@@ -66,18 +67,18 @@ class Table:
 
     @property
     def before(self) -> float:
-        """Seconds of the whole model as it came."""
+        """The seconds of the whole, unchanged model."""
         return self.total if self.original is None else self.original
 
     @property
     def scale(self) -> float:
-        """What chains save in whole models over what the rows say they save; 1 where that is
-        not plausible."""
+        """The time that chains save in whole models, over that predicted by rows; 1 if
+        implausible."""
         return self._share if self.is_reliable else 1.0
 
     @property
     def is_reliable(self) -> bool:
-        """Whether the rows add up to whole models, but for a plausible scale."""
+        """Whether the rows add up to whole models, up to a plausible scale."""
         low, high = PLAUSIBLE
         return low <= self._share <= high and all(check.predicted > 0 for check in self.checks)
 
@@ -92,14 +93,17 @@ class Table:
         return any(abs(check.miss) > DISAGREEMENT for check in self.checks)
 
     def scale_of(self, rows: Iterable[Latency]) -> float:
-        """The scale for a model's layers: at most the one at which they take, together, no more
-        than the whole model, so that no plan is predicted to take less than nothing."""
+        """The scale for a model's layers.
+
+        Limited so that the layers together take no more than the whole model; no plan is then
+        predicted to take a negative time.
+        """
         layers = sum(row.dense for row in rows)
         return min(self.scale, self.total / layers) if layers else self.scale
 
     @property
     def doubt(self) -> str | None:
-        """What is to be said of predicted times, as a sentence; None where they add up."""
+        """A warning about predicted times; None if they add up."""
         if not self.is_reliable:
             return (
                 "times of single layers do not add up to the whole model's here, so predicted "
@@ -115,7 +119,7 @@ class Table:
 
     @property
     def is_busy(self) -> bool:
-        """Whether other work kept some layers from being measured."""
+        """Whether some layers could not be measured because of other work."""
         return any(row.busy is not None for row in self.rows.values())
 
     @property
@@ -123,7 +127,7 @@ class Table:
         return Target.recorded(self.provider, self.threads, self.options)
 
     def foreign(self) -> list[str]:
-        """In what this machine differs from the one that was measured; nothing if in nothing."""
+        """How this machine differs from the one that was measured; empty if it does not."""
         here = environment(self.target)
         return [
             f"{name} {_shown(self.environment.get(name))}, here {_shown(here.get(name))}"
@@ -137,7 +141,7 @@ class Table:
         """The times of a model's sites, by name, in some forms.
 
         Raises:
-            TableError: it has none of a site, or of a form.
+            TableError: the table lacks a site or a form.
         """
         missing = [form for form in forms if form not in self.forms]
         if missing:
@@ -182,7 +186,7 @@ def from_file(path: Path) -> Table:
     """The table in a file.
 
     Raises:
-        TableError: no table, a damaged one, or of another version.
+        TableError: the file is not a table, is damaged, or is of another version.
     """
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -204,7 +208,7 @@ def from_file(path: Path) -> Table:
 
 
 def from_document(document: Mapping[str, Any]) -> Table:
-    """The table that plain values are of. Raises ValueError, KeyError or TypeError for none."""
+    """The table of plain values. Raises ValueError, KeyError or TypeError if they are invalid."""
     table: Table = from_plain(
         Table, {name: value for name, value in document.items() if name != "latency_version"}
     )

@@ -1,4 +1,4 @@
-"""What `profile` does: the latency table of a model on this machine.
+"""The measurement of a latency table on this machine, as `profile` does it.
 
 Needs no fit and no data, and of the packages numpy, onnx, onnxruntime and msgspec only.
 """
@@ -65,8 +65,7 @@ def profile(
     """Time every candidate of a model's sites.
 
     Raises:
-        OnnxcpError: an unreadable model, shapes that nothing fixes, or a provider that does
-            not load.
+        OnnxcpError: the model is unreadable, a shape is unknown, or a provider does not load.
     """
     refuse_without_kernels(precision, target)
     model = io.load(path)
@@ -94,7 +93,7 @@ def identity(
     precision: str,
     octave: int = AN_OCTAVE,
 ) -> str:
-    """The hash of all that a table depends on but the state of the machine."""
+    """The hash of all that a table depends on, except the machine's load."""
     choices = {c.key: all_choices(c.site, forms, target.block, octave) for c in found}
     about = {
         "choices": choices,
@@ -117,8 +116,10 @@ def tabulate(
     progress: Progress = silent,
     pace: Pace = THOROUGH,
 ) -> Table:
-    """Measure the candidates of some sites, and check their sum against whole models; a hurried
-    pace may leave sites out, and checks nothing."""
+    """Measure the candidates of some sites, and check their sum against whole models.
+
+    A pace with a time limit may leave sites out, and skips the check.
+    """
     choices = {s.name: all_choices(s, forms, target.block, pace.octave) for s in sites}
     times = measure(
         choices,
@@ -161,9 +162,10 @@ def _checked(
     precision: str,
     seed: int,
 ) -> tuple[float, float, tuple[Check, ...]]:
-    """Seconds of the whole model, as it came and with its shortcuts rewritten, in turns with two
-    whole plans of random chains: every site's fastest candidate, and the one that saves half as
-    much."""
+    """Seconds of the whole model, unchanged and with shortcuts rewritten, in turns with two plans.
+
+    The plans have random chains: every site's fastest candidate, and one that saves half as much.
+    """
     menu = {site.name: (rows[site.name].dense, steps(rows[site.name])) for site in sites}
     plans = [{n: _saving(*row, share) for n, row in menu.items() if row[1]} for share in (0.5, 1.0)]
     with temporary.folder() as folder:
@@ -191,7 +193,7 @@ def _checked(
 
 
 def _saving(dense: float, tried: Sequence[Measured], share: float) -> Measured:
-    """The candidate that saves nearest to a share of the most."""
+    """The candidate whose saving is nearest to a share of the largest one."""
     most = max(dense - m.seconds for m in tried)
     return min(tried, key=lambda m: abs(dense - m.seconds - share * most))
 
@@ -203,7 +205,7 @@ def _write(
     path: Path,
     seed: int,
 ) -> list[str]:
-    """Write the model with random chains; globs of what int8 leaves in float."""
+    """Write the model with random chains; returns globs of nodes that int8 leaves in float."""
     rng = np.random.default_rng(seed)
     chains = {s.name: chain_of(s, choices[s.name], rng) for s in sites if s.name in choices}
     made = rewrite(model.proto, chains, sites, metadata={}, external=model.external)
@@ -213,10 +215,10 @@ def _write(
 
 
 def _in_turns(models: Sequence[Path | bytes], inputs: Inputs, target: Target) -> list[float]:
-    """Seconds of the first, and of the others as their ratios to it tell them.
+    """Seconds of the first model, and of the others by their ratios to it.
 
     Raises:
-        TooBusy: nothing can be told on so busy a machine.
+        TooBusy: the machine is too busy to measure.
     """
     given = (models, inputs.timed_feeds, target)
     first, *others = time_models(*given, turns=CHECK_TURNS, seconds=CHECK_SECONDS)
