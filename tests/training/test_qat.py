@@ -217,7 +217,7 @@ def test_resnet20_in_coarse_int8_gets_its_accuracy_back():
     sources = Sources(
         data=(f"{folder}/test.npz[:1000]",),
         calibration=(f"{folder}/calibration.npz[:128]",),
-        train=(f"{folder}/train.npz[:2000]",),
+        train=(f"{folder}/train.npz[:1000]",),
         trains=True,
         preprocess="cifar10",
     )
