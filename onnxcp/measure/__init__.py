@@ -1,1 +1,1 @@
-"""Accuracy and speed of models, with intervals, and whether these decide a budget."""
+"""Accuracy and speed of models, with confidence intervals, and whether they decide a budget."""

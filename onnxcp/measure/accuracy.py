@@ -1,8 +1,8 @@
-"""The quality a budget is stated in, with its confidence interval.
+"""The metric of a budget, its drop, and the drop's confidence interval.
 
-The drop is by how much the metric becomes worse, the mean of paired differences on the same
-samples: pairing takes out what is merely hard or easy about them. A metric of the whole
-evaluation set has no score of a sample; its interval comes from drawing samples anew.
+The drop is how much worse the metric becomes: the mean of paired differences on the same samples.
+Pairing removes the variation between hard and easy samples. A metric of the whole evaluation set
+has no score per sample; its interval comes from bootstrap samples.
 """
 
 import math
@@ -30,7 +30,7 @@ Z95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 @runtime_checkable
 class Everywhere(Protocol):
-    """A runner that takes all batches at once, as that of a cluster does."""
+    """A runner that takes all batches at once, such as that of a cluster."""
 
     def all_outputs(self, samples: Samples, batching: Batching) -> Iterator[list[np.ndarray]]:
         """The model's outputs, batch by batch."""
@@ -38,9 +38,11 @@ class Everywhere(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """A metric before and after, and by how much it becomes worse with its 95 % interval
-    (absolute); `change` is the squared change of the output that changed most, relative to its
-    size. Every score of a sample is that of its worst output."""
+    """A metric before and after, and the drop with its 95 % interval, absolute.
+
+    `change` is the squared relative change of the output that changed most. The score of a sample
+    is that of its worst output.
+    """
 
     metric: str
     before: float
@@ -53,10 +55,10 @@ class Accuracy:
 
 
 class Evaluation:
-    """Scores models on the same samples; the original's outputs and scores are kept.
+    """Scores models on the same samples; keeps the original's outputs and scores.
 
     Raises:
-        UsageError: a metric that cannot differ on the model's outputs, or lacks labels.
+        UsageError: the metric cannot differ on the model's outputs, or needs labels.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Evaluation:
 
     @property
     def before(self) -> float:
-        """The original's score."""
+        """The score of the original."""
         return self._before.value
 
     @property
@@ -173,8 +175,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """What a metric makes of one model: `scores` by sample and `means` by place of the output,
-    but for a metric of the whole set."""
+    """The scores of one model by sample, and the means by position of the output.
+
+    A metric of the whole evaluation set has neither.
+    """
 
     value: float
     scores: Scores | None
@@ -182,7 +186,7 @@ class _Judged:
 
 
 def _by_sample(choice: Choice, outputs: Batches, reference: Batches, labels: Labels) -> _Judged:
-    """The score of every sample is that of its worst output."""
+    """Scores by sample, each that of the sample's worst output."""
     score, parts, start = choice.metric.score, list[dict[int, Scores]](), 0
     assert score is not None
     for new, old in zip(outputs, reference, strict=True):
@@ -198,14 +202,16 @@ def _by_sample(choice: Choice, outputs: Batches, reference: Batches, labels: Lab
 
 
 def changed(reference: Batches, outputs: Batches) -> list[float]:
-    """‖output − reference‖² / ‖reference‖² of every output over all samples; infinite where it is
-    not finite, or shapes differ."""
+    """‖output − reference‖² / ‖reference‖² of every output over all samples.
+
+    Infinite if it is not finite, or shapes differ.
+    """
     places = range(len(reference[0]))
     return [squared_change([b[p] for b in reference], [b[p] for b in outputs]) for p in places]
 
 
 def squared_change(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
-    """‖outputs − reference‖² / ‖reference‖²; infinite where it is not finite."""
+    """‖outputs − reference‖² / ‖reference‖²; infinite if it is not finite."""
     moved = size = 0.0
     for a, b in zip(reference, outputs, strict=True):
         if a.shape != b.shape:
@@ -220,11 +226,11 @@ def squared_change(reference: Sequence[np.ndarray], outputs: Sequence[np.ndarray
 def drop_interval(
     before: Scores, after: Scores, sign: float = 1.0, *, hits: bool = True
 ) -> tuple[float, float]:
-    """95 % interval of the mean paired difference; `sign` −1 where lower scores are better.
+    """The 95 % interval of the mean paired difference; `sign` is −1 if lower scores are better.
 
     For `hits`, scores of 0 and 1, half a sample is added to each of the four outcomes, which keeps
-    the interval honest where few samples change (Agresti & Min, Statistics in Medicine 24,
-    2005); else Student's interval of the mean, which is wide where there are few samples.
+    the coverage if few samples change (Agresti & Min, Statistics in Medicine 24, 2005). Else it is
+    Student's interval of the mean, which is wide for few samples.
     """
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return -math.inf, math.inf
@@ -248,7 +254,7 @@ def drop_interval(
 
 
 def drawn_interval(drops: Float64[np.ndarray, " draws"]) -> tuple[float, float]:
-    """The middle 95 % of the drops on samples drawn anew (percentile bootstrap)."""
+    """The middle 95 % of the drops on bootstrap samples (percentile bootstrap)."""
     if not drops.size or not np.isfinite(drops).all():
         return -math.inf, math.inf
     low, high = np.quantile(drops, (0.025, 0.975))

@@ -1,4 +1,4 @@
-"""Turns of candidates until what is asked of their times is known, within bounds of time."""
+"""Timing in turns until the times are known well enough, within limits of time."""
 
 from collections.abc import Callable, Sequence
 
@@ -43,13 +43,13 @@ def _is_busy(taken: Sequence[Timing]) -> bool:
 
 
 def are_tight(taken: Sequence[Timing]) -> bool:
-    """Whether all ratios to the first are known to `TIGHT`; a time alone never is."""
+    """Whether the intervals of all ratios to the first are within `TIGHT`; never for one time."""
     ratios = _ratios(taken, sampled)
     return bool(ratios) and all(r.high - r.low <= 2 * TIGHT * r.ratio for r in ratios)
 
 
 def are_told(taken: Sequence[Timing]) -> bool:
-    """Whether each is `CLEARLY` faster than the first or surely not, or all are known well."""
+    """Whether each is clearly `CLEARLY` times as fast as the first or clearly not, or all tight."""
     ratios = _ratios(taken, speedup)
     told = bool(ratios) and all(not r.low <= CLEARLY <= r.high for r in ratios)
     return told or are_tight(taken)

@@ -1,7 +1,7 @@
-"""A benchmark against an earlier one: whether the model has become slower.
+"""The comparison of a benchmark with an earlier one: whether the model has become slower.
 
-Of two models the speed-ups are compared, which a change of the machine's state hardly moves;
-of one model its times, which mean something on the same machine only.
+For two models the speed-ups are compared, which hardly depend on the machine's state. For one model
+the times are compared, which is only meaningful on the same machine.
 """
 
 import json
@@ -23,8 +23,10 @@ SAME_MACHINE = ("cpu", "gpu")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How much slower one batch size has become: 0.1 is 10 %, negative is faster; with a
-    cautious 95 % interval, from the ends of both intervals that go into it."""
+    """How much slower one batch size has become: 0.1 is 10 %, negative is faster.
+
+    The 95 % interval is conservative: it combines the ends of both intervals.
+    """
 
     batch: int
     slower: float
@@ -32,7 +34,7 @@ class Change:
     high: float
 
     def exceeds(self, limit: float) -> bool:
-        """Whether it is over a limit, and surely a change at all."""
+        """Whether it exceeds a limit, and its interval excludes no change."""
         return self.slower > limit and self.low > NO_DIFFERENCE
 
     @property
@@ -53,7 +55,7 @@ def parse_limit(text: str) -> float:
     """`5%` or `0.05` as 0.05.
 
     Raises:
-        UsageError: not a number from 0, or 10 and more.
+        UsageError: it is not a number from 0 up to but without 10.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
     value = float(found.group(1)) / (100 if found.group(2) else 1) if found else -1.0
@@ -74,7 +76,7 @@ def since(document: Mapping[str, Any], timed: Timed, where: str) -> list[Change]
     benchmark.
 
     Raises:
-        UsageError: the two benchmarks can not be compared, with what differs.
+        UsageError: the two benchmarks cannot be compared; names the difference.
         TableError: the document is damaged.
     """
     try:
@@ -92,10 +94,10 @@ def since(document: Mapping[str, Any], timed: Timed, where: str) -> list[Change]
 
 
 def from_file(path: Path) -> dict[str, Any]:
-    """What `benchmark` wrote as its report.
+    """The JSON report of an earlier `benchmark`.
 
     Raises:
-        TableError: no such file, or no benchmark.
+        TableError: the file does not exist, or is not a report of `benchmark`.
     """
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Time one model, or two in turns, at one batch size or several.
+"""Timing of one model, or of two in turns, at one or several batch sizes.
 
-In another precision one model is timed in turns with itself as it is, and two models are both
+With a precision, one model is timed in turns with its own conversion, and two models are both
 converted.
 """
 
@@ -35,7 +35,7 @@ TRIAL = 3  # turns that tell how many fit
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All models at one batch size, in turns."""
+    """The times of all models at one batch size, measured in turns."""
 
     batch: int
     shapes: dict[str, Shape]
@@ -49,8 +49,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One or two models at every batch size asked for. `precision` is what was asked for,
-    `precisions` what each model computes in."""
+    """One or two models at every requested batch size.
+
+    `precision` is the requested one, `precisions` are those that the models compute in.
+    """
 
     models: tuple[str, ...]
     runs: tuple[Run, ...]
@@ -76,7 +78,7 @@ def batch_sizes(text: str | None) -> tuple[int | None, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A model as it is timed."""
+    """A model file to be timed, with its name for the report."""
 
     name: str
     path: Path
@@ -137,7 +139,7 @@ def run(
 
 
 def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
-    """Samples that give ranges: without some of their own any, for none judge here."""
+    """The samples for ranges; without calibration samples any others, since none evaluate here."""
     if sources.calibration:
         return inputs.calibration
     found = every_sample(inputs)
@@ -146,7 +148,7 @@ def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Converter:
-    """Makes models of another precision, in a folder."""
+    """Converts models to a precision, in a folder."""
 
     precision: str
     raise_opset: bool
@@ -173,7 +175,7 @@ class _Converter:
 
 
 def _inputs(models: Sequence[io.Model], sources: Sources) -> Inputs:
-    """What is fed, which all models have to take."""
+    """The feeds, which all models must accept."""
     names = [sorted(s.name for s in m.inputs) for m in models]
     if names[0] != names[-1]:
         raise UsageError(
@@ -204,7 +206,7 @@ def _time(
     progress: Progress,
     batch: int,
 ) -> tuple[Timing, ...]:
-    """As many turns as the longer of the two lengths asks for, by a first estimate."""
+    """The times of as many turns as the longer of both lengths needs, by a first estimate."""
     phase = f"benchmark, batch {batch}"
     warmup = max(1, length.warmup)
     trial = take_turns(subjects, watch, turns=TRIAL, warmup=warmup, must_tell=False)

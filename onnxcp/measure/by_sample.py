@@ -1,9 +1,9 @@
-"""Outputs by fed sample: which axis of an output holds the samples is found out by feeding.
+"""Outputs by sample: which axis of an output holds the samples is found by test runs.
 
-What shapes declare does not say it: a detector gives [anchors, 4] for one image, or
-[batch × anchors, 4] for several. So two samples are fed apart and together. Where every output of
-both together is those of each in a row, samples are judged in batches; else one by one, and what
-one run gives is that sample's.
+Declared shapes do not say it: a detector outputs [anchors, 4] for one image, or
+[batch × anchors, 4] for several. So two samples run separately and together. If every output of
+both together is the concatenation of the separate ones, samples are evaluated in batches; else one
+by one.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,8 +1,8 @@
-"""Is an accuracy better than guessing: intervals of shares, and what a guess is right about.
+"""Whether an accuracy is better than guessing: intervals of shares, and the accuracy of a guess.
 
-A guess names classes as often as the model does, without looking at the sample. Naming the most
-frequent label always would be right more often, but a useful model may be no better than that:
-where one class prevails, and where the labels are a few of many classes.
+A guess names classes as often as the model does, independently of the sample. Always naming the
+most frequent label would be right more often, but a useful model may be no better than that: if one
+class dominates, or if the labels are a few of many classes.
 """
 
 import math
@@ -18,7 +18,7 @@ MOST_BY_LUCK, LEAST_GAIN = 1e-3, 0.1  # one-sided probability; share of the samp
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How many of some samples a model is right about, and the share that a guess is."""
+    """The hits of a model among some samples, and the share of hits of a guess."""
 
     hits: int
     samples: int
@@ -74,7 +74,7 @@ def _tail(hits: int, samples: int, share: float) -> float:
 
 
 def top(scores: np.ndarray, k: int) -> np.ndarray:
-    """The k strongest classes of every sample, [N, k]."""
+    """The k classes with the largest scores of every sample, [N, k]."""
     strongest: np.ndarray = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return strongest
 
@@ -104,6 +104,6 @@ def is_better(given: np.ndarray, other: np.ndarray) -> bool:
 
 
 def entropy(classes: np.ndarray) -> float:
-    """Of how often each class is named, in nats."""
+    """The entropy of the frequencies of classes, in nats."""
     shares = np.unique(classes, return_counts=True)[1] / len(classes)
     return float(-(shares * np.log(shares)).sum())

@@ -1,6 +1,6 @@
-"""Accuracy taken by a cluster: the samples are spread over its workers once, models follow.
+"""Accuracy on a cluster: samples are sent to its workers once, models when they are evaluated.
 
-Outputs come back in the order of the samples and batch by batch, as they would here.
+Outputs come back in the order of the samples and by batch, as without a cluster.
 """
 
 import math

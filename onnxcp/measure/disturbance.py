@@ -1,6 +1,6 @@
-"""When other work on the machine leaves too few undisturbed turns to compare models by.
+"""Disturbance by other work: whether enough undisturbed turns are left to compare models.
 
-What is given are, for each model, its runs in order: whether each was undisturbed.
+Sequences named `clean` state, for each model and turn in order, whether it was undisturbed.
 """
 
 import os
@@ -13,15 +13,14 @@ MIN_CLEAN = 20  # undisturbed turns that are enough of any number
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """In how many of the turns of two models other work ran, and whether processor time had to
-    be compared for it."""
+    """In how many turns of two models other work ran, and whether processor times were compared."""
 
     disturbed: int
     turns: int
     by_processor: bool
 
     def words(self) -> str:
-        """As it follows an interval; empty where there was none."""
+        """The disturbance in words, to follow an interval; empty if there was none."""
         if self.by_processor:
             return f"in processor time: other work ran in {self.disturbed} of {self.turns} turns"
         if not self.disturbed:
@@ -36,14 +35,14 @@ def are_enough(clean: int, taken: int) -> bool:
 
 
 def shared(clean: Sequence[Sequence[bool]]) -> int:
-    """Turns in which two of the models ran undisturbed, of the worst two."""
+    """The turns in which both models of a pair ran undisturbed, for the worst pair."""
     if len(clean) == 1:
         return sum(clean[0])
     return min(sum(map(min, a, b)) for a, b in combinations(clean, 2))
 
 
 def why_busy(clean: Sequence[Sequence[bool]], *, is_one_thread: bool) -> str:
-    """Why nothing can be told, and what to try."""
+    """Why models cannot be compared, and what to try."""
     turns = len(clean[0])
     share = 1 - shared(clean) / turns
     remedy = "" if is_one_thread else "; on the CPU <<threads=1>> can be measured even so"

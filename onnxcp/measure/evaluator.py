@@ -1,4 +1,4 @@
-"""What a plan loses: accuracy on data, or the change of the outputs where there is none."""
+"""The loss of a plan: the drop of accuracy on data, or the change of outputs without data."""
 
 import math
 import os
@@ -30,11 +30,11 @@ PROBED = 128  # samples
 
 @dataclass(frozen=True, slots=True)
 class Limits(BudgetOptions):
-    """The budget as options give it, with the metric where a function is one.
+    """The budget of the options, with the user's metric if it is a function.
 
     Raises:
-        UsageError: a value that no budget can have, options that exclude each other, or a drop
-            that was meant in percent.
+        UsageError: a value is invalid, options exclude each other, or a drop was probably meant
+            in percent.
     """
 
     metric: str | Metric | None = None
@@ -100,11 +100,13 @@ class Limits(BudgetOptions):
 
 
 class Referee:
-    """Judges runners of rewritten models against the original: `score` for a search, `judge`
-    in the end, on other samples where there are enough.
+    """Evaluates runners of rewritten models against the original.
+
+    `score` evaluates on the search set, `judge` on the evaluation set, which is the same if there
+    are few samples.
 
     Raises:
-        UsageError: a metric that the outputs or samples do not fit, or a budget that was meant
+        UsageError: the metric does not fit the outputs or samples, or a budget was probably meant
             in percent.
     """
 
@@ -153,8 +155,10 @@ class Referee:
 
     @property
     def identity(self) -> str:
-        """All that a score depends on but the model and the samples; never twice the same for a
-        function of the user's, which may have changed."""
+        """All that a score depends on, except the model and the samples.
+
+        Unique for a user's function, which may have changed since.
+        """
         function = self._by_drop and self._final.metric.function is not None
         changing = os.urandom(16).hex() if function else ""
         budget = self._budget if self._is_coarse else None
@@ -166,9 +170,12 @@ class Referee:
         return self._by_drop and is_coarse(self.metric, len(self._searched), self._budget)
 
     def score(self, candidate: Outputs) -> Score:
-        """What a candidate loses on the samples of the search. Its spread is the doubt about
-        other samples: none where the same ones judge in the end. Where right and wrong answers
-        are too few to tell the budget, the outputs may not change by more than without data."""
+        """The loss of a candidate on the search set.
+
+        `spread` is its standard error for other samples, 0 if the search set also evaluates. If
+        right and wrong answers are too few to decide the budget, the change of outputs is limited
+        as without data.
+        """
         if not self._by_drop:
             changes = self._changes(candidate, self._seen, self._searched)
             change = max(changes.values())
@@ -182,7 +189,7 @@ class Referee:
         return Score(lost, (high - low) / (2 * Z95), found.change)
 
     def judge(self, candidate: Outputs) -> AccuracyRecord:
-        """What a candidate loses, with the budget it is judged by."""
+        """The loss of a candidate on the evaluation set, with the budget."""
         if self._by_drop:
             found = self._final.measure(candidate)
             return AccuracyRecord(
@@ -214,9 +221,11 @@ class Referee:
         )
 
     def probe(self, count: int = PROBED) -> Callable[[Outputs], float]:
-        """A function that gives the squared relative change of a candidate's outputs, that of
-        the one that changed most, on a few samples of the search: cheap, and without the noise
-        of right and wrong answers."""
+        """A function that returns the squared relative change of the output that changed most.
+
+        It runs a candidate on a few search samples: this is cheap, and without the noise of right
+        and wrong answers.
+        """
         samples = self._searched.first(count)
         batches = list(samples.batches(self._layout.batching.step))
 
@@ -250,5 +259,5 @@ class Referee:
 
 
 def unjudged(record: AccuracyRecord) -> AccuracyRecord:
-    """The same measurement where no budget was asked for."""
+    """The same measurement without a budget."""
     return replace(record, budget=None)

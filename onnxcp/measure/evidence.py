@@ -1,10 +1,10 @@
-"""Whether samples decide a budget: where the drop's interval lies, not how wide it is.
+"""Whether samples decide a budget: by the position of the drop's interval, not its width.
 
-A run accepts by the measured drop. Whether that proves anything about other samples is another
-question, and it is answered beside the verdict: the budget holds if the whole interval is within
-it, it is broken if the whole interval is beyond, and else the samples cannot tell. Where several
-plans were judged on the same samples, one may have passed by luck: each interval is then widened,
-so that all of them hold at once with 95 % (Bonferroni).
+A run accepts by the measured drop. Whether that holds for other samples is reported beside the
+verdict: the budget is met if the whole interval is within it, exceeded if the whole interval is
+beyond it, and undecided otherwise. If several plans were evaluated on the same samples, one may
+have passed by chance: each interval is then widened, so that all of them hold at once with 95 %
+(Bonferroni).
 """
 
 import math
@@ -21,7 +21,7 @@ RIGHT_OR_WRONG = ("top1", "top5", "agreement")  # metrics of which a sample tell
 
 
 class Evidence(Enum):
-    """What samples say of a budget."""
+    """What samples show about a budget."""
 
     HOLDS = "holds"
     BROKEN = "broken"
@@ -61,7 +61,7 @@ def is_coarse(metric: str, samples: int, budget: float) -> bool:
 
 
 def widened(interval: tuple[float, float], plans: int) -> tuple[float, float]:
-    """A 95 % interval made one of several that hold at once."""
+    """A 95 % interval widened to one of several that hold at once with 95 %."""
     if not all(map(math.isfinite, interval)):
         return interval
     normal = NormalDist()

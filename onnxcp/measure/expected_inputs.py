@@ -1,8 +1,8 @@
-"""Do samples look like what a network was trained on: the first BatchNormalization knows.
+"""Whether samples look like the training data, by the first BatchNormalization.
 
-It stores the mean and variance of what reached it in training. Fed alike, values are of order 1
-in its units; images of 0..255 in place of normalized ones are of order 100. Only a large misfit
-says anything: the statistics of weights that were compressed or trained on are off by a few.
+It stores the mean and variance of its input in training. With similar inputs, values are of order 1
+in these units; images of 0..255 instead of normalized ones are of order 100. Only a large misfit is
+significant: for compressed or further trained weights the statistics are off by a small factor.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which tensors of a model are judged: its outputs, or what stands before them.
+"""The tensors by which a model is judged: its outputs, or tensors before them.
 
 A budget bounds the change of numbers. An output of floats is judged itself. One whose shape
 depends on the data (what NonMaxSuppression leaves), that holds whole numbers or texts, or that is
