@@ -1,1 +1,1 @@
-"""ONNX models: read, searched, changed and written. Knows no decomposition and runs no model."""
+"""ONNX models: reading, searching, changing and writing. No decompositions, no runs of models."""

@@ -1,5 +1,5 @@
-"""Whether a model may be worked on: the ONNX checker decides, and ONNX Runtime where that one is
-stricter than what runs."""
+"""Whether a model is accepted: the ONNX checker decides, or ONNX Runtime if it refuses more than
+what runs."""
 
 import contextlib
 import os
@@ -17,11 +17,12 @@ REFUSALS = (onnx.checker.ValidationError, ValueError, RuntimeError)
 
 
 def accepted(path: Path, proto: onnx.ModelProto) -> tuple[str, ...]:
-    """Check a model read from `path`, without its external data. What the checker refuses is
-    repaired in place as far as that goes; what was done, in words.
+    """Check a model read from `path`, without its external data.
+
+    What the checker refuses is repaired in place if possible; returns the repairs in words.
 
     Raises:
-        ModelError: the checker refuses it still, and ONNX Runtime does not load it either.
+        ModelError: the checker still refuses it, and ONNX Runtime does not load it either.
     """
     is_outside = any(t.data_location == onnx.TensorProto.EXTERNAL for t in tensors(proto))
     cause = _refusal(without_data(proto) if is_outside else str(path))
@@ -41,7 +42,7 @@ def accepted(path: Path, proto: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _refusal(model: str | onnx.ModelProto) -> str | None:
-    """What the checker says of a model that it refuses."""
+    """The checker's message for a model that it refuses; None if it accepts the model."""
     try:
         with _nothing_on_stdout():
             onnx.checker.check_model(model)
@@ -67,7 +68,7 @@ def _trouble(path: Path) -> str | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(" .") if lines else type(error).__name__
 

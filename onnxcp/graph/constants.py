@@ -1,8 +1,8 @@
-"""Stored tensors of a graph, wherever they are stored, and what is computed of them alone.
+"""Stored tensors of a graph, and tensors that are computed only from stored ones.
 
-A weight may lie behind nodes that read nothing but stored tensors: a Cast, a Transpose, the
-product of a weight normalization. Such nodes are folded: computed once, node by node, by ONNX's
-own reference implementation.
+A weight can be the result of nodes that only read stored tensors: a Cast, a Transpose, the product
+of a weight normalization. Such nodes are folded: computed once, node by node, with ONNX's reference
+implementation.
 """
 
 from collections.abc import Iterable, Mapping
@@ -50,7 +50,7 @@ class Constants:
         return cls(proto.graph, versions.get(""))
 
     def find(self, name: str) -> onnx.TensorProto | None:
-        """The tensor behind a name, or None if it is computed or fed."""
+        """The value of a stored or folded tensor; None if it is computed from inputs or fed."""
         if name not in self.names:
             return None
         if name not in self._values:
@@ -60,16 +60,16 @@ class Constants:
         return self._values.get(name)
 
     def sources(self, name: str) -> set[str]:
-        """Names of the stored tensors that a constant is made of."""
+        """Names of the stored tensors that a constant is computed from."""
         return {n for n in self._upstream(name) if n in self.stored or n in self._sparse}
 
     def origin(self, name: str) -> str:
-        """What makes a tensor, in words."""
+        """How a tensor is computed or stored, in words."""
         maker = self.makers.get(name)
         return f"by {operator(maker)}" if maker is not None else "an input of the graph"
 
     def is_quantized(self, name: str) -> bool:
-        """Whether a tensor is stored in integers, and behind a DequantizeLinear."""
+        """Whether a tensor is the result of a DequantizeLinear of stored integers."""
         return any(self._restores(n) for n in self._through(name))
 
     def _restores(self, name: str) -> bool:
@@ -125,7 +125,7 @@ class Constants:
 
 
 def is_folded(node: onnx.NodeProto) -> bool:
-    """Whether a node is folded where all that it reads is stored."""
+    """Whether a node is folded if all its inputs are stored."""
     return operator(node) in FOLDED
 
 
@@ -139,7 +139,7 @@ def _constant(graph: onnx.GraphProto, stored: Iterable[str]) -> set[str]:
 
 
 def _value(constant: onnx.NodeProto) -> onnx.TensorProto | None:
-    """What a Constant holds; None where that is text."""
+    """The value of a Constant; None for text."""
     for attribute in constant.attribute:
         if attribute.name == "value":
             tensor: onnx.TensorProto = attribute.t
@@ -153,7 +153,7 @@ def _value(constant: onnx.NodeProto) -> onnx.TensorProto | None:
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto | None:
-    """A sparse tensor with its zeros; None for one that is too large or makes no sense."""
+    """A sparse tensor as a dense one; None if it is too large or invalid."""
     shape = tuple(sparse.dims)
     if int(np.prod(shape, dtype=object)) > LARGEST:
         return None

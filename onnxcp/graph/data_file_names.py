@@ -1,8 +1,8 @@
-"""What the external data of a model that is written are called, and which old ones can go.
+"""Names for the external data of written models, and removal of unused old data.
 
-A name is `OUT.data`, or where that is taken `OUT.<hash of the data>.data`; data never replace
-another file. Old data are removed only where the model that was replaced is one of ours, they
-have such a name, and no other file nearby mentions them: a second model may use the same data.
+A name is `OUT.data`, or `OUT.<hash of the data>.data` if that is taken; data never replace another
+file. Old data are removed only if onnxcp wrote the replaced model, they have such a name, and no
+other file nearby mentions them: a second model may use the same data.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ MOST_SEARCHED = 2**34  # bytes of files nearby; where there are more, old data s
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Staged files and where they belong, the model last; and old data that the model which
-    is replaced was the last to use, as far as that model tells."""
+    """Staged files with their targets, the model last; and old data that only the replaced model
+    used, as far as that model states."""
 
     files: list[tuple[Path, Path]]
     unused: list[Path] = field(default_factory=list)
 
 
 def data_file(path: Path) -> Path:
-    """Where the external data of a model written to `path` lie, where that name is free."""
+    """The default file for the external data of a model written to `path`."""
     return path.with_name(path.name + ".data")
 
 
@@ -63,7 +63,7 @@ def _take_in(staged: Path, name: Path) -> None:
 
 
 def _free(target: Path, data: Path, old: list[Path]) -> tuple[Path, bool]:
-    """A name for the data, and whether they lie there already, as those of the old model."""
+    """A name for the data, and whether they are there already, from the old model."""
     digest = _sha256(data)
     names = [f"{target.name}.data"]
     names += [f"{target.name}.{digest[:count]}.data" for count in (SHORT, LONG // 2, LONG)]
@@ -87,7 +87,7 @@ def _relocated(staged: Path, name: str) -> bytes:
 
 
 def _old_data(target: Path) -> list[Path]:
-    """Data files of the model that lies at `target`, if both are ours."""
+    """Data files of the model at `target`, if onnxcp wrote both."""
     try:
         proto = onnx.load(str(target), load_external_data=False)
     except (OSError, DecodeError, ValueError):

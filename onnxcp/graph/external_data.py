@@ -20,7 +20,7 @@ ALIGNMENT = 4096  # of external tensors: what memory mapping wants
 
 
 def located(path: Path, tensor: onnx.TensorProto) -> Path:
-    """The file a tensor's bytes lie in, once it is known to be there and long enough."""
+    """The file of a tensor's bytes, after checking that it exists and is long enough."""
     entries = {e.key: e.value for e in tensor.external_data}
     where = f"{path}: tensor {tensor.name!r}"
     folder, location = path.parent.resolve(), entries.get("location", "")
@@ -52,7 +52,7 @@ def _is_trusted(path: Path, location: str, file: Path) -> bool:
 
 
 def read_in(path: Path, tensors: Iterable[onnx.TensorProto]) -> None:
-    """Put the bytes of tensors whose files are known to be good (`located`) into memory."""
+    """Read the bytes of tensors into memory; their files must have been checked (`located`)."""
     for tensor in tensors:
         entries = {e.key: e.value for e in tensor.external_data}
         with (path.parent / entries["location"]).open("rb") as stream:
@@ -166,7 +166,7 @@ def _is_readable(tensor: onnx.TensorProto) -> bool:
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
-    """What a tensor's elements take; 0 for types that numpy does not have."""
+    """The size of a tensor's elements in bytes; 0 for types that numpy does not have."""
     dtype = element_type(tensor.data_type)
     return math.prod(tensor.dims) * dtype.itemsize if dtype and dtype.kind in "fiubc" else 0
 

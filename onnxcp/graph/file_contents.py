@@ -1,4 +1,4 @@
-"""What a model's file stores, counted in the file itself."""
+"""The size of a model's file and the number of values it stores."""
 
 import math
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ from onnxcp.graph import io
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Numbers in all tensors of a file, a tensor that several nodes read counted once, and bytes
-    with those that lie beside it. `names` are those of the main graph's initializers."""
+    """The number of values in all tensors of a file, and its bytes with external data.
+
+    A tensor that several nodes read counts once. `names` are the main graph's initializers.
+    """
 
     parameters: int
     size: int  # bytes
@@ -20,7 +22,7 @@ class Stored:
 
 
 def stored(path: Path) -> Stored:
-    """What lies in a model's file, and beside it, that could be read before."""
+    """The contents of a model's file and its external data; the file must be readable."""
     proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     tensors = list(io.tensors(proto))
     beside = sum(_outside(tensor) for tensor in tensors)

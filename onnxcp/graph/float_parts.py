@@ -1,6 +1,7 @@
-"""What of a chain an int8 model leaves in float: nothing, its depthwise windows, or all of it.
+"""The part of a chain that an int8 model leaves in float: none, its depthwise windows, or all.
 
-Where int8 kernels of depthwise convolutions are slow, as on some CPUs, either may be faster.
+If int8 kernels of depthwise convolutions are slow, as on some CPUs, leaving parts in float can be
+faster.
 """
 
 from collections.abc import Collection
@@ -12,7 +13,7 @@ DEPTHWISE = {"window", "vertical", "horizontal", "deep"}  # roles
 
 
 def possible(roles: Collection[str]) -> tuple[str, ...]:
-    """What can be left in float in a chain of stages with these roles."""
+    """The parts that can be left in float in a chain of stages with these roles."""
     return KINDS if DEPTHWISE & set(roles) else (CHAIN,)
 
 

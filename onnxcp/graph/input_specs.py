@@ -1,7 +1,7 @@
-"""The inputs a model asks for, and which concrete shapes a run gives them.
+"""The inputs of a model, and their concrete shapes in a run.
 
-A dimension is a number, a name ("N", "height") or None where the model says nothing.
-Shapes are tuples of numbers, batch first, in the model's own layout.
+A dimension is a number, a name ("N", "height"), or None if the model does not state it. Shapes are
+tuples of numbers, batch first, in the model's layout.
 """
 
 import math
@@ -21,7 +21,7 @@ MOST_ELEMENTS = 2**31  # of one input: more is a typing error, not an image
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input: `dims` is None where not even the rank is known."""
+    """One input; `dims` is None if the number of dimensions is unknown."""
 
     name: str
     dtype: np.dtype
@@ -40,10 +40,10 @@ class TensorSpec:
 
 
 def parse_shape(text: str) -> tuple[str, Shape]:
-    """`name:1x3x224x224` as (name, shape); the name may hold colons itself.
+    """`name:1x3x224x224` as (name, shape); the name may contain colons.
 
     Raises:
-        UsageError: it has no colon, or a size that is no positive number.
+        UsageError: there is no colon, or a size is not a positive number.
     """
     name, _, sizes = text.rpartition(":")
     try:
@@ -67,8 +67,8 @@ def concrete_shapes(
     A free first dimension is the batch: `batch`, or 1. `samples` holds shapes without it.
 
     Raises:
-        UsageError: an override names no input or contradicts the model; a dimension is
-            zero or absurd; or nothing fixes one, with its name and what to pass.
+        UsageError: an override names no input or contradicts the model, a dimension is zero or
+            absurd, or a dimension is unknown; names it, and the option to pass.
     """
     overrides, samples = overrides or {}, samples or {}
     _refuse_unknown(specs, overrides)
@@ -81,7 +81,7 @@ def known_shapes(
     batch: int | None = None,
     overrides: Mapping[str, Shape] | None = None,
 ) -> dict[str, Shape]:
-    """Like `concrete_shapes`, without the inputs whose shape nothing fixes."""
+    """Like `concrete_shapes`, without inputs of unknown shape."""
     given = overrides or {}
     _refuse_unknown(specs, given)
     found: dict[str, Shape] = {}

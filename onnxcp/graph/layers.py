@@ -1,4 +1,4 @@
-"""What a table shows of the layers of a model: shape, stride, multiply-adds of one sample."""
+"""The properties of a model's layers for tables: shape, stride, multiply-adds of one sample."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ WEIGHT_PLACES = {"QLinearConv": 3}  # among a node's inputs, where it is not the
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What a table shows of a node; None where the model does not say."""
+    """The properties of a node for a table; None for unknown ones."""
 
     name: str
     op: str
@@ -35,7 +35,7 @@ def weight_of(node: onnx.NodeProto) -> str:
 
 
 def layer_of(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shapes) -> Layer:
-    """What a table shows of a node, as far as `shapes` and what is stored tell."""
+    """The properties of a node, as far as `shapes` and stored tensors determine them."""
     attributes = {a.name: a for a in node.attribute}
     first = products.stored_first(node, constants)
     weight = node.input[0] if first else weight_of(node)
@@ -50,7 +50,7 @@ def layer_of(node: onnx.NodeProto, name: str, constants: Constants, shapes: Shap
 
 
 def _macs(op: str, size: int, shape: Sizes | None, result: Sequence[int], *, first: bool) -> int:
-    """Of one sample: every weight once per output position."""
+    """Multiply-adds of one sample: every weight once per output position."""
     if first:
         return size * int(np.prod((*result[1:-2], *result[-1:])))
     if op in products.PRODUCTS:

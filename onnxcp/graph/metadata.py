@@ -1,6 +1,6 @@
-"""onnxcp's own entries in a model's metadata: lists of names, and a seal over all of them.
+"""onnxcp's entries in a model's metadata: lists of names, and a seal (a hash) over all of them.
 
-The seal tells a change by accident or by hand, not by someone who makes a new one.
+The seal detects changes by accident or by hand, but not by someone who computes a new one.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ SEAL = "onnxcp.seal"  # the hash of our other entries
 
 
 def listed(proto: onnx.ModelProto, key: str) -> tuple[str, ...]:
-    """Names in an entry: a JSON list, or, as versions before wrote it, one a line."""
+    """Names in an entry: a JSON list, or one per line, as former versions wrote it."""
     text = next((p.value for p in proto.metadata_props if p.key == key), "")
     try:
         found = json.loads(text)
@@ -31,13 +31,13 @@ def noted(names: Iterable[str]) -> str:
 
 
 def seal(proto: onnx.ModelProto) -> None:
-    """Seal our entries as they are now."""
+    """Store the hash of onnxcp's entries, in place."""
     entry = next((p for p in proto.metadata_props if p.key == SEAL), None)
     (entry or proto.metadata_props.add(key=SEAL)).value = _digest(proto)
 
 
 def is_sealed(proto: onnx.ModelProto) -> bool | None:
-    """Whether our entries are those that were sealed; None where there is no seal."""
+    """Whether onnxcp's entries match their hash; None if there is none."""
     found = next((p.value for p in proto.metadata_props if p.key == SEAL), None)
     return None if found is None else found == _digest(proto)
 

@@ -1,7 +1,7 @@
-"""Which operator a node is: the standard's, or another of the same name.
+"""The operator of a node: of the ONNX standard, or of another domain.
 
-A name means nothing without its domain: `my.Conv` may compute anything. Everything that
-recognizes an operator asks here, so that no other domain's node is taken for the standard's.
+A name without its domain is ambiguous: `my.Conv` can compute anything. All code that recognizes
+operators uses this module, so that no other domain's node is mistaken for a standard one.
 """
 
 import onnx
@@ -13,7 +13,7 @@ DEQUANTIZE = ("DequantizeLinear", f"{RUNTIME}DequantizeLinear")
 
 
 def domain_of(node: onnx.NodeProto) -> str:
-    """The domain of a node's operator; "" is the standard's."""
+    """The domain of a node's operator; "" for the ONNX standard."""
     return normalized(node.domain)
 
 
@@ -38,5 +38,5 @@ def drop_shadowing(proto: onnx.ModelProto) -> None:
 
 
 def is_known(node: onnx.NodeProto) -> bool:
-    """Whether ONNX itself defines a node's operator."""
+    """Whether the ONNX standard defines a node's operator."""
     return bool(onnx.defs.has(node.op_type, domain_of(node)))

@@ -1,4 +1,4 @@
-"""Stored inputs of nodes, read and written in place; what is written belongs to one node alone."""
+"""Stored inputs of nodes, read and written in place; a written tensor belongs to one node."""
 
 import numpy as np
 import onnx
@@ -15,7 +15,7 @@ class Parameters:
         self._read = read_counts(graph)
 
     def find(self, node: onnx.NodeProto, place: int) -> np.ndarray | None:
-        """Values of a node's input; None where there is none or it is computed."""
+        """The values of a node's input; None if it is missing or computed."""
         name = node.input[place] if place < len(node.input) else ""
         if name not in self._stored:
             return None
