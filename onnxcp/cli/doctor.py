@@ -1,4 +1,4 @@
-"""`onnxcp doctor`: what this installation can do, and how to mend what it can not."""
+"""`onnxcp doctor`: what this installation can do, and how to mend what it cannot."""
 
 from typing import Annotated
 

@@ -2,7 +2,7 @@
 where `publishing` puts them in their places.
 
 External data is read into memory with the model and written next to the model again, one
-file `<model>.data` for all tensors that came from outside. Protocol buffers can not hold
+file `<model>.data` for all tensors that came from outside. Protocol buffers cannot hold
 2 GiB in one message on disk, so a model above that is always written with external data.
 """
 
@@ -157,7 +157,7 @@ def _sha256(files: list[Path]) -> str:
 
 
 def _unwritten(path: Path, error: OSError) -> str:
-    return f"{path}: can not write: {error.strerror}; check the folder and the space left there"
+    return f"{path}: cannot write: {error.strerror}; check the folder and the space left there"
 
 
 def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozenset()) -> None:

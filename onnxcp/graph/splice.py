@@ -93,7 +93,7 @@ def _dropped(
 
 def _copy_without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Everything but nodes, initializers and inputs, field by field: the whole may be over
-    2 GiB, which a message can not be copied at."""
+    2 GiB, which a message cannot be copied at."""
     made, graph = onnx.ModelProto(), onnx.GraphProto()
     _copy_fields(proto, made, {"graph"})
     _copy_fields(proto.graph, graph, {"node", "initializer", "input"})

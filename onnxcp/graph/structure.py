@@ -69,7 +69,7 @@ def named(node: onnx.NodeProto) -> str:
 
 def is_equal(one: Message, two: Message) -> bool:
     """Whether two messages hold the same, wherever the bytes of their tensors lie."""
-    if isinstance(one, onnx.TensorProto):  # may be over 2 GiB, which can not be serialized
+    if isinstance(one, onnx.TensorProto):  # may be over 2 GiB, which cannot be serialized
         left, right = ({d.name: v for d, v in m.ListFields()} for m in (one, two))
         return all(
             field in STORAGE or left.get(field) == right.get(field) for field in {*left, *right}

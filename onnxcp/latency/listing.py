@@ -46,7 +46,7 @@ class Listing:
 
 
 def survey_layers(path: Path, sources: Sources, target: Target, *, profile: bool) -> Listing:
-    """List a model's layers. Only `profile`, and shapes that ONNX can not infer, need a
+    """List a model's layers. Only `profile`, and shapes that ONNX cannot infer, need a
     runtime.
 
     Raises:

@@ -101,7 +101,7 @@ def run(
     Raises:
         UsageError: the two models do not take the same inputs, or the provider gains nothing
             from the precision.
-        OnnxcpError: an unreadable model or one that can not become so, unfit data, or a
+        OnnxcpError: an unreadable model or one that cannot become so, unfit data, or a
             provider that does not load.
     """
     refuse_without_kernels(precision, target)

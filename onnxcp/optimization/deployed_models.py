@@ -29,7 +29,7 @@ class Deployment:
 
         Raises:
             DataError: samples that tell no ranges, or activations that are not finite.
-            ModelError: a model that can not be converted.
+            ModelError: a model that cannot be converted.
         """
         settings = self.settings
         if settings.precision == FLOAT32:

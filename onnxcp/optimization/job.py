@@ -254,7 +254,7 @@ class Job:
         Raises:
             DataError: activations that are NaN or infinite.
             PlanError: a replayed plan was made with other samples.
-            UsageError: a memory limit that can not be kept.
+            UsageError: a memory limit that cannot be kept.
         """
         known = self.fits.knows
         sites = [s for s in self.sites if s.name in names or known(s)]

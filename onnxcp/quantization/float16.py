@@ -59,7 +59,7 @@ def _refuse_unfit(proto: onnx.ModelProto, where: str) -> None:
         raise ModelError(f"{where}: {reason}; float16 is made from float32: give such a model")
     if io.is_large(proto):
         raise ModelError(
-            f"{where}: over 2 GiB, which ONNX Runtime's converter can not take; keep it in float32"
+            f"{where}: over 2 GiB, which ONNX Runtime's converter cannot take; keep it in float32"
         )
 
 

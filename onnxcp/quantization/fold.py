@@ -50,7 +50,7 @@ def _converted(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     except Exception as error:  # its own type in some versions, RuntimeError in others
         cause = f"it does not know {operator(unknown)}" if unknown else " ".join(str(error).split())
         raise ModelError(
-            f"{where}: ONNX can not raise its opset to {OPSET}: {cause}; export the model anew"
+            f"{where}: ONNX cannot raise its opset to {OPSET}: {cause}; export the model anew"
         ) from error
     return made
 

@@ -55,7 +55,7 @@ def refuse_unfit(proto: onnx.ModelProto, where: str, *, raise_opset: bool = Fals
         )
     if io.is_large(proto):
         raise ModelError(
-            f"{where}: over 2 GiB, which ONNX Runtime's quantizer can not take; quantize parts"
+            f"{where}: over 2 GiB, which ONNX Runtime's quantizer cannot take; quantize parts"
         )
     if not raise_opset and (opset := opset_of(proto)) < OPSET:
         raise ModelError(

@@ -258,7 +258,7 @@ def _records(
 ) -> Iterable[str]:
     """Failures for recorded chains that are missing or changed."""
     if made.chains is None:
-        yield f"the metadata {provenance.CHAINS} are missing or damaged: weights can not be checked"
+        yield f"the metadata {provenance.CHAINS} are missing or damaged: weights cannot be checked"
         return
     read = {name for name in made.sites if name in back.chains}
     for name in made.sites:

@@ -351,7 +351,7 @@ def test_an_old_opset_is_raised_only_with_consent(tmp_path):
 def test_an_opset_that_can_not_be_raised_is_refused(tmp_path):
     proto = tiny(tmp_path, opset=10)
     found(proto, "relu").op_type = "Strange"
-    with pytest.raises(ModelError, match="can not raise its opset to 13: it does not know Strange"):
+    with pytest.raises(ModelError, match="cannot raise its opset to 13: it does not know Strange"):
         int8(proto, raise_opset=True)
 
 

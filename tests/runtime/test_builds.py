@@ -38,11 +38,11 @@ def run(folder, *command, **more):
 
 
 def pip(python, *wanted):
-    """Skips the test if an index can not be reached; fails if pip fails otherwise."""
+    """Skips the test if an index cannot be reached; fails if pip fails otherwise."""
     command = (str(python), "-m", "pip", "install", "--quiet", *wanted)
     ended = run(ROOT, *command)
     if ended.returncode and re.search(NO_NETWORK, ended.stderr):
-        pytest.skip(f"pip can not get {wanted[-1]}: {ended.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"pip cannot get {wanted[-1]}: {ended.stderr.strip().splitlines()[-1]}")
     assert ended.returncode == 0, ended.stderr
 
 

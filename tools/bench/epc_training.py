@@ -101,7 +101,7 @@ def _chained(job: Job, plan: Plan, factors: Mapping[str, Factors], converged: in
 
 
 def by_inputs(job: Job, plan: Plan) -> Kernels:
-    """The library's own fits; the job can not forget what it learns for them."""
+    """The library's own fits; the job cannot forget what it learns for them."""
     job.calibrate(list(plan.choices))
     chains = job.fits.chains(plan)
     converged = sum(fit.outcome is Outcome.CONVERGED for fit in chains.fits.values())

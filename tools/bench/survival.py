@@ -82,7 +82,7 @@ class Bench:
 
     def rows(self) -> Iterator[dict[str, object]]:
         """A row for every fit; the library's own under its norm of activations comes last,
-        because it can not forget what it learned of them."""
+        because it cannot forget what it learned of them."""
         calm = self.fitted(self.slacks[0])
         goals = {n: kernel_error(s, calm[n]) for n, s in self.sites.items()}
         yield {"fit": "original", "float32": self.judge.before} | {
