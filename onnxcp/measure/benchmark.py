@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxcp.data.pairs import every_sample
 from onnxcp.data.roles import Inputs, Sources, prepare
-from onnxcp.data.samples import Batching, Samples
+from onnxcp.data.samples import Samples
 from onnxcp.data.split import MAX_CALIBRATION_SAMPLES
 from onnxcp.errors import UsageError
 from onnxcp.graph import io
@@ -23,7 +23,7 @@ from onnxcp.measure.stopwatch import Stopwatch, stopwatch
 from onnxcp.measure.timing import Speedup, Timing, speedup, take_turns
 from onnxcp.options.duration import MOST_TURNS, DurationOptions
 from onnxcp.progress import Progress
-from onnxcp.quantization.convert import converted
+from onnxcp.quantization.convert import Deployer
 from onnxcp.quantization.precision import FLOAT32, precision_of, refuse_without_kernels
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
@@ -110,16 +110,15 @@ def run(
     subjects = [_Subject(str(m.path), m.path, precision_of(m.proto)) for m in models]
     with temporary.folder() as folder:
         if precision != FLOAT32:
-            convert = _Converter(
+            deployer = Deployer(
                 precision,
-                raise_opset,
+                target,
                 _calibrating(given[0], sources),
                 given[0].calibration_batching,
-                target,
-                folder,
+                raise_opset,
                 progress,
             )
-            made = [convert(model) for model in models]
+            made = [_converted(model, deployer, folder) for model in models]
             subjects = made if len(made) > 1 else subjects + made
         runners = [open_runner(subject.path, target) for subject in subjects]
         runs = []
@@ -146,32 +145,13 @@ def _calibrating(inputs: Inputs, sources: Sources) -> Samples | None:
     return None if found is None else found.spaced(MAX_CALIBRATION_SAMPLES)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Converter:
-    """Converts models to a precision, in a folder."""
-
-    precision: str
-    raise_opset: bool
-    samples: Samples | None
-    batching: Batching
-    target: Target
-    folder: Path
-    progress: Progress
-
-    def __call__(self, model: io.Model) -> _Subject:
-        made = converted(
-            model,
-            self.precision,
-            self.samples,
-            self.batching,
-            self.target,
-            raise_opset=self.raise_opset,
-            progress=self.progress,
-        )
-        number = len(list(self.folder.iterdir()))  # two models may have one name
-        path = self.folder / f"{number}.{model.path.stem}.{self.precision}.onnx"
-        io.save(made, path)
-        return _Subject(f"{model.path} ({self.precision})", path, precision_of(made))
+def _converted(model: io.Model, deployer: Deployer, folder: Path) -> _Subject:
+    """A model in another precision, in a folder."""
+    made = deployer.converted(model)
+    number = len(list(folder.iterdir()))  # two models may have one name
+    path = folder / f"{number}.{model.path.stem}.{deployer.precision}.onnx"
+    io.save(made, path)
+    return _Subject(f"{model.path} ({deployer.precision})", path, precision_of(made))
 
 
 def _inputs(models: Sequence[io.Model], sources: Sources) -> Inputs:

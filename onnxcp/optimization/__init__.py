@@ -1,4 +1,4 @@
-"""One run of the main job, from a model to the decision what is written.
+"""One run of the main command, from a model to the decision what is written.
 
 Not called `optimize`, nor `verification` called `verify`: `onnxcp.optimize` and `onnxcp.verify`
 are functions, and an imported package would take the place of its namesake.

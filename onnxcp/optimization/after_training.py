@@ -131,9 +131,9 @@ class Recovery:
         return min(1.0, self._longs[both[-1]].change / self._shorts[both[-1]].change)
 
     def _short(self, plans: Frontier, position: int) -> None:
-        plan, job = plans.plan(position), self.school.job
+        plan, run = plans.plan(position), self.school.run
         epochs = -(-self.school.recipe.epochs // SHORT)
-        path, _ = self.school.trained(job.build(plan, self.asked.effort), epochs)
+        path, _ = self.school.trained(run.builder.build(plan, self.asked.effort), epochs)
         self._shorts[position] = self._noted(plan, epochs, self.asked.court.of_model(path))
         shutil.rmtree(path.parent, ignore_errors=True)  # of several, and a model may be large
 

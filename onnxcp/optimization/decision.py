@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from onnxcp.measure.evidence import Evidence, weigh
 from onnxcp.measure.timing import speedup
-from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, name_of
 from onnxcp.optimization.reasons import Kind, Reason, because
+from onnxcp.optimization.run import Run
 from onnxcp.quantization.precision import FLOAT32
 from onnxcp.words import loss, plural
 
@@ -24,36 +24,36 @@ class Decision:
     reason: Reason
 
 
-def decide(job: Job, outcome: Outcome, *, asked: str) -> Decision:
+def decide(run: Run, outcome: Outcome, *, asked: str) -> Decision:
     """What becomes of an outcome: within the budget and clearly faster, or not. `asked` is the
     precision asked for."""
-    reason = _reason(job, outcome, asked)
+    reason = _reason(run, outcome, asked)
     if reason.kind in ACCEPTED:
         return Decision(True, 0, reason.words, reason)
-    if job.settings.limits.allow_unchanged:
+    if run.settings.limits.allow_unchanged:
         return Decision(False, 0, f"left unchanged, {reason.words}", reason)
     return Decision(False, 1, f"nothing written, {reason.words}", reason)
 
 
-def _reason(job: Job, outcome: Outcome, asked: str) -> Reason:
+def _reason(run: Run, outcome: Outcome, asked: str) -> Reason:
     found = outcome.accuracy
     if found is None or outcome.staged is None:
         return outcome.why or because(Kind.NO_LAYERS)
-    if _is_unprovable(job, outcome):
+    if _is_unprovable(run, outcome):
         return because(Kind.UNRELIABLE_TABLE)
-    is_faster, speed = _speed(job, outcome)
+    is_faster, speed = _speed(run, outcome)
     lost = loss(found)
     if found.budget is not None and not found.drop <= found.budget:
         return because(Kind.OVER_BUDGET, what=name_of(outcome), lost=lost, budget=found.budget)
     lost += _unproven(outcome)
-    if job.settings.plan.is_forced:
+    if run.settings.plan.is_forced:
         return because(Kind.FORCED, speed=speed, lost=lost)
-    if outcome.busy is not None and not foreign(job):
+    if outcome.busy is not None and not foreign(run):
         return because(Kind.TOO_BUSY, why=outcome.busy)
     if not is_faster:
         return because(Kind.SLOWER, what=name_of(outcome), speed=speed, lost=lost)
-    wanted = job.settings.limits.target_speedup
-    if wanted is not None and not _reaches(job, outcome, wanted):
+    wanted = run.settings.limits.target_speedup
+    if wanted is not None and not _reaches(run, outcome, wanted):
         return because(Kind.SHORT_OF_TARGET, wanted=wanted, speed=speed, lost=lost)
     if outcome.precision == asked:
         return because(Kind.FASTER, speed=speed, lost=lost)
@@ -70,19 +70,19 @@ def _unproven(outcome: Outcome) -> str:
     return f", within the budget as measured, not proven by {plural(found.samples, 'sample')}"
 
 
-def _is_unprovable(job: Job, outcome: Outcome) -> bool:
+def _is_unprovable(run: Run, outcome: Outcome) -> bool:
     """Whether the table alone could tell the speed, and tells nothing."""
     table = outcome.table
-    is_told = job.settings.plan.is_forced or table is None or table.is_reliable
-    return bool(foreign(job)) and not is_told
+    is_told = run.settings.plan.is_forced or table is None or table.is_reliable
+    return bool(foreign(run)) and not is_told
 
 
-def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
+def _speed(run: Run, outcome: Outcome) -> tuple[bool, str]:
     """Whether a plan makes the model faster, and how much: as measured on this machine; by the
     latency table where that is of another one."""
-    if outcome.busy is not None and not foreign(job):
+    if outcome.busy is not None and not foreign(run):
         return False, outcome.busy
-    if outcome.timings is not None and not foreign(job):
+    if outcome.timings is not None and not foreign(run):
         ratio = speedup(*outcome.timings)
         return ratio.is_faster, ratio.verdict()
     than = "" if outcome.precision == FLOAT32 else " than int8 alone"
@@ -90,8 +90,8 @@ def _speed(job: Job, outcome: Outcome) -> tuple[bool, str]:
     return by_table > 1, f"{by_table:.2f}× faster{than} by the latency table"
 
 
-def _reaches(job: Job, outcome: Outcome, wanted: float) -> bool:
-    if outcome.timings is not None and not foreign(job):
+def _reaches(run: Run, outcome: Outcome, wanted: float) -> bool:
+    if outcome.timings is not None and not foreign(run):
         return speedup(*outcome.timings).ratio >= wanted
     return _predicted_speedup(outcome) >= wanted * (1 - SLACK)
 
@@ -103,8 +103,8 @@ def _predicted_speedup(outcome: Outcome) -> float:
     return table.before / trail.predicted
 
 
-def foreign(job: Job) -> list[str]:
+def foreign(run: Run) -> list[str]:
     """In what this machine differs from the one that the ranks are for."""
-    if job.table is None:
+    if run.table is None:
         return []
-    return job.table.foreign()
+    return run.table.foreign()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from onnxcp.graph.sites import Site
 from onnxcp.measure.time_budget import now
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.run import Run
 from onnxcp.plan import Candidate
 
 JUDGEMENTS = 10  # of a search, as a rule
@@ -43,7 +43,7 @@ class FitPace:
             return is_first
 
     def estimate(
-        self, job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]]
+        self, run: Run, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]]
     ) -> str:
         """What is still to do, for people: layers, fits, judgements, minutes."""
         fits = sum(len(found[site.name]) for site in sites)
@@ -53,6 +53,6 @@ class FitPace:
             f"{len(sites)} layers, at most {fits} drafts of fits in about {minutes:.1f} min, "
             f"about {JUDGEMENTS} judgements"
         )
-        if not job.time.is_limited:
+        if not run.time.is_limited:
             return text
-        return f"{text}; {job.time.left / 60:.1f} min of the time budget are left"
+        return f"{text}; {run.time.left / 60:.1f} min of the time budget are left"

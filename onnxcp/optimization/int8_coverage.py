@@ -10,16 +10,16 @@ from dataclasses import replace
 
 from onnxcp.graph.float_parts import CHAIN
 from onnxcp.graph.operators import operator
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.run import Run
 from onnxcp.plan import Candidate, Menu
 from onnxcp.quantization.fold import FUSED, folded
 from onnxcp.quantization.precision import INT8, PRODUCTS
 
 
-def some_in_int8(job: Job, menu: Menu) -> Menu:
+def some_in_int8(run: Run, menu: Menu) -> Menu:
     """The menu, of which no plan leaves all of the model in float where int8 is asked for: the
     layer for which that costs least has no candidates in float, or is not in it any more."""
-    if job.settings.precision != INT8 or not _is_all_in_float_possible(job, menu):
+    if run.settings.precision != INT8 or not _is_all_in_float_possible(run, menu):
         return menu
     cost = {name: _cost(menu, name) for name in menu.sites}
     spared = min(cost, key=lambda name: cost[name])
@@ -27,10 +27,10 @@ def some_in_int8(job: Job, menu: Menu) -> Menu:
     return replace(menu, sites={name: found for name, found in sites.items() if found})
 
 
-def _is_all_in_float_possible(job: Job, menu: Menu) -> bool:
+def _is_all_in_float_possible(run: Run, menu: Menu) -> bool:
     if not menu.sites or any(len(_in_int8(c)) == len(c) for c in menu.sites.values()):
         return False
-    nodes = folded(job.model.proto, str(job.model.path)).graph.node
+    nodes = folded(run.model.proto, str(run.model.path)).graph.node
     products = {n.name.removesuffix(FUSED) for n in nodes if operator(n) in PRODUCTS}
     return products <= menu.sites.keys()
 

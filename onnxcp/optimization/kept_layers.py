@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from onnxcp.forms import FORMS
 from onnxcp.graph.sites import Site
 from onnxcp.latency.candidates import Latency, Measured, steps
-from onnxcp.optimization.job import Job
 from onnxcp.optimization.menu import least_rank
 from onnxcp.optimization.reasons import Kind, Reason, because, chain, speed
+from onnxcp.optimization.run import Run
 from onnxcp.optimization.scores import Judged
 from onnxcp.plan import Budget, Candidate, Choice, Menu, Plan
 from onnxcp.search.plan_family import fastest
@@ -30,42 +30,42 @@ class Searched:
     is_late: bool
 
 
-def before_timing(job: Job) -> Reasons:
+def before_timing(run: Run) -> Reasons:
     """Of layers that the options leave out."""
-    chosen = {site.name for site in job.chosen}
-    return {s.name: because(Kind.EXCLUDED) for s in job.sites if s.name not in chosen}
+    chosen = {site.name for site in run.chosen}
+    return {s.name: because(Kind.EXCLUDED) for s in run.sites if s.name not in chosen}
 
 
-def forced(job: Job, named: Plan) -> Reasons:
+def forced(run: Run, named: Plan) -> Reasons:
     """Of layers that no given rank names."""
-    kind = Kind.NO_RANK if job.settings.plan.plan is None else Kind.NOT_IN_PLAN
-    unnamed = {s.name: because(kind) for s in job.sites if s.name not in named.choices}
-    return {**unnamed, **before_timing(job)} if kind is Kind.NO_RANK else unnamed
+    kind = Kind.NO_RANK if run.settings.plan.plan is None else Kind.NOT_IN_PLAN
+    unnamed = {s.name: because(kind) for s in run.sites if s.name not in named.choices}
+    return {**unnamed, **before_timing(run)} if kind is Kind.NO_RANK else unnamed
 
 
 LATE = "the time budget was over"
 TIMING_OVER = "the time budget left no more for timing"
 
 
-def not_timed(job: Job, times: Mapping[str, Latency]) -> Reasons:
+def not_timed(run: Run, times: Mapping[str, Latency]) -> Reasons:
     """Of layers that there was no time to measure."""
-    missing = [site.name for site in job.chosen if site.name not in times]
+    missing = [site.name for site in run.chosen if site.name not in times]
     return {name: because(Kind.NOT_TIMED, why=TIMING_OVER) for name in missing}
 
 
-def after_timing(job: Job, times: Mapping[str, Latency]) -> Reasons:
+def after_timing(run: Run, times: Mapping[str, Latency]) -> Reasons:
     """Of layers that no chain is faster than."""
-    by_name = {site.name: site for site in job.sites}
+    by_name = {site.name: site for site in run.sites}
     return {
-        name: _not_faster(job, by_name[name], row) for name, row in times.items() if not steps(row)
+        name: _not_faster(run, by_name[name], row) for name, row in times.items() if not steps(row)
     }
 
 
-def _not_faster(job: Job, site: Site, row: Latency) -> Reason:
+def _not_faster(run: Run, site: Site, row: Latency) -> Reason:
     if row.busy is not None:
         return because(Kind.BUSY, why=row.busy)
     if not row.tried:
-        refusals = [FORMS[form].refuses(site.part) for form in job.settings.forms]
+        refusals = [FORMS[form].refuses(site.part) for form in run.settings.forms]
         if not all(refusals):
             return because(Kind.NO_SAVING)
         return because(Kind.REFUSED, detail="; ".join(dict.fromkeys(map(str, refusals))))
@@ -75,10 +75,10 @@ def _not_faster(job: Job, site: Site, row: Latency) -> Reason:
     return because(Kind.NOT_FASTER, **_told(_quickest(row.tried)))
 
 
-def out_of_menu(job: Job, times: Mapping[str, Latency], menu: Menu) -> dict[str, Reason]:
+def out_of_menu(run: Run, times: Mapping[str, Latency], menu: Menu) -> dict[str, Reason]:
     """Of layers whose faster chains are all too poor to be looked at, or were not fitted in
     time."""
-    by_name = {site.name: site for site in job.sites}
+    by_name = {site.name: site for site in run.sites}
     return {
         name: _not_fitted(by_name[name], row)
         for name, row in times.items()
@@ -172,15 +172,15 @@ def late(stage: str, seconds: float | None, remedy: str) -> Reason:
     return because(Kind.LATE, budget=seconds or 0.0, stage=stage, remedy=remedy)
 
 
-def none_faster(job: Job, times: Mapping[str, Latency]) -> Reason:
+def none_faster(run: Run, times: Mapping[str, Latency]) -> Reason:
     """Why timing left nothing to search."""
     busy = [row.busy for row in times.values() if row.busy is not None]
     if busy:
         counts = f"{len(busy)} of {len(times)} layers could not be measured"
         return because(Kind.TOO_BUSY, why=f"{counts}: {busy[0]}")
-    missing, seconds = len(not_timed(job, times)), job.settings.plan.seconds
+    missing, seconds = len(not_timed(run, times)), run.settings.plan.seconds
     if missing:
-        asked = len(job.chosen)
+        asked = len(run.chosen)
         return because(Kind.TIMING_LATE, budget=seconds or 0.0, missing=missing, layers=asked)
     return because(Kind.NONE_FASTER if any(r.tried for r in times.values()) else Kind.NONE_SAVES)
 

@@ -24,7 +24,7 @@ from onnxcp.latency.candidates import Latency, Measured, steps
 from onnxcp.latency.table import Table
 from onnxcp.measure.time_budget import now
 from onnxcp.optimization.fit_pace import FitPace
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.run import Run
 from onnxcp.optimization.scores import Court
 from onnxcp.plan import Candidate, Choice, Menu, Original, Plan, Spectrum
 from onnxcp.progress import NOTE
@@ -70,22 +70,22 @@ class Law:
         return self.change * math.pow(error / self.at, power)
 
 
-def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court) -> Menu:
+def make_menu(run: Run, times: Mapping[str, Latency], table: Table, court: Court) -> Menu:
     """Every site's faster candidates, with what they take and what they are expected to lose. Where
     time is limited, sites that would be fitted too late are left out, but never all."""
-    scale, by_name = table.scale_of(times.values()), {s.name: s for s in job.sites}
+    scale, by_name = table.scale_of(times.values()), {s.name: s for s in run.sites}
     is_large = sum(by_name[n].kernel.size for n, row in times.items() if steps(row)) > SMALL
     odd = COARSE if is_large else FINE
-    block = job.settings.target.block
+    block = run.settings.target.block
     sites = {n: _candidates(by_name[n], row, scale, block, odd) for n, row in times.items()}
     looked_at = [by_name[n] for n, found in sites.items() if found]
-    errors = _errors(job, looked_at, sites, ENOUGH if is_large else EXACT)
-    job.fits.drafts = job.fits.drafts or _are_drafts_all_there_is_time_for(job)
-    court.probed = _probed(job, court, len({candidate.site for candidate in errors}))
+    errors = _errors(run, looked_at, sites, ENOUGH if is_large else EXACT)
+    run.fits.drafts = run.fits.drafts or _are_drafts_all_there_is_time_for(run)
+    court.probed = _probed(run, court, len({candidate.site for candidate in errors}))
     sites = {n: [c for c in found if c in errors] for n, found in sites.items()}
     sites = {name: found for name, found in sites.items() if found}
     originals = {n: _original(by_name[n], scale * times[n].dense) for n in sites}
-    laws = _laws(job, [by_name[name] for name in sites], sites, court)
+    laws = _laws(run, [by_name[name] for name in sites], sites, court)
     losses = {c: laws[c.site].of(errors[c]) for found in sites.values() for c in found}
     return Menu(
         sites=sites,
@@ -93,45 +93,45 @@ def make_menu(job: Job, times: Mapping[str, Latency], table: Table, court: Court
         total=table.total,
         loss=losses.__getitem__,
         spectra=lambda name: spectra(by_name[name]),
-        seed=job.settings.run.seed,
-        journal=job.journal,
+        seed=run.settings.run.seed,
+        journal=run.journal,
     )
 
 
 def _errors(
-    job: Job,
+    run: Run,
     sites: Sequence[Site],
     found: Mapping[str, Sequence[Candidate]],
     enough: float,
 ) -> dict[Candidate, float]:
     """The error of every candidate that is worth looking at, and that there is time for."""
     forms = {s.name: dict.fromkeys(c.choice.form for c in found[s.name]) for s in sites}
-    pairs = [(s, form) for s in _in_order(job, sites, found) for form in forms[s.name]]
-    if job.time.is_limited:  # every site in one form, before any in two
+    pairs = [(s, form) for s in _in_order(run, sites, found) for form in forms[s.name]]
+    if run.time.is_limited:  # every site in one form, before any in two
         pairs.sort(key=lambda pair: list(forms[pair[0].name]).index(pair[1]))
     errors, done = dict[Candidate, float](), itertools.count()
-    pace = FitPace(job.time.end_of("fits"), job.parallel)
+    pace = FitPace(run.time.end_of("fits"), run.parallel)
 
     def climb(pair: tuple[Site, str]) -> dict[Candidate, float]:
         site, form = pair
         mine = [c for c in found[site.name] if c.choice.form == form]
-        made = _climbed(job, site, mine, enough, pace)
-        job.progress("fit drafts", next(done), len(pairs))
+        made = _climbed(run, site, mine, enough, pace)
+        run.progress("fit drafts", next(done), len(pairs))
         if pace.is_first():
-            job.progress(pace.estimate(job, sites, found), 0, NOTE)
+            run.progress(pace.estimate(run, sites, found), 0, NOTE)
         return made
 
-    for made in in_threads(climb, pairs, job.parallel):
+    for made in in_threads(climb, pairs, run.parallel):
         errors |= made
     return errors
 
 
 def _in_order(
-    job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]]
+    run: Run, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]]
 ) -> list[Site]:
     """The largest first, which keeps processes busy; where time is limited, those first that save
     most for a number to be fitted."""
-    if not job.time.is_limited:
+    if not run.time.is_limited:
         return sorted(sites, key=lambda s: -s.kernel.size)
     fastest = {s.name: min(c.seconds for c in found[s.name]) for s in sites}
     slowest = {s.name: max(c.seconds for c in found[s.name]) for s in sites}
@@ -139,22 +139,22 @@ def _in_order(
     return sorted(sites, key=lambda s: -saves[s.name] / s.kernel.size)
 
 
-def _probed(job: Job, court: Court, sites: int) -> int:
+def _probed(run: Run, court: Court, sites: int) -> int:
     """Samples of a probe: as many as there is time for in all probes."""
-    if not job.time.is_limited or not court.sample or not sites:
+    if not run.time.is_limited or not court.sample or not sites:
         return court.probed
-    left = job.time.end_of("probes") - now()
+    left = run.time.end_of("probes") - now()
     return max(FEW_PROBED, min(court.probed, int(left / (PROBES * sites * court.sample))))
 
 
-def _are_drafts_all_there_is_time_for(job: Job) -> bool:
+def _are_drafts_all_there_is_time_for(run: Run) -> bool:
     """Whether fits in full, of one plan, would take too much of what is left."""
-    full = FULL_OVER_DRAFT * job.fits.slowest_drafts() / job.parallel
-    return job.time.is_limited and full > FULL_SHARE * job.time.left
+    full = FULL_OVER_DRAFT * run.fits.slowest_drafts() / run.parallel
+    return run.time.is_limited and full > FULL_SHARE * run.time.left
 
 
 def _climbed(
-    job: Job, site: Site, candidates: Sequence[Candidate], enough: float, pace: FitPace
+    run: Run, site: Site, candidates: Sequence[Candidate], enough: float, pace: FitPace
 ) -> dict[Candidate, float]:
     """Errors of one form's candidates, from small ranks up to where more has no use, or to where
     time ends."""
@@ -165,7 +165,7 @@ def _climbed(
         if not pace.affords(site.kernel.size):
             break
         begun = now()
-        errors[candidate] = job.fits.error(site.name, candidate.choice, DRAFT)
+        errors[candidate] = run.fits.error(site.name, candidate.choice, DRAFT)
         pace.note(site.kernel.size, now() - begun)
         if errors[candidate] <= enough:
             break
@@ -213,15 +213,15 @@ def _original(site: Site, seconds: float) -> Original:
 
 
 def _laws(
-    job: Job, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]], court: Court
+    run: Run, sites: Sequence[Site], found: Mapping[str, Sequence[Candidate]], court: Court
 ) -> dict[str, Law]:
-    laws, end, took = dict[str, Law](), job.time.end_of("probes"), 0.0
+    laws, end, took = dict[str, Law](), run.time.end_of("probes"), 0.0
     for done, site in enumerate(sites):
-        job.progress("probe layers", done, len(sites))
+        run.progress("probe layers", done, len(sites))
         if now() + took > end:
             break
         begun = now()
-        laws[site.name] = _law(job, site, [c.choice for c in found[site.name]], court)
+        laws[site.name] = _law(run, site, [c.choice for c in found[site.name]], court)
         took = now() - begun
     usual = _usual(list(laws.values()))
     return {site.name: laws.get(site.name, usual) for site in sites}
@@ -234,18 +234,18 @@ def _usual(laws: Sequence[Law]) -> Law:
     return Law(float(np.median(seen)) if seen else 1.0)
 
 
-def _law(job: Job, site: Site, choices: Sequence[Choice], court: Court) -> Law:
+def _law(run: Run, site: Site, choices: Sequence[Choice], court: Court) -> Law:
     """From probes of drafts whose rank is near the site's channels, and of poorer ones; in a hurry
     from the first alone."""
     form = choices[0].form
     ranks = [c.rank for c in choices if c.form == form]
     seen = list[tuple[float, float]]()  # error, squared change
-    for wanted in (site.shape[0], site.shape[0] / APART)[: 1 if job.fits.drafts else PROBES]:
+    for wanted in (site.shape[0], site.shape[0] / APART)[: 1 if run.fits.drafts else PROBES]:
         rank = nearest_knot(wanted, site.group)
         if not min(ranks) <= rank <= max(ranks):
             rank = min(ranks, key=lambda r: abs(r - wanted))
         probed = Choice(form, rank)
-        error = job.fits.error(site.name, probed, DRAFT)
+        error = run.fits.error(site.name, probed, DRAFT)
         if EXACT < error < math.inf and error not in [e for e, _ in seen]:
             seen.append((error, court.change(Plan({site.name: probed}), DRAFT)))
     return Law.through(sorted(seen))

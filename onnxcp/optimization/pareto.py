@@ -13,8 +13,8 @@ from pathlib import Path
 from onnxcp.artifacts.publishing import publish
 from onnxcp.artifacts.reservation import model_files
 from onnxcp.measure.timing import speedup
-from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome
+from onnxcp.optimization.run import Run
 from onnxcp.plan import Menu, Plan, plan_file, to_json
 from onnxcp.results import ParetoRecord
 from onnxcp.search.frontier import frontier
@@ -32,17 +32,17 @@ class Point:
 
 
 def write_front(
-    job: Job, menu: Menu, found: Outcome, measured: Callable[[Plan], Outcome], folder: Path
+    run: Run, menu: Menu, found: Outcome, measured: Callable[[Plan], Outcome], folder: Path
 ) -> tuple[ParetoRecord, ...]:
     """Models along the front, in `folder`; `measured` fits, judges and times a plan, as was
     done for `found`."""
     plans = [plan for plan in _plans(menu) if plan.sha256 != found.plan.sha256]
     outcomes = [found] if found.timings is not None else []
     for done, plan in enumerate(plans):
-        job.progress("plans along the front", done, len(plans))
+        run.progress("plans along the front", done, len(plans))
         outcomes.append(measured(plan))
     kept = undominated([_point(outcome) for outcome in outcomes if outcome.timings is not None])
-    return _write(job, kept, folder)
+    return _write(run, kept, folder)
 
 
 def _plans(menu: Menu) -> list[Plan]:
@@ -79,19 +79,19 @@ def _model(model: Path, number: int, folder: Path) -> Path:
     return folder / f"{model.stem}.{number}.onnx"
 
 
-def _write(job: Job, points: Sequence[Point], folder: Path) -> tuple[ParetoRecord, ...]:
+def _write(run: Run, points: Sequence[Point], folder: Path) -> tuple[ParetoRecord, ...]:
     """Write the models with their plans, and the front as a table for programs."""
     records, texts, models = [], dict[Path, str](), []
     for number, point in enumerate(points, 1):
         assert point.outcome.staged is not None
-        path = _model(job.model.path, number, folder)
-        texts[plan_file(path)] = _text(job, point.outcome.plan)
+        path = _model(run.model.path, number, folder)
+        texts[plan_file(path)] = _text(run, point.outcome.plan)
         models.append((point.outcome.staged, path))
         records.append(replace(point.record, path=str(path)))
     texts[folder / NAME] = json.dumps([asdict(r) for r in records], indent=1) + "\n"
-    publish(texts, models, overwrite=job.settings.run.overwrite)
+    publish(texts, models, overwrite=run.settings.run.overwrite)
     return tuple(records)
 
 
-def _text(job: Job, plan: Plan) -> str:
-    return to_json(plan, job.model.sha256, job.recipe, job.sample_roles)
+def _text(run: Run, plan: Plan) -> str:
+    return to_json(plan, run.model.sha256, run.recipe, run.sample_roles)

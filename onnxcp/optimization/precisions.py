@@ -11,14 +11,14 @@ from dataclasses import replace
 from onnxcp.errors import TooBusy
 from onnxcp.measure.compare import time_models
 from onnxcp.measure.timing import Timing, speedup
-from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, name_of
+from onnxcp.optimization.run import Run
 from onnxcp.results import RivalRecord
 
 SECONDS, LEAST = 10.0, 1.0  # at most and at least, for one pair in turns
 
 
-def fastest(job: Job, found: Sequence[Outcome], wanted: float | None) -> Outcome:
+def fastest(run: Run, found: Sequence[Outcome], wanted: float | None) -> Outcome:
     """Of outcomes that are judged and timed the fastest within the budget, with the others as
     its rivals; where a speed-up is `wanted`, of those that reach it the one that loses least.
     Where none is within the budget, the first."""
@@ -30,7 +30,7 @@ def fastest(job: Job, found: Sequence[Outcome], wanted: float | None) -> Outcome
     best, rivals = ranked[0], list[RivalRecord]()
     for other in found:
         if other is not best:
-            rivals.append(_record(job, other, best))
+            rivals.append(_record(run, other, best))
     return replace(best, rivals=tuple(rivals))
 
 
@@ -42,7 +42,7 @@ def _drop(outcome: Outcome) -> float:
     return 0.0 if outcome.accuracy is None else outcome.accuracy.drop
 
 
-def _record(job: Job, other: Outcome, best: Outcome) -> RivalRecord:
+def _record(run: Run, other: Outcome, best: Outcome) -> RivalRecord:
     timings = other.timings
     return RivalRecord(
         name=name_of(other),
@@ -50,28 +50,28 @@ def _record(job: Job, other: Outcome, best: Outcome) -> RivalRecord:
         drop=_drop(other),
         ms=None if timings is None else 1e3 * timings[1].median,
         speedup=None if timings is None else speedup(*timings).ratio,
-        behind=_behind(job, other, best) if other.is_within else None,
+        behind=_behind(run, other, best) if other.is_within else None,
     )
 
 
-def _behind(job: Job, other: Outcome, best: Outcome) -> tuple[float, float, float] | None:
+def _behind(run: Run, other: Outcome, best: Outcome) -> tuple[float, float, float] | None:
     """How much faster the best is than another, in turns; None where nothing tells."""
     if best.timings is None or other.timings is None:
         return None
     try:
-        ratio = speedup(*_turns(job, [other, best]))
+        ratio = speedup(*_turns(run, [other, best]))
     except TooBusy:
         return None
     return ratio.ratio, ratio.low, ratio.high
 
 
-def _turns(job: Job, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
-    staged = [(job.in_precision(o.precision), o.staged) for o in outcomes]
+def _turns(run: Run, outcomes: Sequence[Outcome]) -> tuple[Timing, ...]:
+    staged = [(run.in_precision(o.precision), o.staged) for o in outcomes]
     return time_models(
-        [job.deployed(path) for job, path in staged if path is not None],
-        job.inputs.timed_feeds,
-        job.settings.target,
-        turns=job.settings.asked.target.iterations,
+        [run.builder.deployed(path) for run, path in staged if path is not None],
+        run.inputs.timed_feeds,
+        run.settings.target,
+        turns=run.settings.asked.target.iterations,
         warmup=5,
-        seconds=job.time.at_most(SECONDS, LEAST),
+        seconds=run.time.at_most(SECONDS, LEAST),
     )

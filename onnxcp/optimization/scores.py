@@ -16,7 +16,7 @@ from onnxcp.latency.table import MATTERS
 from onnxcp.measure.by_sample import Outputs
 from onnxcp.measure.evaluator import PROBED, Referee
 from onnxcp.measure.time_budget import now
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.run import Run
 from onnxcp.plan import Budget, Menu, Plan, Score
 from onnxcp.quantization.precision import FLOAT32
 from onnxcp.quantization.scheme import fastest
@@ -57,7 +57,7 @@ class Court:
     `deadline` is on the clock of `time_budget`. One plan is always judged.
     """
 
-    job: Job
+    run: Run
     referee: Referee
     deadline: float = math.inf
     trail: dict[tuple[str, str], Judged] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Court:
             if self.trail:
                 self.refuse_late()
             begun = now()
-            self.job.progress("judge plans", len(self.trail), len(self.trail) + 1)
+            self.run.progress("judge plans", len(self.trail), len(self.trail) + 1)
             measured = self._noted("score", plan, effort, self._score, deployed=True)
             self.trail[key] = Judged(plan, Score(*measured))
             self.took = now() - begun
@@ -93,7 +93,7 @@ class Court:
     def of_model(self, path: Path) -> Score:
         """What a float model that is there loses as it is deployed, on the samples of the
         search."""
-        return self.referee.score(self.job.judged(self.job.deployed(path)))
+        return self.referee.score(self.run.judged(self.run.builder.deployed(path)))
 
     def change(self, plan: Plan, effort: Effort) -> float:
         """The squared relative change of the output under a plan, in float, on a few samples."""
@@ -118,21 +118,21 @@ class Court:
         *,
         deployed: bool = False,
     ) -> tuple[float, ...]:
-        folder = self.job.kept_in
-        precision = self.job.settings.precision if deployed else FLOAT32
+        folder = self.run.kept_in
+        precision = self.run.settings.precision if deployed else FLOAT32
         about = {
             "what": what,
             "plan": plan.sha256,
-            "fits": "drafts" if self.job.fits.drafts else effort,
+            "fits": "drafts" if self.run.fits.drafts else effort,
             "precision": [precision, "" if precision == FLOAT32 else fastest()],
         }
         key = keys.key("judgement", CODE, {**about, **self._conditions()})
         note = None if folder is None else cache.load_note(folder, key)
         if note is not None:
             return tuple(note)
-        is_wanted = self.job.built(plan, effort).exists()  # by others
-        path = self.job.build(plan, effort)
-        found = measure(self.job.judged(self.job.deployed(path) if deployed else path))
+        is_wanted = self.run.builder.built(plan, effort).exists()  # by others
+        path = self.run.builder.build(plan, effort)
+        found = measure(self.run.judged(self.run.builder.deployed(path) if deployed else path))
         if not is_wanted:
             shutil.rmtree(path.parent)  # a search makes many, and a model may be large
         if folder is not None:
@@ -142,13 +142,13 @@ class Court:
     def _conditions(self) -> dict[str, object]:
         """What every judgement depends on."""
         if self._identity is None:
-            inputs = self.job.inputs
+            inputs = self.run.inputs
             samples = inputs.search_samples or inputs.synthetic
-            target = self.job.settings.target
+            target = self.run.settings.target
             here = environment(target)
             self._identity = {
-                "model": self.job.model.sha256,
-                "recipe": self.job.recipe,
+                "model": self.run.model.sha256,
+                "recipe": self.run.recipe,
                 "samples": digest(samples, inputs.batching.size),
                 "referee": self.referee.identity,
                 "target": [target.name, target.settings],

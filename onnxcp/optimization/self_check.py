@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxcp.errors import SurgeryError
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.run import Run
 from onnxcp.results import VerificationRecord
 from onnxcp.verification.proof import prove_surgery
 
@@ -18,7 +18,7 @@ class Checked:
     kernel_errors: dict[str, float]
 
 
-def checked(job: Job, path: Path, when: str = "") -> Checked:
+def checked(run: Run, path: Path, when: str = "") -> Checked:
     """Check a float model of the run's folder; `when` says in messages what was done to it last.
 
     Raises:
@@ -26,17 +26,17 @@ def checked(job: Job, path: Path, when: str = "") -> Checked:
         ModelError: the original gives NaN or infinity, which nothing can be compared with.
     """
     surgery = prove_surgery(
-        job.model,
+        run.model,
         path,
-        job.inputs,
-        job.settings.target.unhurried,
+        run.inputs,
+        run.settings.target.unhurried,
         when=when,
-        progress=job.progress,
-        judged=job.outputs,
+        progress=run.progress,
+        judged=run.outputs,
     )
     if surgery.relative_l2 is None or surgery.tolerance is None:
         raise SurgeryError(
-            f"{job.model.path}: {when}no chain of the rewritten model was checked; nothing was "
+            f"{run.model.path}: {when}no chain of the rewritten model was checked; nothing was "
             "written; this is a bug in onnxcp: please report it with the model"
         )
     errors = {site.name: site.kernel_error for site in surgery.sites}

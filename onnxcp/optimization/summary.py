@@ -18,9 +18,9 @@ from onnxcp.measure.latency_record import latency_record
 from onnxcp.measure.timing import speedup
 from onnxcp.optimization import kept_layers
 from onnxcp.optimization.decision import Decision, foreign
-from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, Recovered, name_of
 from onnxcp.optimization.reasons import Kind
+from onnxcp.optimization.run import Run
 from onnxcp.options.budget import MAX_ERROR
 from onnxcp.quantization.convert import RANGED
 from onnxcp.quantization.precision import FLOAT32, INT8
@@ -42,43 +42,43 @@ from onnxcp.training.distill import Distilled
 from onnxcp.words import ACCEPTED, plural
 
 
-def summarise(job: Job, outcome: Outcome, decision: Decision, command: str) -> Report:
+def summarise(run: Run, outcome: Outcome, decision: Decision, command: str) -> Report:
     """The report of a run. A plan that was not accepted leaves every site as it was."""
     chains = outcome.chains if decision.accepted else NO_CHAINS
     refused = {} if decision.accepted else kept_layers.not_accepted(outcome.plan, decision.reason)
-    sites = _sites(job, replace(outcome, kept={**outcome.kept, **refused}), chains)
+    sites = _sites(run, replace(outcome, kept={**outcome.kept, **refused}), chains)
     return Report(
         tool={"name": "onnxcp", "version": __version__},
         command=command,
         verdict=decision.words,
         reason={"kind": decision.reason.code, **decision.reason.facts},
-        model=_model(job, outcome, decision, sites),
-        environment=environment(job.settings.target),
-        provider=job.settings.target.name,
-        precision=_precision(job, outcome, decision),
-        settings=_settings(job, outcome),
+        model=_model(run, outcome, decision, sites),
+        environment=environment(run.settings.target),
+        provider=run.settings.target.name,
+        precision=_precision(run, outcome, decision),
+        settings=_settings(run, outcome),
         sites=sites,
         plan={n: c.row() for n, c in sorted(chains.plan.choices.items())},
         exit_code=decision.exit_code,
         accuracy=_accuracy(outcome),
         latency=None
         if outcome.timings is None
-        else latency_record(outcome.timings, job.settings.target, job.inputs.shapes),
-        search=_search(job, outcome),
+        else latency_record(outcome.timings, run.settings.target, run.inputs.shapes),
+        search=_search(run, outcome),
         pareto=outcome.front,
         verification=outcome.verification,
-        finetune=_finetune(job, outcome),
-        quantization=_quantization(job, outcome),
-        baseline=job.baseline,
-        warnings=tuple(_warnings(job, outcome)),
-        stages=job.time.close(),
+        finetune=_finetune(run, outcome),
+        quantization=_quantization(run, outcome),
+        baseline=run.baseline,
+        warnings=tuple(_warnings(run, outcome)),
+        stages=run.time.close(),
     )
 
 
-def _sites(job: Job, outcome: Outcome, chains: Chains) -> tuple[SiteRecord, ...]:
-    own = job.model.shortcuts  # no layers of the model as it came
-    kept = [_skipped(s.layer, s.reason, s.code) for s in job.skips if s.layer.name not in own]
-    return tuple([_site(job, site, outcome, chains) for site in job.sites] + kept)
+def _sites(run: Run, outcome: Outcome, chains: Chains) -> tuple[SiteRecord, ...]:
+    own = run.model.shortcuts  # no layers of the model as it came
+    kept = [_skipped(s.layer, s.reason, s.code) for s in run.skips if s.layer.name not in own]
+    return tuple([_site(run, site, outcome, chains) for site in run.sites] + kept)
 
 
 def _skipped(layer: Layer, reason: str, kind: str) -> SiteRecord:
@@ -94,13 +94,13 @@ def _skipped(layer: Layer, reason: str, kind: str) -> SiteRecord:
     )
 
 
-def _site(job: Job, site: Site, outcome: Outcome, chains: Chains) -> SiteRecord:
+def _site(run: Run, site: Site, outcome: Outcome, chains: Chains) -> SiteRecord:
     choice = chains.plan.choices.get(site.name)
     if choice is None:
         return _kept(site, outcome)
     row, fitted = outcome.latency[site.name], chains.fits[site.name]
     chain, measured = chains.by_site[site.name], row.measured(choice)
-    why = kept_layers.replaced(row, choice, is_here=not foreign(job))
+    why = kept_layers.replaced(row, choice, is_here=not foreign(run))
     return SiteRecord(
         name=site.name,
         shape=site.shape,
@@ -112,7 +112,7 @@ def _site(job: Job, site: Site, outcome: Outcome, chains: Chains) -> SiteRecord:
         macs_after=cost(chain, site.image).macs if site.image is not None else None,
         rank=choice.rank,
         floats=choice.floats or None,
-        error=_error(job, outcome, site),
+        error=_error(run, outcome, site),
         outcome=fitted.outcome.value,
         sensitivity_before=fitted.sensitivity_before,
         sensitivity_after=fitted.sensitivity_after,
@@ -129,27 +129,27 @@ def _kept(site: Site, outcome: Outcome) -> SiteRecord:
     return replace(record, stride=site.geometry.strides, ms_before=before, ms_after=before)
 
 
-def _error(job: Job, outcome: Outcome, site: Site) -> float:
+def _error(run: Run, outcome: Outcome, site: Site) -> float:
     """Of the kernel that is written: as trained, or as fitted."""
     trained = (outcome.recovered or Recovered()).errors
     if site.name in trained:
         return trained[site.name]
-    return job.fits.stored_error(outcome.chains, site.name)
+    return run.fits.stored_error(outcome.chains, site.name)
 
 
 def _model(
-    job: Job, outcome: Outcome, decision: Decision, sites: Sequence[SiteRecord]
+    run: Run, outcome: Outcome, decision: Decision, sites: Sequence[SiteRecord]
 ) -> ModelRecord:
-    straight = [s.layer for s in job.skips if s.layer.name in job.model.shortcuts]
+    straight = [s.layer for s in run.skips if s.layer.name in run.model.shortcuts]
     is_rewritten = any(s.decision != KEPT for s in sites)
-    before = after = stored(job.model.path)
+    before = after = stored(run.model.path)
     if decision.accepted:
         assert outcome.staged is not None
-        after = stored(job.deployed(outcome.staged))
+        after = stored(run.builder.deployed(outcome.staged))
     return ModelRecord(
-        path=str(job.model.path),
-        sha256=job.model.sha256,
-        output=str(job.settings.output) if decision.exit_code == 0 else None,
+        path=str(run.model.path),
+        sha256=run.model.sha256,
+        output=str(run.settings.output) if decision.exit_code == 0 else None,
         macs_before=sum(s.macs_before or 0 for s in sites),
         macs_after=sum(s.macs_after or 0 for s in sites)
         + is_rewritten * sum(layer.macs or 0 for layer in straight),
@@ -158,8 +158,8 @@ def _model(
         bytes_before=before.size,
         bytes_after=after.size,
         written=_written(outcome, decision),
-        still_read=_still_read(job, sites, after),
-        shortcuts=job.model.shortcuts if is_rewritten else (),
+        still_read=_still_read(run, sites, after),
+        shortcuts=run.model.shortcuts if is_rewritten else (),
     )
 
 
@@ -170,44 +170,44 @@ def _written(outcome: Outcome, decision: Decision) -> str | None:
     return "the model as it came" if decision.exit_code == 0 else None
 
 
-def _still_read(job: Job, sites: Sequence[SiteRecord], after: Stored) -> tuple[str, ...]:
+def _still_read(run: Run, sites: Sequence[SiteRecord], after: Stored) -> tuple[str, ...]:
     """Layers whose weight stays in the file beside their chain, because others read it."""
     replaced = {s.name for s in sites if s.decision != KEPT}
-    nodes = job.model.proto.graph.node
-    weights = {s.name: nodes[s.index].input[1] for s in job.sites if s.name in replaced}
+    nodes = run.model.proto.graph.node
+    weights = {s.name: nodes[s.index].input[1] for s in run.sites if s.name in replaced}
     return tuple(name for name, weight in weights.items() if weight in after.names)
 
 
-def _quantization(job: Job, outcome: Outcome) -> QuantizationRecord | None:
+def _quantization(run: Run, outcome: Outcome) -> QuantizationRecord | None:
     if outcome.precision == FLOAT32 and not outcome.rivals:
         return None
-    calibrating = job.inputs.calibration
+    calibrating = run.inputs.calibration
     return QuantizationRecord(
-        scheme=asdict(fastest()) if job.settings.precision == INT8 else {},
+        scheme=asdict(fastest()) if run.settings.precision == INT8 else {},
         samples=0 if calibrating is None else len(calibrating.spaced(RANGED)),
         chained=outcome.chained,
         rivals=outcome.rivals,
     )
 
 
-def _precision(job: Job, outcome: Outcome, decision: Decision) -> str:
+def _precision(run: Run, outcome: Outcome, decision: Decision) -> str:
     """int8 where that is written; else the dtype of the model's kernels, that of most sites."""
     if decision.accepted and outcome.precision != FLOAT32:
         return outcome.precision
-    counts = Counter(str(s.kernel.dtype) for s in job.sites)
+    counts = Counter(str(s.kernel.dtype) for s in run.sites)
     return counts.most_common(1)[0][0] if counts else "float32"
 
 
-def _calibrating(job: Job) -> int:
+def _calibrating(run: Run) -> int:
     """How many samples the norm of the fits is of; 0 for the plain one."""
-    samples = job.inputs.calibration
-    if samples is None or job.fits.samples is None:
+    samples = run.inputs.calibration
+    if samples is None or run.fits.samples is None:
         return 0
-    return job.fits.count or len(samples)
+    return run.fits.count or len(samples)
 
 
-def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
-    settings, sources = job.settings, job.settings.sources
+def _settings(run: Run, outcome: Outcome) -> dict[str, Any]:
+    settings, sources = run.settings, run.settings.sources
     return {
         "form": settings.plan.form,
         "strategy": settings.plan.strategy,
@@ -218,10 +218,10 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
         "data": list(sources.data),
         "calibration": list(sources.calibration),
         "train": list(sources.train),
-        "calibration_samples": _calibrating(job),
-        "sample_roles": job.sample_roles,
-        "bias_correction": job.recipe.correct_bias,
-        "sequential": job.recipe.sequential,
+        "calibration_samples": _calibrating(run),
+        "sample_roles": run.sample_roles,
+        "bias_correction": run.recipe.correct_bias,
+        "sequential": run.recipe.sequential,
         "preprocess": sources.preprocess,
         "samples": sources.samples,
         "target_speedup": settings.limits.target_speedup,
@@ -234,25 +234,25 @@ def _settings(job: Job, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
+def _warnings(run: Run, outcome: Outcome) -> Iterator[str]:
     """What a reader must know; that accuracy was not measured always comes first."""
-    if job.inputs.samples is None:
+    if run.inputs.samples is None:
         yield (
             "ACCURACY WAS NOT MEASURED: the budget is the change of the outputs on synthetic "
             "inputs; pass <<data>> (an .npz or a folder of images with labels.csv) to judge by it"
         )
-    yield from job.outputs.notes
-    if job.baseline.finding is not None:
-        yield f"{ACCEPTED}: {job.baseline.finding}"
-    if outcome.trail and not job.inputs.is_held_out and job.inputs.samples is not None:
+    yield from run.outputs.notes
+    if run.baseline.finding is not None:
+        yield f"{ACCEPTED}: {run.baseline.finding}"
+    if outcome.trail and not run.inputs.is_held_out and run.inputs.samples is not None:
         yield (
-            f"the same {plural(len(job.inputs.samples), 'sample')} of <<data>> judged the search "
+            f"the same {plural(len(run.inputs.samples), 'sample')} of <<data>> judged the search "
             "and gives the accuracy shown: on others the model may lose more; give more samples"
         )
-    yield from _coarse(job, outcome)
-    yield from _doubts(job, outcome)
-    yield from job.inputs.notes
-    differences = foreign(job)
+    yield from _coarse(run, outcome)
+    yield from _doubts(run, outcome)
+    yield from run.inputs.notes
+    differences = foreign(run)
     if differences:
         yield (
             f"ranks were chosen by times of another machine ({'; '.join(differences)}): the "
@@ -260,29 +260,29 @@ def _warnings(job: Job, outcome: Outcome) -> Iterator[str]:
         )
     if outcome.table is not None and outcome.table.doubt is not None:
         yield outcome.table.doubt
-    yield from _hurried(job, outcome)
+    yield from _hurried(run, outcome)
     if outcome.timings and any(t.is_noisy for t in outcome.timings):
         yield "the times are noisy: close other programs, or raise <<iterations>>"
-    yield from job.model.notes
-    yield from _overridable(job)
+    yield from run.model.notes
+    yield from _overridable(run)
 
 
-def _hurried(job: Job, outcome: Outcome) -> Iterator[str]:
+def _hurried(run: Run, outcome: Outcome) -> Iterator[str]:
     """What the time budget cost."""
-    if not job.time.is_limited or not outcome.plan.choices:
+    if not run.time.is_limited or not outcome.plan.choices:
         return
-    short = [site.name for site in job.chosen if _is_short(outcome, site)]
+    short = [site.name for site in run.chosen if _is_short(outcome, site)]
     done = []
-    if job.fits.drafts:
+    if run.fits.drafts:
         done.append("chains are drafts of their fits")
-    if job.fits.count:
-        done.append(f"{job.fits.count} samples calibrated")
+    if run.fits.count:
+        done.append(f"{run.fits.count} samples calibrated")
     if short:
         done.append(f"{len(short)} layers were not looked at")
     if outcome.trail is not None and outcome.trail.is_late:
         done.append("the search was ended")
     if done:
-        yield f"in a hurry: {', '.join(done)}; a longer <<time_budget>> may find more{job.remedy}"
+        yield f"in a hurry: {', '.join(done)}; a longer <<time_budget>> may find more{run.remedy}"
 
 
 def _is_short(outcome: Outcome, site: Site) -> bool:
@@ -300,9 +300,9 @@ def _accuracy(outcome: Outcome) -> AccuracyRecord | None:
     return replace(found, evidence=weighed.evidence.value, enough=weighed.enough)
 
 
-def _coarse(job: Job, outcome: Outcome) -> Iterator[str]:
+def _coarse(run: Run, outcome: Outcome) -> Iterator[str]:
     """Whether the search was held to the change of outputs, too."""
-    found, searched = outcome.accuracy, job.inputs.search_samples
+    found, searched = outcome.accuracy, run.inputs.search_samples
     if found is None or found.budget is None or searched is None or outcome.trail is None:
         return
     if is_coarse(found.metric, len(searched), found.budget):
@@ -313,28 +313,28 @@ def _coarse(job: Job, outcome: Outcome) -> Iterator[str]:
         )
 
 
-def _doubts(job: Job, outcome: Outcome) -> Iterator[str]:
+def _doubts(run: Run, outcome: Outcome) -> Iterator[str]:
     """Whether the samples decide the budget."""
     found, plans = outcome.accuracy, outcome.plans_judged
     weighed = None if found is None else weigh(found, plans)
-    if found is not None and weighed is not None and job.inputs.data is not None:
-        share = found.samples / max(found.samples, len(job.inputs.data))
+    if found is not None and weighed is not None and run.inputs.data is not None:
+        share = found.samples / max(found.samples, len(run.inputs.data))
         words = doubt(found, weighed, plans=plans, share=share)
         if words is not None:
             yield words
 
 
-def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
-    trail, table, inputs = outcome.trail, outcome.table, job.inputs
+def _search(run: Run, outcome: Outcome) -> SearchRecord | None:
+    trail, table, inputs = outcome.trail, outcome.table, run.inputs
     if trail is None or table is None:
         return None
     counts = {
-        "calibration": _calibrating(job),
+        "calibration": _calibrating(run),
         "search": len(inputs.search_samples or inputs.synthetic),
         "final": len(inputs.samples or inputs.synthetic),
     }
     return SearchRecord(
-        strategy=job.settings.plan.strategy,
+        strategy=run.settings.plan.strategy,
         objective=outcome.budget.words,
         samples=counts,
         held_out=inputs.is_held_out,
@@ -345,7 +345,7 @@ def _search(job: Job, outcome: Outcome) -> SearchRecord | None:
         scale=table.scale_of(outcome.latency.values()),
         is_reliable=table.is_reliable,
         checks=tuple(map(_check, table.checks)),
-        foreign=tuple(foreign(job)),
+        foreign=tuple(foreign(run)),
         judged=trail.judged,
     )
 
@@ -356,8 +356,8 @@ def _check(found: Check) -> CheckRecord:
     return CheckRecord(predicted, 1e3 * found.measured)
 
 
-def _finetune(job: Job, outcome: Outcome) -> FinetuneRecord | None:
-    recipe, found = job.settings.training, outcome.recovered or Recovered()
+def _finetune(run: Run, outcome: Outcome) -> FinetuneRecord | None:
+    recipe, found = run.settings.training, outcome.recovered or Recovered()
     if recipe is None:
         return None
     taught, without = found.taught, found.without
@@ -383,11 +383,11 @@ def _epochs(taught: Distilled | None) -> tuple[EpochRecord, ...]:
     return () if taught is None else tuple(taught.trained.epochs)
 
 
-def _overridable(job: Job) -> Iterator[str]:
-    graph = job.model.proto.graph
+def _overridable(run: Run) -> Iterator[str]:
+    graph = run.model.proto.graph
     stored = {t.name for t in graph.initializer}
     listed = [i.name for i in graph.input if i.name in stored]
-    if listed and job.model.proto.ir_version > LISTED_INITIALIZERS:
+    if listed and run.model.proto.ir_version > LISTED_INITIALIZERS:
         yield (
             f"{len(listed)} stored weights are graph inputs too, which keeps ONNX Runtime from "
             "treating them as constant; export with keep_initializers_as_inputs=False"

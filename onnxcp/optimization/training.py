@@ -8,8 +8,8 @@ from onnxcp.errors import UsageError
 from onnxcp.graph import io
 from onnxcp.graph.weights import with_weights
 from onnxcp.measure.evaluator import Referee, unjudged
-from onnxcp.optimization.job import Job
 from onnxcp.optimization.outcome import Outcome, Recovered
+from onnxcp.optimization.run import Run
 from onnxcp.optimization.self_check import checked
 from onnxcp.quantization.precision import INT8
 from onnxcp.training.distill import Distilled, distill, refuse
@@ -25,24 +25,24 @@ ROUNDING = 4  # a training that rounds, after one in float, has this part of its
 class School:
     """How models of a run are trained."""
 
-    job: Job
+    run: Run
     recipe: "Recipe"
 
     def trained(self, staged: Path, epochs: int) -> tuple[Path, Distilled]:
         """The model that training makes of one that is staged. A folder for work keeps what a
         killed run goes on from."""
-        job, name = self.job, f"{staged.parent.name}-{epochs}"
+        run, name = self.run, f"{staged.parent.name}-{epochs}"
         other, folder = io.load(staged), self._folder(name)
         taught = distill(
-            job.model,
+            run.model,
             other,
-            job.inputs,
+            run.inputs,
             replace(self.recipe, epochs=epochs),
             folder=folder,
             resume=folder is not None,
-            progress=job.progress,
+            progress=run.progress,
         )
-        path = job.folder / f"trained-{name}" / staged.name
+        path = run.folder / f"trained-{name}" / staged.name
         path.parent.mkdir(exist_ok=True)
         io.save(with_weights(other.proto, taught.trained.weights), path, other.external)
         return path, taught
@@ -55,14 +55,14 @@ class School:
             SurgeryError: its chains do not compute what they stand for.
         """
         assert fitted.staged is not None and fitted.accuracy is not None
-        job = self.job
+        run = self.run
         path, taught = self.trained(fitted.staged, self.recipe.epochs)
         rounded = self._rehearsed(path, taught) if fitted.precision == INT8 else None
-        proof = checked(job, path, "after training ")
-        accuracy = referee.judge(job.judged(job.deployed(path)))
+        proof = checked(run, path, "after training ")
+        accuracy = referee.judge(run.judged(run.builder.deployed(path)))
         if fitted.accuracy.budget is None:
             accuracy = unjudged(accuracy)
-        chained = None if fitted.chained is None else referee.judge(job.judged(path))
+        chained = None if fitted.chained is None else referee.judge(run.judged(path))
         return replace(
             fitted,
             accuracy=accuracy,
@@ -74,31 +74,31 @@ class School:
 
     def _rehearsed(self, path: Path, taught: Distilled) -> Distilled:
         """Train the int8 model of one that was trained in float, and deploy it."""
-        job, epochs = self.job, -(-self.recipe.epochs // ROUNDING)
+        run, epochs = self.run, -(-self.recipe.epochs // ROUNDING)
         folder = self._folder(f"{path.parent.name}-{INT8}")
         made, rounded = distill_int8(
-            job.model,
-            job.deployment.prepared(path),
-            job.inputs,
+            run.model,
+            run.builder.prepared(path),
+            run.inputs,
             replace(self.recipe, epochs=epochs, feature_weight=0.0),
             irreducible_loss=taught.trained.epochs[taught.trained.best].held_out,
             folder=folder,
             resume=folder is not None,
-            progress=job.progress,
+            progress=run.progress,
         )
-        job.deployment.deploy(path, made.deployed())
+        run.builder.deploy(path, made.deployed())
         return rounded
 
     def _folder(self, name: str) -> Path | None:
         """Where a training leaves what it goes on from; None where nothing is kept."""
-        if self.job.settings.run.work_dir is None:
+        if self.run.settings.run.work_dir is None:
             return None
-        folder = self.job.settings.run.work_dir / "trained" / name
+        folder = self.run.settings.run.work_dir / "trained" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
-def school(job: Job) -> School | None:
+def school(run: Run) -> School | None:
     """How the run's models are trained, where that was asked for.
 
     Raises:
@@ -106,13 +106,13 @@ def school(job: Job) -> School | None:
         OnnxcpError: a device or an operator that PyTorch does not have here.
         UsageError: there is nothing to train on.
     """
-    recipe = job.settings.training
+    recipe = run.settings.training
     if recipe is None:
         return None
-    if job.settings.precision == INT8 and job.outputs.notes:
+    if run.settings.precision == INT8 and run.outputs.notes:
         raise UsageError(
-            f"<<finetune>> with <<precision=int8>>: {job.outputs.notes[0]}, which training in int8 "
+            f"<<finetune>> with <<precision=int8>>: {run.outputs.notes[0]}, which training in int8 "
             "does not know; finetune the float32 model first, then make it int8"
         )
-    refuse(job.model, job.inputs, recipe)
-    return School(job, recipe)
+    refuse(run.model, run.inputs, recipe)
+    return School(run, recipe)

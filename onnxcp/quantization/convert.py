@@ -1,6 +1,7 @@
 """Conversion of a model to the requested precision: unchanged, float16, or int8."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx
 
@@ -18,58 +19,52 @@ from onnxcp.runtime.providers import Target
 RANGED = 128  # calibration samples, at most, that a run takes ranges of activations from
 
 
-def converted(
-    model: io.Model,
-    precision: str,
-    samples: Samples | None,
-    batching: Batching,
-    target: Target,
-    *,
-    raise_opset: bool = False,
-    progress: Progress = silent,
-) -> onnx.ModelProto:
-    """The model in a precision, for a target; the model itself for "float32".
+@dataclass(frozen=True, slots=True, eq=False)
+class Deployer:
+    """Converts float models to what is deployed: in a precision, on a target.
 
     int8 uses ranges from `samples` and the types that are fastest on this machine, and leaves
-    nodes in float as the model's metadata state.
-
-    Raises:
-        UsageError: the target's provider has no benefit from the precision.
-        ModelError: the model cannot be converted, with the reason.
-        DataError: there are no samples for int8, too few, or only constant ones.
+    nodes in float as a model's metadata state.
     """
-    refuse_without_kernels(precision, target)
-    if precision == FLOAT16:
-        progress("convert to float16", 0, 1)
-        return halved(model.proto, where=str(model.path))
-    if precision != INT8:
-        return model.proto
-    given = (model, samples, batching)
-    return prepared(*given, raise_opset=raise_opset, progress=progress).deployed()
 
+    precision: str
+    target: Target
+    samples: Samples | None
+    batching: Batching
+    raise_opset: bool = False
+    progress: Progress = silent
 
-def prepared(
-    model: io.Model,
-    samples: Samples | None,
-    batching: Batching,
-    *,
-    raise_opset: bool = False,
-    progress: Progress = silent,
-) -> Prepared:
-    """The model prepared for int8 on the CPU provider; its weights may still change.
+    def converted(self, model: io.Model) -> onnx.ModelProto:
+        """The model in the precision; itself for "float32".
 
-    Raises:
-        ModelError, DataError: as in `converted`.
-    """
-    return prepare(
-        model.proto,
-        samples,
-        batching,
-        fastest(left_in_float(model.proto)),
-        where=str(model.path),
-        raise_opset=raise_opset,
-        progress=progress,
-    )
+        Raises:
+            UsageError: the target's provider has no benefit from the precision.
+            ModelError: the model cannot be converted, with the reason.
+            DataError: there are no samples for int8, too few, or only constant ones.
+        """
+        refuse_without_kernels(self.precision, self.target)
+        if self.precision == FLOAT16:
+            self.progress("convert to float16", 0, 1)
+            return halved(model.proto, where=str(model.path))
+        if self.precision != INT8:
+            return model.proto
+        return self.prepared(model).deployed()
+
+    def prepared(self, model: io.Model) -> Prepared:
+        """The model prepared for int8 on the CPU provider; its weights may still change.
+
+        Raises:
+            ModelError, DataError: as in `converted`.
+        """
+        return prepare(
+            model.proto,
+            self.samples,
+            self.batching,
+            fastest(left_in_float(model.proto)),
+            where=str(model.path),
+            raise_opset=self.raise_opset,
+            progress=self.progress,
+        )
 
 
 def for_time(

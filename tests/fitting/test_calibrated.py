@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from written import model, weight
 
 from onnxcp.cli import app
-from onnxcp.optimization.job import open_job
+from onnxcp.optimization.calibration import learn_inputs
+from onnxcp.optimization.open_run import open_run
 from onnxcp.progress import silent
 
 MODELS = pathlib.Path(__file__).parents[2] / "models"
@@ -114,12 +115,12 @@ def test_a_plan_made_with_other_samples_is_refused(tmp_path):
 
 def test_what_is_calibrated_once_stays_known(tmp_path):
     asked = settings(MODELS / "digits.onnx", tmp_path / "out.onnx", data=(str(DATA),))
-    with open_job(asked, silent) as job:
+    with open_run(asked, silent) as job:
         (first, second), known = job.sites[:2], job.fits.knows
-        job.calibrate([first.name])
+        learn_inputs(job, [first.name])
         assert known(first)
         assert not known(second)
-        job.calibrate([second.name])
+        learn_inputs(job, [second.name])
         assert known(first)
         assert known(second)
 

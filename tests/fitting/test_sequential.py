@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from asked import settings
 
-from onnxcp.optimization.job import open_job
+from onnxcp.optimization.calibration import learn_inputs
+from onnxcp.optimization.open_run import open_run
 from onnxcp.plan import Choice, Plan
 from onnxcp.progress import silent
 
@@ -18,10 +19,10 @@ def fitted(tmp_path_factory):
     """The chains of a plan of two layers: fitted alone, in sequence, and alone once more."""
     output, data = tmp_path_factory.mktemp("sequence") / "out.onnx", f"{MODELS}/digits.npz[:60]"
     asked = settings(MODELS / "digits.onnx", output, data=(data,), sequential=True)
-    with open_job(asked, silent) as job:
+    with open_run(asked, silent) as job:
         plan = Plan({site.name: Choice("cp3", 8) for site in job.sites[:2]})
-        job.calibrate(list(plan.choices))
-        return job.fits.chains(plan), job.chains(plan), job.fits.chains(plan)
+        learn_inputs(job, list(plan.choices))
+        return job.fits.chains(plan), job.builder.chains(plan), job.fits.chains(plan)
 
 
 def is_equal(name, one, other):

@@ -53,7 +53,9 @@ def test_inspect_names_them_and_the_remedy(tmp_path):
 
 
 def test_optimize_says_so_before_it_times_anything(tmp_path, monkeypatch):
-    monkeypatch.setattr("onnxcp.optimization.pipeline.run", lambda job: pytest.fail("begun"))
+    monkeypatch.setattr(
+        "onnxcp.optimization.pipeline.find_outcome", lambda run: pytest.fail("begun")
+    )
     path, out = model(tmp_path / "m.onnx", TINY / 4), tmp_path / "out.onnx"
     ended = CliRunner().invoke(app, ["optimize", str(path), "-o", str(out)])
     assert ended.exit_code == 2

@@ -40,7 +40,11 @@ class Law:
     noise: float = 0.0
     trained: list = field(default_factory=list)
     recipe: object = field(default_factory=lambda: SimpleNamespace(epochs=EPOCHS))
-    job: object = field(default_factory=lambda: SimpleNamespace(build=lambda plan, effort: plan))
+    run: object = field(
+        default_factory=lambda: SimpleNamespace(
+            builder=SimpleNamespace(build=lambda plan, effort: plan)
+        )
+    )
 
     def loss(self, plan, epochs):
         left = {0: 1.0, EPOCHS: self.long}.get(epochs, self.short)
@@ -53,7 +57,7 @@ class Law:
     def school(self):
         return SimpleNamespace(
             recipe=self.recipe,
-            job=self.job,
+            run=self.run,
             trained=lambda staged, epochs: (Made(self.trained_as(staged, epochs)), None),
             finished=self.finished,
         )

@@ -39,7 +39,7 @@ class Bench(Court):
     """A court whose losses are 1 / rank, times `draft` for drafts; it is late after `most`."""
 
     def __init__(self, draft=1.0, most=math.inf):
-        super().__init__(job=None, referee=None)
+        super().__init__(run=None, referee=None)
         self.draft, self.most = draft, most
 
     def of_model(self, path):

@@ -19,7 +19,7 @@ from onnxcp.latency import candidates, table
 from onnxcp.latency.candidates import Latency, Measured
 from onnxcp.measure import time_budget
 from onnxcp.measure.timing import Speedup, Timing
-from onnxcp.optimization import kept_layers, pipeline, precisions, scores
+from onnxcp.optimization import kept_layers, pipeline, precisions, scores, timed_menu
 from onnxcp.optimization.pipeline import optimize
 from onnxcp.optimization.reasons import Kind, because
 from onnxcp.plan import Choice
@@ -339,14 +339,14 @@ def test_where_every_layer_is_faster_in_float_one_stays_in_int8_and_says_so(
 def profiled(run, tmp_path, monkeypatch):
     """A table of the model's times, as of another machine, and a function that changes it."""
     kept = []
-    real = pipeline.Job.latency_table
+    real = timed_menu.latency_table
 
-    def noted(self, found):
-        kept.append(real(self, found))
+    def noted(run, found):
+        kept.append(real(run, found))
         return kept[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.Job, "latency_table", noted)
+        patched.setattr(timed_menu, "latency_table", noted)
         run(exclude=("d",), max_error=1e-7)
         run(max_error=1e-7)
 

@@ -39,7 +39,8 @@ from onnxcp.forms.solvers.cp_epc import preserve
 from onnxcp.measure import metrics
 from onnxcp.measure.accuracy import Evaluation
 from onnxcp.measure.evaluator import Limits
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.calibration import learn_inputs
+from onnxcp.optimization.run import Run
 from onnxcp.options.training import OPTIMIZERS
 from onnxcp.plan import Plan
 from onnxcp.runtime.providers import Target as Provider
@@ -67,7 +68,7 @@ class Kernels:
 
 
 def by_weights(
-    job: Job, plan: Plan, seed: int, options: argparse.Namespace
+    job: Run, plan: Plan, seed: int, options: argparse.Namespace
 ) -> tuple[Kernels, Kernels]:
     """Plain factors, and the same corrected within exactly the error they have."""
     plain, calm = dict[str, Factors](), dict[str, Factors]()
@@ -91,7 +92,7 @@ def by_weights(
     return _chained(job, plan, plain, converged[0]), _chained(job, plan, calm, converged[1])
 
 
-def _chained(job: Job, plan: Plan, factors: Mapping[str, Factors], converged: int) -> Kernels:
+def _chained(job: Run, plan: Plan, factors: Mapping[str, Factors], converged: int) -> Kernels:
     sites = {s.name: s for s in job.sites}
     chains = {
         n: FORMS[plan.choices[n].form].stages(f, sites[n].shape, sites[n].geometry)
@@ -100,9 +101,9 @@ def _chained(job: Job, plan: Plan, factors: Mapping[str, Factors], converged: in
     return Kernels(factors, chains, converged)
 
 
-def by_inputs(job: Job, plan: Plan) -> Kernels:
+def by_inputs(job: Run, plan: Plan) -> Kernels:
     """The library's own fits; the job cannot forget what it learns for them."""
-    job.calibrate(list(plan.choices))
+    learn_inputs(job, list(plan.choices))
     chains = job.fits.chains(plan)
     converged = sum(fit.outcome is Outcome.CONVERGED for fit in chains.fits.values())
     factors = {name: fit.factors[0] for name, fit in chains.fits.items()}
@@ -110,7 +111,7 @@ def by_inputs(job: Job, plan: Plan) -> Kernels:
 
 
 def fitted(
-    job: Job, seed: int, options: argparse.Namespace, folder: Path
+    job: Run, seed: int, options: argparse.Namespace, folder: Path
 ) -> Iterator[tuple[str, Row]]:
     """Every fit, written as `<fit>.onnx`, with what is to be said of its factors."""
     plan, sites = forced_plan(job), {s.name: s for s in job.sites}
@@ -119,7 +120,7 @@ def fitted(
         if "inputs" in options.fit:
             made["inputs"] = by_inputs(job, plan)
     for fit, kernels in made.items():
-        job.write(folder / f"{fit}.onnx", plan, kernels.chains)
+        job.builder.write(folder / f"{fit}.onnx", plan, kernels.chains)
         facts: Row = {
             "errors": {n: kernel_error(sites[n], f) for n, f in kernels.factors.items()},
             "sensitivities": {n: sensitivity(f) for n, f in kernels.factors.items()},
@@ -129,7 +130,7 @@ def fitted(
 
 
 def trained(
-    fit: str, rate: Rate, seed: int, folder: Path, job: Job, options: argparse.Namespace
+    fit: str, rate: Rate, seed: int, folder: Path, job: Run, options: argparse.Namespace
 ) -> tuple[Path, Finetuned]:
     """One training, and the model it wrote."""
     optimizer, highest = rate
@@ -200,7 +201,7 @@ def one_seed(seed: int, options: argparse.Namespace) -> Row:
     }
 
 
-def gains(job: Job, als: Path, epc: Path) -> Row:
+def gains(job: Run, als: Path, epc: Path) -> Row:
     """Top-1 of one trained model less the other's, with the paired 95 % interval."""
     assert job.inputs.samples is not None
     samples, top1 = job.inputs.samples, metrics.TOP1

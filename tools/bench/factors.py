@@ -16,7 +16,9 @@ from onnxcp.forms.solvers.cp_algebra import Factors, Target, balance, dense
 from onnxcp.forms.solvers.cp_als import WINDOW, Iterates, least_squares, sweep
 from onnxcp.forms.solvers.norm import relative_error
 from onnxcp.graph.sites import Site
-from onnxcp.optimization.job import Job, open_job
+from onnxcp.optimization.forced_ranks import forced_choices
+from onnxcp.optimization.open_run import open_run
+from onnxcp.optimization.run import Run
 from onnxcp.optimization.settings import Asked, Settings
 from onnxcp.options.data import DataOptions
 from onnxcp.options.fit import FitOptions
@@ -59,7 +61,7 @@ def kernel_error(site: Site, factors: Factors) -> float:
 
 
 @contextmanager
-def uniform_job(model: str, form: str, ratio: float, data: Path, seed: int = 0) -> Iterator[Job]:
+def uniform_job(model: str, form: str, ratio: float, data: Path, seed: int = 0) -> Iterator[Run]:
     """What `optimize` makes of a CIFAR-10 network at rank = ratio × output channels; its fits
     are in the plain norm until it is told to calibrate."""
     folder = data / "cifar10"
@@ -77,10 +79,10 @@ def uniform_job(model: str, form: str, ratio: float, data: Path, seed: int = 0) 
             run=RunOptions(seed=seed),
         )
         settings = Settings.of(data / MODELS[model], Path(temporary) / "out.onnx", asked)
-        with open_job(settings, silent) as job:
+        with open_run(settings, silent) as job:
             yield job
 
 
-def forced_plan(job: Job) -> Plan:
+def forced_plan(job: Run) -> Plan:
     """The plan that the run's ranks name, in its one form."""
-    return Plan({name: made[0] for name, made in job.forced().items()})
+    return Plan({name: made[0] for name, made in forced_choices(job).items()})

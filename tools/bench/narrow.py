@@ -13,7 +13,7 @@ from onnxcp.chain import Chain
 from onnxcp.data.samples import Batching, Samples
 from onnxcp.graph import io
 from onnxcp.graph.splice import rewrite, with_outputs
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.run import Run
 from onnxcp.quantization.scheme import fastest
 from onnxcp.quantization.static import prepare as prepare_int8
 
@@ -22,12 +22,12 @@ Chains = Mapping[str, Chain]
 Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # behind the first 1×1, behind the window
 
 
-def calibrating(job: Job) -> Samples:
+def calibrating(job: Run) -> Samples:
     assert job.inputs.calibration is not None
     return job.inputs.calibration.first(CALIBRATING)
 
 
-def built(job: Job, chains: Chains) -> onnx.ModelProto:
+def built(job: Run, chains: Chains) -> onnx.ModelProto:
     return rewrite(job.model.proto, chains, job.sites, metadata={}).proto
 
 
@@ -37,7 +37,7 @@ def rounded(chain: Chain) -> Chain:
         return tuple(replace(s, weight=s.weight.astype(np.float16)) for s in chain)
 
 
-def ranges(job: Job, chains: Chains) -> Ranges:
+def ranges(job: Run, chains: Chains) -> Ranges:
     """The largest magnitude of every channel inside every chain, on calibration images."""
     roles = {n: [f"{n}/cp/{s.role}_out" for s in chain[:-1]] for n, chain in chains.items()}
     path = job.folder / "inside.onnx"
@@ -52,7 +52,7 @@ def ranges(job: Job, chains: Chains) -> Ranges:
     return {n: (most[first], most[second]) for n, (first, second) in roles.items()}
 
 
-def quantized(job: Job, model: onnx.ModelProto, *, made_for_chains: bool = True) -> Path:
+def quantized(job: Run, model: onnx.ModelProto, *, made_for_chains: bool = True) -> Path:
     """The static int8 model of a float one; chains equalised and means corrected, or neither."""
     scheme = replace(fastest(), equalise=made_for_chains, correct_bias=made_for_chains)
     path = job.folder / "int8.onnx"

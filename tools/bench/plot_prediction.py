@@ -21,9 +21,12 @@ from onnxcp.latency.tabulate import contexts
 from onnxcp.measure.compare import time_models
 from onnxcp.measure.evaluator import Referee
 from onnxcp.measure.timing import speedup
-from onnxcp.optimization.job import Job, open_job
+from onnxcp.optimization.calibration import learn_inputs
 from onnxcp.optimization.menu import make_menu
+from onnxcp.optimization.open_run import open_run
 from onnxcp.optimization.rounds import effort_for
+from onnxcp.optimization.run import Run
+from onnxcp.optimization.run_table import latency_table
 from onnxcp.optimization.scores import Court
 from onnxcp.optimization.settings import Asked, Settings
 from onnxcp.options.budget import BudgetOptions
@@ -53,14 +56,14 @@ class Row:
     ms_measured: float
 
 
-def rows(job: Job) -> list[Row]:
+def rows(job: Run) -> list[Row]:
     """Ten plans, predicted and measured."""
     settings = job.settings
     referee = Referee(job.judged_runner(job.model.path), job.inputs, settings.limits)
     found = contexts(job.model, job.chosen, job.inputs)
-    table = job.latency_table(found)
+    table = latency_table(job, found)
     times = table.of(found, settings.forms, "table")
-    job.calibrate([name for name, row in times.items() if steps(row)])
+    learn_inputs(job, [name for name, row in times.items() if steps(row)])
     court = Court(job, referee)
     menu = make_menu(job, times, table, court)
     front, effort = frontier(menu), effort_for(menu)
@@ -74,7 +77,7 @@ def rows(job: Job) -> list[Row]:
     curve = fit(points[::2], 0.01)
     made = []
     for plan, point, score in zip(plans, points, scores, strict=True):
-        path = job.build(plan, effort)
+        path = job.builder.build(plan, effort)
         seen = referee.judge(job.judged_runner(path))
         assert seen.drop_ci is not None
         made.append(
@@ -93,7 +96,7 @@ def rows(job: Job) -> list[Row]:
     return made
 
 
-def faster(job: Job, path: Path) -> float:
+def faster(job: Run, path: Path) -> float:
     """By how much a model is faster than the original; taken in turns."""
     given = ((job.model.path, path), job.inputs.timed_feeds, job.settings.target)
     return speedup(*time_models(*given, turns=1000, seconds=4)).ratio
@@ -161,7 +164,7 @@ def main() -> None:
             fit=FitOptions(jobs=options.jobs, no_cache=True),
         )
         settings = Settings.of(options.data / MODELS[options.model], folder / "out.onnx", asked)
-        with open_job(settings, silent) as job:
+        with open_run(settings, silent) as job:
             found = rows(job)
     if options.picture is not None:
         options.picture.write_text(picture(options.model, found), encoding="utf-8")

@@ -29,7 +29,8 @@ from onnxcp.graph import io
 from onnxcp.graph.sites import Site
 from onnxcp.measure import metrics
 from onnxcp.measure.accuracy import Evaluation
-from onnxcp.optimization.job import Job
+from onnxcp.optimization.calibration import learn_inputs
+from onnxcp.optimization.run import Run
 
 FORM = FORMS["cp3"]
 
@@ -50,7 +51,7 @@ def by_parafac(site: Site, rank: int, iterations: int) -> Factors:
 class Bench:
     """One model and ratio."""
 
-    def __init__(self, job: Job, slacks: list[float], sweeps: int, iterations: int) -> None:
+    def __init__(self, job: Run, slacks: list[float], sweeps: int, iterations: int) -> None:
         self.job, self.slacks = job, slacks
         self.sweeps, self.iterations = sweeps, iterations
         self.plan = forced_plan(job)
@@ -95,7 +96,7 @@ class Bench:
         yield self.row("plain least squares", als)
         public = self.each(lambda s, rank: by_parafac(s, rank, self.iterations))
         yield self.row("parafac", public)
-        self.job.calibrate(list(self.sites))
+        learn_inputs(self.job, list(self.sites))
         chains = self.job.fits.chains(self.plan).by_site
         yield self.row("norm of activations", self.fitted(Effort().slack), chains)
 
