@@ -19,7 +19,14 @@ from onnxcp.latency import candidates, table
 from onnxcp.latency.candidates import Latency, Measured
 from onnxcp.measure import time_budget
 from onnxcp.measure.timing import Speedup, Timing
-from onnxcp.optimization import kept_layers, pipeline, precisions, scores, timed_menu
+from onnxcp.optimization import (
+    kept_layers,
+    pipeline,
+    plan_outcome,
+    precisions,
+    scores,
+    timed_menu,
+)
 from onnxcp.optimization.pipeline import optimize
 from onnxcp.optimization.reasons import Kind, because
 from onnxcp.plan import Choice
@@ -93,7 +100,7 @@ def kinds(report):
 def equal_wholes(monkeypatch, lead=1.0):
     """Whole models that take equally long, however fast their layers are; or the second less."""
     timed = (Timing((lead,) * 8), Timing((1.0,) * 8))
-    monkeypatch.setattr(pipeline, "time_models", lambda *_, **__: timed)
+    monkeypatch.setattr(plan_outcome, "time_models", lambda *_, **__: timed)
 
 
 def test_a_plan_within_the_budget(run):
