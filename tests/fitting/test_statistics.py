@@ -221,7 +221,7 @@ def test_a_memory_limit_keeps_the_largest_for_channels_alone(
 
 
 def test_a_memory_limit_that_can_not_be_kept_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"take {CHANNELS} bytes"):
+    with pytest.raises(UsageError, match=f"take {CHANNELS / 2**30:.3g} GB"):
         collected(tmp_path, [SMALL, LARGE], inputs(6, 4, 6, 6), memory=CHANNELS - 1, run=both)
 
 
