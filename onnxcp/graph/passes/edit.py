@@ -14,7 +14,7 @@ import onnx
 from onnxcp.graph.constants import Constants
 from onnxcp.graph.index import read_names
 from onnxcp.graph.operators import normalized, operator
-from onnxcp.graph.shapes import Shapes
+from onnxcp.graph.shapes import Shapes, element_type
 from onnxcp.graph.splice import LISTED_INITIALIZERS, rewrite
 
 Node = onnx.NodeProto
@@ -46,11 +46,14 @@ class Edit:
         self._keys = {id(node): (place,) for place, node in enumerate(self.nodes)}
 
     def value(self, name: str) -> np.ndarray | None:
-        """The stored values behind a name; None where they are computed or fed."""
+        """The stored values behind a name; None where they are computed, fed, or of a type
+        that is unknown."""
         if name in self._stored:
             return self._stored[name]
         tensor = self._constants.find(name) if name else None
-        return None if tensor is None else onnx.numpy_helper.to_array(tensor)
+        if tensor is None or element_type(tensor.data_type) is None:
+            return None
+        return onnx.numpy_helper.to_array(tensor)
 
     def number(self, name: str) -> float | None:
         """The one finite number behind a name; None for anything else."""
