@@ -157,7 +157,7 @@ def _sha256(files: list[Path]) -> str:
 
 
 def _unwritten(path: Path, error: OSError) -> str:
-    return f"{path}: cannot write: {error.strerror}; check the folder and the space left there"
+    return f"{path}: cannot be written: {error.strerror}; check the folder and its free space"
 
 
 def save(proto: onnx.ModelProto, path: Path, external: frozenset[str] = frozenset()) -> None:

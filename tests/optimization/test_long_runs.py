@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_the_run_goes_on_when_there_is
     )
     assert full.returncode == 2, full.stderr
     assert full.stderr.count("\n") == 1
-    assert "space left" in full.stderr
+    assert "free space" in full.stderr
     assert not out.exists()
     assert onnxcp(*command, "--resume").exit_code == 0
     assert out.is_file()
