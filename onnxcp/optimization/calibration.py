@@ -21,7 +21,7 @@ def learn_inputs(run: Run, names: Collection[str]) -> None:
     Raises:
         DataError: activations that are NaN or infinite.
         PlanError: a replayed plan was made with other samples.
-        UsageError: a memory limit that can not be kept.
+        UsageError: a memory limit that cannot be kept.
     """
     known = run.fits.knows
     sites = [s for s in run.sites if s.name in names or known(s)]
