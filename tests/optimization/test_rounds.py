@@ -177,7 +177,7 @@ def test_a_search_by_drafts_finds_what_full_fits_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(menus, "SMALL", 0)
     monkeypatch.setattr(rounds, "SMALL", 0)
     output, data = tmp_path / "out.onnx", (str(MODEL.with_suffix(".npz")),)
-    report = optimize(settings(MODEL, output, data=data, form="cp3", include=("block/*",)))
+    report = optimize(settings(MODEL, output, data=data))
     assert report.exit_code == 0
     assert report.accuracy.drop <= report.accuracy.budget
     assert output.is_file()
