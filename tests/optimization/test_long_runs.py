@@ -39,7 +39,7 @@ def counted(monkeypatch):
     """What a run does anew, by kind."""
     from onnxcp.fitting import calibrate, statistics, task
     from onnxcp.measure import evaluator
-    from onnxcp.optimization import job
+    from onnxcp.optimization import run_table
 
     counts = {"fits": 0, "judgements": 0, "tables": 0, "calibrations": 0}
 
@@ -54,7 +54,7 @@ def counted(monkeypatch):
 
     spy(task, "_computed", "fits")
     spy(evaluator.Referee, "score", "judgements")
-    spy(job, "tabulate", "tables")
+    spy(run_table, "tabulate", "tables")
     spy(calibrate, "collect", "calibrations")
     assert statistics
     return counts

@@ -197,6 +197,6 @@ def test_nodes_that_openvino_does_not_take_are_refused_unless_the_cpu_may(openvi
     alone = run(tmp_path, *command, "openvino")
     assert (alone.returncode, alone.stdout) == (3, "")
     assert "1 of 3 nodes of m.onnx would run elsewhere (1 Det; first det)" in alone.stderr
-    assert "say --provider openvino,cpu" in alone.stderr
+    assert "use --provider openvino,cpu" in alone.stderr
     helped = run(tmp_path, *command, "openvino,cpu")
     assert (helped.returncode, helped.stderr) == (0, "")
