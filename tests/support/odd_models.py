@@ -78,14 +78,17 @@ def path_of(odd: Odd) -> Path:
 def run(*arguments: object) -> tuple[int, str]:
     """Exit code and stdout of the command line."""
     result = CliRunner().invoke(app, list(map(str, arguments)))
-    return result.exit_code, result.stdout
+    return result.exit_code, result.output
 
 
 def optimized(odd: Odd, folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and report of a run that writes `out.onnx`."""
     record = folder / "run.json"
     shared = ("--report", record, "-o", folder / "out.onnx", "--jobs", 2, "--threads", 1)
-    code, _ = run("optimize", path_of(odd), *shared, *odd.arguments, *options)
+    code, text = run("optimize", path_of(odd), *shared, *odd.arguments, *options)
+    if code == 1 and "too busy to measure" in text:
+        pytest.skip("other work runs in most turns: nothing is told, and nothing written")
+    assert record.exists(), text
     report: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     assert report["exit_code"] == code
     return code, report
