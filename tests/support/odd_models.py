@@ -78,14 +78,16 @@ def path_of(odd: Odd) -> Path:
 def run(*arguments: object) -> tuple[int, str]:
     """Exit code and stdout of the command line."""
     result = CliRunner().invoke(app, list(map(str, arguments)))
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout
 
 
 def optimized(odd: Odd, folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and report of a run that writes `out.onnx`."""
     record = folder / "run.json"
     shared = ("--report", record, "-o", folder / "out.onnx", "--jobs", 2, "--threads", 1)
-    code, text = run("optimize", path_of(odd), *shared, *odd.arguments, *options)
+    words = map(str, ("optimize", path_of(odd), *shared, *odd.arguments, *options))
+    ended = CliRunner().invoke(app, list(words))
+    code, text = ended.exit_code, ended.output
     if code == 1 and "too busy to measure" in text:
         pytest.skip("other work runs in most turns: nothing is told, and nothing written")
     assert record.exists(), text
