@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxcp.data.roles import Sources
-from onnxcp.errors import UsageError
+from onnxcp.errors import PlanError, UsageError
 from onnxcp.forms import named
 from onnxcp.graph.io import existing
 from onnxcp.graph.pass_table import PASSES
@@ -20,7 +20,7 @@ from onnxcp.options.run import RunOptions
 from onnxcp.options.target import TargetOptions
 from onnxcp.options.training import TrainingOptions
 from onnxcp.plan import Recipe, from_json
-from onnxcp.quantization.precision import FLOAT32, refuse_without_kernels
+from onnxcp.quantization.precision import FLOAT32, PRECISIONS, refuse_without_kernels
 from onnxcp.runtime.cores import usable
 from onnxcp.runtime.providers import Target
 from onnxcp.search import STRATEGIES
@@ -231,4 +231,11 @@ def _precision(asked: Asked) -> str:
     """What is asked for; else what a plan was made for. Raises PlanError for what is no plan."""
     if asked.target.precision is not None:
         return asked.target.precision
-    return FLOAT32 if asked.plan.plan is None else from_json(asked.plan.plan)[1].precision
+    if asked.plan.plan is None:
+        return FLOAT32
+    planned = from_json(asked.plan.plan)[1].precision
+    if planned not in PRECISIONS:
+        raise PlanError(
+            f"{asked.plan.plan}: {planned!r} is no precision; give a plan that a run wrote"
+        )
+    return planned

@@ -220,6 +220,7 @@ REFUSED = {
     "a precision": (("--precision", "int8"), "--exact and --precision exclude each other"),
     "an unknown pass": (("--no-pass", "magic"), "--no-pass magic"),
     "a plan of another model": (("--plan", "other.plan.json"), "another model"),
+    "a plan of no precision": (("--plan", "precision.plan.json"), "is no precision"),
     "a plan of an unknown pass": (("--plan", "magic.plan.json"), "no exact pass is called 'magic'"),
 }
 
@@ -230,6 +231,8 @@ def test_what_makes_no_sense_beside_it_is_refused(written, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     document = json.loads(out.with_suffix(".plan.json").read_text())
     (tmp_path / "other.plan.json").write_text(json.dumps({**document, "source_sha256": "f" * 64}))
+    fits = {**document["fits"], "precision": "in" + chr(0) + "t8"}
+    (tmp_path / "precision.plan.json").write_text(json.dumps({**document, "fits": fits}))
     document["fits"]["passes"] = ["magic"]
     (tmp_path / "magic.plan.json").write_text(json.dumps(document))
     ended = exact(model, tmp_path / "x.onnx", *options)
