@@ -17,10 +17,10 @@ from onnxcp.options.fit import FitOptions
 from onnxcp.options.option import Group, build, options_of
 from onnxcp.options.plan import PlanOptions
 from onnxcp.options.run import RunOptions
-from onnxcp.options.target import TargetOptions
+from onnxcp.options.target import PRECISIONS, TargetOptions
 from onnxcp.options.training import TrainingOptions
 from onnxcp.plan import Recipe, from_json
-from onnxcp.quantization.precision import FLOAT32, PRECISIONS, refuse_without_kernels
+from onnxcp.quantization.precision import FLOAT32, refuse_without_kernels
 from onnxcp.runtime.cores import usable
 from onnxcp.runtime.providers import Target
 from onnxcp.search import STRATEGIES
