@@ -7,6 +7,7 @@ file `<model>.data` for all tensors that came from outside. Protocol buffers can
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,19 @@ def load(path: Path) -> Model:
         if not tensor.dims:
             refuse_misfitting(path, tensor)
     return Model(path, proto, _sha256([path, *files]), names, repairs=repairs)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a model file; its external data become one file beside the copy.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    model = load(source)
+    if model.external:
+        save(model.proto, path, model.external)
+    else:
+        shutil.copyfile(source, path)
 
 
 def inputs_of(path: Path) -> tuple[TensorSpec, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from onnxcp.data.roles import Inputs
-from onnxcp.errors import SurgeryError
+from onnxcp.errors import ModelError, SurgeryError
 from onnxcp.graph import io, shapes
 from onnxcp.graph.pass_table import PASSES
 from onnxcp.graph.passes import applied, in_order
@@ -42,7 +42,7 @@ class Exact:
 
 
 @dataclass(slots=True, eq=False)
-class Choice:
+class PassChoice:
     """The choice of passes for a model on a target, whose files go into a folder.
 
     `left_out` are passes that are not tried.
@@ -105,14 +105,24 @@ class Choice:
         places = self._counts(trial).get(name, 0)
         if not places:
             return names
-        proto = self._applied(trial)
-        proof = prove(self.model.proto, proto, self.inputs.surgery_feeds, self.target)
-        if proof.failures:
-            self._record(name, places, None, f"not proven: {proof.failures[0]}")
+        refusal = self._refusal(trial)
+        if refusal is not None:
+            self._record(name, places, None, refusal)
             return names
         ratio = self._faster(names, trial)
         self._record(name, places, ratio, ratio.verdict())
         return trial if ratio.is_faster else names
+
+    def _refusal(self, names: tuple[str, ...]) -> str | None:
+        """Why the model with some passes is out of the question; None where it is not. An operator
+        may have no kernel for the type of the model's tensors."""
+        proto = self._applied(names)
+        try:
+            proof = prove(self.model.proto, proto, self.inputs.surgery_feeds, self.target)
+            self._run(names)
+        except ModelError as error:
+            return f"does not run: {error.text}"
+        return f"not proven: {proof.failures[0]}" if proof.failures else None
 
     def _without(self, names: tuple[str, ...], name: str) -> tuple[str, ...]:
         """The passes without one of them, unless it still pays."""

@@ -1,6 +1,5 @@
 """`optimize` with exact passes alone: no data, no budget, nothing lost."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +15,14 @@ from onnxcp.graph.file_contents import stored
 from onnxcp.graph.pass_table import PASSES
 from onnxcp.measure.latency_record import latency_record
 from onnxcp.measure.timing import Timing, speedup
-from onnxcp.optimization.exact import Choice, Exact
+from onnxcp.optimization.exact import Exact, PassChoice
 from onnxcp.optimization.output_files import reserve_outputs
 from onnxcp.optimization.settings import Settings
 from onnxcp.plan import Plan, Recipe, from_json, plan_file, refuse_another_source, to_json
 from onnxcp.progress import Progress, silent
 from onnxcp.results import ModelRecord, Report, VerificationRecord
 from onnxcp.runtime.environment import environment
+from onnxcp.runtime.sessions import open_runner
 from onnxcp.runtime.survey import inferred
 from onnxcp.storage import temporary
 
@@ -64,8 +64,9 @@ def optimize_exactly(
     model = io.load(settings.model)
     subnormals.refuse(settings.model, model.proto)
     inputs = prepare(model.inputs, settings.sources)
+    open_runner(settings.model, settings.target)(inputs.timed_feeds)  # what it refuses is said now
     with temporary.folder(settings.output.parent) as folder:
-        choice = Choice(model, inputs, settings.target, folder, settings.plan.no_pass, progress)
+        choice = PassChoice(model, inputs, settings.target, folder, settings.plan.no_pass, progress)
         found = _found(choice, settings)
         staged = folder / settings.output.name
         _stage(model, found, staged)
@@ -80,7 +81,7 @@ def optimize_exactly(
         return report
 
 
-def _found(choice: Choice, settings: Settings) -> Found:
+def _found(choice: PassChoice, settings: Settings) -> Found:
     """The passes of a plan, or those that pay."""
     if settings.plan.plan is not None:
         names = _planned(choice, settings.plan.plan)
@@ -104,7 +105,7 @@ def _found(choice: Choice, settings: Settings) -> Found:
     return Found(exact, timings, FASTER, text)
 
 
-def _planned(choice: Choice, plan: Path) -> tuple[str, ...]:
+def _planned(choice: PassChoice, plan: Path) -> tuple[str, ...]:
     """The passes that a plan names.
 
     Raises:
@@ -114,6 +115,8 @@ def _planned(choice: Choice, plan: Path) -> tuple[str, ...]:
     chains, recipe = from_json(plan)
     if chains.choices:
         raise PlanError(f"{plan}: replaces layers by chains; replay it without <<exact>>")
+    if not recipe.passes:
+        raise PlanError(f"{plan}: names no exact pass; replay it without <<exact>>")
     for name in recipe.passes:
         if name not in PASSES:
             raise PlanError(
@@ -128,10 +131,8 @@ def _stage(model: io.Model, found: Found, path: Path) -> None:
         names = found.exact.names
         _note(found.exact.proto, model, names)
         io.save(found.exact.proto, path, model.external)
-    elif model.external:
-        io.save(model.proto, path, model.external)
     else:
-        shutil.copyfile(model.path, path)
+        io.copy(model.path, path)
 
 
 def _note(proto: onnx.ModelProto, model: io.Model, names: tuple[str, ...]) -> None:
@@ -164,7 +165,7 @@ def _report(
         tool={"name": "onnxcp", "version": __version__},
         command=command,
         verdict=prefix + found.words,
-        reason={"kind": found.kind, "passes": list(exact.names)},
+        reason={"kind": found.kind, "passes": list(exact.names) if is_written else []},
         model=_model(model, inputs, found, staged, settings.output if exit_code == 0 else None),
         environment=environment(settings.target),
         provider=settings.target.name,
@@ -185,7 +186,7 @@ def _report(
         verification=VerificationRecord(
             True, exact.error, exact.tolerance, len(inputs.surgery_feeds)
         )
-        if exact.names
+        if found.is_written
         else None,
         passes=exact.records,
         warnings=(*model.notes, *inputs.notes),
@@ -196,7 +197,7 @@ def _model(
     model: io.Model, inputs: Inputs, found: Found, staged: Path, output: Path | None
 ) -> ModelRecord:
     before, after = stored(model.path), stored(staged)
-    changed = replace(model, proto=found.exact.proto)
+    changed = replace(model, proto=found.exact.proto) if found.is_written else model
     return ModelRecord(
         path=str(model.path),
         sha256=model.sha256,

@@ -6,7 +6,6 @@ step; everything before it happens in a folder that goes with the run.
 """
 
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +67,9 @@ def optimize(
             assert outcome.staged is not None
             _write(run, texts, run.builder.deployed(outcome.staged), outcome.plan)
         elif decision.exit_code == 0:
-            _write(run, texts, _copy(run.model.path, run.folder / settings.output.name), Plan())
+            staged = run.folder / settings.output.name
+            io.copy(run.model.path, staged)
+            _write(run, texts, staged, Plan())
         else:
             publish(texts, overwrite=settings.run.overwrite)
         return report
@@ -81,16 +82,6 @@ def _write(run: Run, texts: Mapping[Path, str], staged: Path, plan: Plan) -> Non
     document = to_json(plan, run.model.sha256, recipe, run.sample_roles)
     texts = {**texts, plan_file(output): document}
     publish(texts, [(staged, output)], overwrite=run.settings.run.overwrite)
-
-
-def _copy(source: Path, staged: Path) -> Path:
-    """The input written through, external data too."""
-    model = io.load(source)
-    if model.external:
-        io.save(model.proto, staged, model.external)
-    else:
-        shutil.copyfile(source, staged)
-    return staged
 
 
 def find_outcome(run: Run) -> Outcome:

@@ -122,8 +122,13 @@ class Settings:
         self._refuse_beside_exact()
 
     def _refuse_beside_exact(self) -> None:
-        """Raises UsageError for options of a search or a training, where none takes place."""
+        """Raises UsageError for options of a search or a training, where none takes place, and
+        PlanError for a plan of exact passes that is replayed without them."""
         if not self.plan.exact:
+            if self.plan.plan is not None and from_json(self.plan.plan)[1].passes:
+                raise PlanError(
+                    f"{self.plan.plan}: names exact passes alone; replay it with <<exact>>"
+                )
             return
         given = {
             "latency": self.latency,
@@ -132,10 +137,17 @@ class Settings:
             "max_error": self.limits.max_error,
             "finetune": self.training,
             "precision": self.precision if self.precision != FLOAT32 else None,
+            "time_budget": self.plan.time_budget,
+            "include": self.plan.include or None,
+            "exclude": self.plan.exclude or None,
+            "work_dir": self.run.work_dir,
+            "cluster": self.fit.cluster,
         }
         for option, value in given.items():
             if value is not None:
-                raise UsageError(f"<<exact>> and <<{option}>> exclude each other: nothing is lost")
+                raise UsageError(
+                    f"<<exact>> and <<{option}>> exclude each other: no layer is replaced or fitted"
+                )
         for name in self.plan.no_pass:
             if name not in PASSES:
                 raise UsageError(f"<<no_pass={name}>>: unknown; choose {', '.join(PASSES)}")

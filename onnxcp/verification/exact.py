@@ -48,7 +48,9 @@ def prove(
     """
     parts, failures = _differing(original, changed)
     tolerance = HALF_LIMIT if _is_half(original) else LIMIT
-    errors = of_parts(parts, changed, target.exact, feeds) if parts else {}
+    if failures or not parts:
+        return Proof({}, tolerance, failures)
+    errors = of_parts(parts, changed, target.exact, feeds)
     wrong = [
         f"tensor {name!r} is not what it was: relative L2 error {error:.2g} exceeds {tolerance:.2g}"
         for name, error in errors.items()
@@ -68,8 +70,9 @@ def _differing(
     before, now = makers(original.graph.node), makers(changed.graph.node)
     stored = {t.name: t for t in original.graph.initializer}
     kept = {t.name: t for t in changed.graph.initializer}
+    lost = [o.name for o in changed.graph.output if o.name in before and o.name not in now]
     failures = [
-        *(f"output {o.name!r} is made no more" for o in changed.graph.output if o.name not in now),
+        *(f"output {name!r} is made no more" for name in lost),
         *(f"weight {n!r} has other values" for n in kept.keys() & stored if kept[n] != stored[n]),
     ]
     known = {*now, *(i.name for i in changed.graph.input)}

@@ -137,6 +137,29 @@ def test_a_pass_that_changes_what_is_computed_is_found_out(tmp_path, monkeypatch
     assert not out.exists()
 
 
+def test_an_operator_without_a_kernel_for_the_type_is_left_out(tmp_path):
+    """ONNX Runtime has no HardSigmoid of double on a CPU."""
+    nodes = [
+        helper.make_node("Add", ["x", "three"], ["a"]),
+        helper.make_node("Clip", ["a", "zero", "six"], ["l"]),
+        helper.make_node("Div", ["l", "six"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, [4]) for n in "xy"]
+    stored = [
+        numpy_helper.from_array(np.float64(number), name)
+        for name, number in (("three", 3), ("zero", 0), ("six", 6))
+    ]
+    graph = helper.make_graph(nodes, "double", values[:1], values[1:], stored)
+    opset = helper.make_opsetid("", 13)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "d.onnx")
+    run = tmp_path / "run.json"
+    ended = exact(tmp_path / "d.onnx", tmp_path / "o.onnx", "--report", run)
+    assert ended.exit_code == 1, ended.output
+    (record,) = json.loads(run.read_text())["passes"]
+    assert record["reason"].startswith("does not run: ")
+    assert not record["kept"]
+
+
 def test_a_second_run_finds_nothing_more(tmp_path):
     model, out, again = network(tmp_path / "m.onnx"), tmp_path / "o.onnx", tmp_path / "b.onnx"
     assert exact(model, out).exit_code == 0
@@ -219,6 +242,9 @@ REFUSED = {
     "a budget": (("--max-error", 0.1), "--exact and --max-error exclude each other"),
     "a precision": (("--precision", "int8"), "--exact and --precision exclude each other"),
     "an unknown pass": (("--no-pass", "magic"), "--no-pass magic"),
+    "a time": (("--time-budget", "1m"), "--exact and --time-budget exclude each other"),
+    "layers": (("--include", "first"), "--exact and --include exclude each other"),
+    "a plan without passes": (("--plan", "none.plan.json"), "names no exact pass"),
     "a plan of another model": (("--plan", "other.plan.json"), "another model"),
     "a plan of no precision": (("--plan", "precision.plan.json"), "is no precision"),
     "a plan of an unknown pass": (("--plan", "magic.plan.json"), "no exact pass is called 'magic'"),
@@ -231,6 +257,8 @@ def test_what_makes_no_sense_beside_it_is_refused(written, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     document = json.loads(out.with_suffix(".plan.json").read_text())
     (tmp_path / "other.plan.json").write_text(json.dumps({**document, "source_sha256": "f" * 64}))
+    none = {**document["fits"], "passes": []}
+    (tmp_path / "none.plan.json").write_text(json.dumps({**document, "fits": none}))
     fits = {**document["fits"], "precision": "in" + chr(0) + "t8"}
     (tmp_path / "precision.plan.json").write_text(json.dumps({**document, "fits": fits}))
     document["fits"]["passes"] = ["magic"]
@@ -254,3 +282,11 @@ def test_inspect_says_beforehand_which_passes_apply(tmp_path):
     assert "exact passes that apply: hard-activations (1 place); optimize with --exact" in said
     plain = onnxcp("inspect", network(tmp_path / "p.onnx", activation="Relu"))
     assert "exact passes" not in plain.output
+
+
+def test_a_plan_of_passes_is_not_replayed_as_one_of_chains(written, tmp_path):
+    model, out = written
+    plan = out.with_suffix(".plan.json")
+    ended = onnxcp("optimize", model, "-o", tmp_path / "x.onnx", "--plan", plan)
+    assert ended.exit_code == 2, ended.output
+    assert "replay it with --exact" in " ".join(ended.output.split())

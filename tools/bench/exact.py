@@ -24,11 +24,10 @@ from onnxcp.data.roles import Sources, prepare
 from onnxcp.errors import TooBusy
 from onnxcp.graph import io
 from onnxcp.measure.timing import speedup
-from onnxcp.optimization.exact import Choice
+from onnxcp.optimization.exact import PassChoice
+from onnxcp.optimization.exact_run import SECONDS, TURNS
 from onnxcp.runtime.environment import environment
 from onnxcp.runtime.providers import Target
-
-TURNS, SECONDS = 400, 20.0  # of the last comparison, at most
 
 
 def measured(spec: str, target: Target, batch: int | None, folder: Path) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def measured(spec: str, target: Target, batch: int | None, folder: Path) -> dict
     model = io.load(Path(name))
     inputs = prepare(model.inputs, Sources(batch=batch, input_shape=(shape,) if shape else ()))
     row: dict[str, Any] = {"model": Path(name).name, "shapes": dict(inputs.shapes)}
-    choice = Choice(model, inputs, target, folder)
+    choice = PassChoice(model, inputs, target, folder)
     row["found"] = choice.candidates()
     try:
         best = choice.best()

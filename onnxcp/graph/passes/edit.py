@@ -36,6 +36,7 @@ class Edit:
             self._enter(node)
         self.visible = _visible(self.proto)
         self._constants = Constants.of(self.proto)
+        self._replaceable = _replaceable(self.proto.graph)
         self._stored: dict[str, np.ndarray] = {}
         self._taken = {*self.maker, *self.readers, *self.visible}
         self._taken |= {t.name for t in graph.initializer} | {i.name for i in graph.input}
@@ -46,12 +47,14 @@ class Edit:
         self._keys = {id(node): (place,) for place, node in enumerate(self.nodes)}
 
     def value(self, name: str) -> np.ndarray | None:
-        """The stored values behind a name; None where they are computed, fed, or of a type
-        that is unknown."""
+        """The stored values behind a name; None where they are computed, fed, of a type that is
+        unknown, or such that a caller may replace them."""
         if name in self._stored:
             return self._stored[name]
         tensor = self._constants.find(name) if name else None
         if tensor is None or element_type(tensor.data_type) is None:
+            return None
+        if self._replaceable and self._constants.sources(name) & self._replaceable:
             return None
         return onnx.numpy_helper.to_array(tensor)
 
@@ -194,6 +197,11 @@ class Pass:
 
     words: str
     apply: Callable[[Edit], int]
+
+
+def _replaceable(graph: onnx.GraphProto) -> set[str]:
+    """Stored tensors that are listed among the inputs: a caller may feed others."""
+    return {tensor.name for tensor in graph.initializer} & {value.name for value in graph.input}
 
 
 def _visible(proto: onnx.ModelProto) -> set[str]:

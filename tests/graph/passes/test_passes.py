@@ -338,6 +338,18 @@ def test_weights_that_are_inputs_are_so_no_more():
     assert same(proto, made)
 
 
+@pytest.mark.parametrize("listed", ["w", "s"])
+def test_what_a_caller_may_replace_is_folded_only_once_it_is_no_input(listed):
+    rng = np.random.default_rng(0)
+    proto = model("c = Conv(x, w) y = Mul(c, s)", {"w": convolution(rng), "s": [0.7]})
+    shape = next(tuple(t.dims) for t in proto.graph.initializer if t.name == listed)
+    proto.graph.input.append(helper.make_tensor_value_info(listed, TensorProto.FLOAT, shape))
+    assert changed(proto, "fold-behind")[0] is proto
+    made, counts = changed(proto, "unlist-weights", "fold-behind")
+    assert counts == {"unlist-weights": 1, "fold-behind": 1}
+    assert same(proto, made)
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_a_pass_that_finds_nothing_gives_the_model_back(name):
     proto = model("y = Neg(x)")
