@@ -20,7 +20,7 @@ from onnxcp.errors import DataError, MissingPackage, ProviderError, UsageError
 from onnxcp.graph import io, passes, provenance
 from onnxcp.graph.index import made_names
 from onnxcp.graph.operators import operator
-from onnxcp.graph.shapes import infer
+from onnxcp.graph.shapes import Shapes, infer
 from onnxcp.graph.shortcuts import as_in
 from onnxcp.graph.splice import only
 from onnxcp.graph.structure import changes
@@ -80,7 +80,9 @@ def distill(
     from onnxcp.training.loop import TrainingTask, train
 
     training, validation = training_sets(inputs, recipe)
-    features = replaced_outputs(model.proto, other.proto) if recipe.feature_weight else ()
+    features: tuple[str, ...] = ()
+    if recipe.feature_weight:
+        features = replaced_outputs(model.proto, other.proto, inputs.shapes)
     names = find(model, ON_CPU, inputs.distinct_feeds).names
     model, other = judged_part(model, names), judged_part(other, names)
     tensors = made_names(other.proto.graph.node)
@@ -192,10 +194,13 @@ def _student(other: io.Model, inputs: Inputs, recipe: "Recipe") -> tuple["Networ
     return network.to(recipe.device), parity
 
 
-def replaced_outputs(proto: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the replaced layers' outputs; the chains' outputs have the same names."""
-    sites, shapes = provenance.read(other).sites, infer(proto, {})
-    before = as_in(passes.as_in(proto, other, shapes), other)
+def replaced_outputs(
+    proto: onnx.ModelProto, other: onnx.ModelProto, shapes: Shapes
+) -> tuple[str, ...]:
+    """Names of the replaced layers' outputs; the chains' outputs have the same names. `shapes` are
+    those of the inputs."""
+    sites = provenance.read(other).sites
+    before = as_in(passes.as_in(proto, other, infer(proto, shapes)), other)
     return tuple(node.output[0] for node in changes(before, other, sites).replaced)
 
 

@@ -82,7 +82,7 @@ def distill_int8(
         fixed_batch=inputs.batching.size if inputs.batching.fixed else None,
         irreducible_loss=irreducible_loss,
         chains=rank_one(prepared.folded),
-        features=_features(model, prepared, simulation) if recipe.feature_weight else (),
+        features=_features(model, prepared, simulation, inputs) if recipe.feature_weight else (),
         user_loss=user_loss(recipe.loss),
         folder=folder,
         subject=f"{model.sha256}|{_digest(prepared)}|{training.source}|{len(training)}",
@@ -155,14 +155,17 @@ def _trained(prepared: Prepared, simulation: Simulation, which: str) -> list[str
     return names
 
 
-def _features(model: io.Model, prepared: Prepared, simulation: Simulation) -> tuple[str, ...]:
+def _features(
+    model: io.Model, prepared: Prepared, simulation: Simulation, inputs: Inputs
+) -> tuple[str, ...]:
     """The outputs of replaced layers that the int8 model computes before rounding.
 
     Raises:
         UsageError: there are none.
     """
     tensors = made_names(simulation.graph.graph.node)
-    names = tuple(n for n in replaced_outputs(model.proto, prepared.original) if n in tensors)
+    replaced = replaced_outputs(model.proto, prepared.original, inputs.shapes)
+    names = tuple(name for name in replaced if name in tensors)
     if not names:
         raise UsageError(
             "<<feature_weight>>: in int8 the outputs of the replaced layers are fused with what "

@@ -95,43 +95,31 @@ def run(
             or the candidate has another precision.
         OnnxcpError: a model is unreadable, data do not fit, or a provider does not load.
     """
-    asked = parse(bounds)
+    asked, first = parse(bounds), reference_target or target
     if not sources.data:
         limits.refuse_without_data()
     model, other = io.load(reference), io.load(candidate)
     kind = _as_stated(other, precision)
     inputs = inputs_of_both(model, other, sources)
-    names, given = outputs(model), outputs(other)
-    judged = find(model, (reference_target or target).unhurried, inputs.distinct_feeds)
+    judged = find(model, first.unhurried, inputs.distinct_feeds)
     judged = replace(judged.in_both(other.proto.graph), is_whole=limits.is_whole)
-    compared = judged.comparable
-    wanted = tuple(dict.fromkeys((*compared, *judged.given)))
-    tolerances = asked.of(compared)
-    old_target = reference_target or target
+    tolerances = asked.of(judged.comparable)
     baseline = BaselineRecord()
     if limits.max_drop is not None:
-        runner = open_runner(reference, old_target)
-        known = original_of(model, runner, inputs, sources, old_target, limits)
-        baseline = check_original(known, accept=limits.accept_baseline, progress=progress)
-    found = surgery.check(model, other, inputs, target, old_target, progress)
-    failures = [f"surgery: {failure}" for failure in found.failures]
-    if bounds.require_surgery and found.unchecked is not None:
-        failures.append(f"surgery: {found.unchecked}")
-    if found.skipped is not None and is_other_order(names, given):
-        failures.append(other_order(names, given))
+        runner = open_runner(reference, first)
+        original = original_of(model, runner, inputs, sources, first, limits)
+        baseline = check_original(original, accept=limits.accept_baseline, progress=progress)
+    checked = surgery.check(model, other, inputs, target, first, progress)
+    failures = list(_of_surgery(checked, model, other, is_required=bounds.require_surgery))
     verdict, steps, accuracy = None, None, None
     with temporary.folder() as folder:
         middle = _without_rounding(model, other, folder)
         del model, other
-        old = judged.opened(reference, old_target, wanted)
+        progress("compare outputs", 0, 1)
+        opened = judged.opened(reference, first, _wanted(judged))
+        models = _Models(opened, candidate, middle, target, judged, inputs)
         try:
-            new = judged.opened(candidate, target, wanted)
-            between = None if middle is None else judged.opened(middle, target, compared)
-            progress("compare outputs", 0, 1)
-            pair = (_Some(old, compared), _Some(new, compared))
-            verdict, steps = _compared(*pair, between, inputs, tolerances, bounds.top_k)
-            pair = (_Some(old, judged.given), _Some(new, judged.given))
-            accuracy = _accuracy(*pair, judged, inputs, limits, verdict, progress)
+            verdict, steps, accuracy = models.compared(tolerances, bounds.top_k, limits, progress)
         except ModelError as error:
             if not failures:
                 raise
@@ -140,7 +128,7 @@ def run(
     return Comparison(
         str(reference),
         str(candidate),
-        found,
+        checked,
         verdict,
         steps,
         accuracy,
@@ -148,11 +136,64 @@ def run(
         bounds.top_k,
         tuple(failures),
         target,
-        old_target,
+        first,
         kind,
         (*judged.notes, *inputs.notes),
         baseline,
     )
+
+
+def _of_surgery(
+    checked: Surgery, model: io.Model, other: io.Model, *, is_required: bool
+) -> Iterable[str]:
+    """What is wrong with the surgery, and outputs in another order where it was not checked."""
+    yield from (f"surgery: {failure}" for failure in checked.failures)
+    if is_required and checked.unchecked is not None:
+        yield f"surgery: {checked.unchecked}"
+    names, given = outputs(model), outputs(other)
+    if checked.skipped is not None and is_other_order(names, given):
+        yield other_order(names, given)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Models:
+    """The reference as it runs, and the files of the candidate, and of an int8 candidate without
+    its rounding."""
+
+    reference: Runner
+    candidate: Path
+    middle: Path | None
+    target: Target
+    judged: Judged
+    inputs: Inputs
+
+    def compared(
+        self,
+        tolerances: Mapping[str, Tolerance],
+        top_k: int,
+        limits: Limits,
+        progress: Progress,
+    ) -> tuple[Verdict, Steps | None, AccuracyRecord | None]:
+        """How far their outputs are apart, and what the candidate loses.
+
+        Raises:
+            ModelError: the candidate does not run.
+        """
+        judged, names, old = self.judged, self.judged.comparable, self.reference
+        new = judged.opened(self.candidate, self.target, _wanted(judged))
+        middle = None
+        if self.middle is not None:
+            middle = judged.opened(self.middle, self.target, names)
+        pair = (_Some(old, names), _Some(new, names))
+        verdict, steps = _compared(*pair, middle, self.inputs, tolerances, top_k)
+        pair = (_Some(old, judged.given), _Some(new, judged.given))
+        accuracy = _accuracy(*pair, judged, self.inputs, limits, verdict, progress)
+        return verdict, steps, accuracy
+
+
+def _wanted(judged: Judged) -> tuple[str, ...]:
+    """All tensors that are compared or judged, each once."""
+    return tuple(dict.fromkeys((*judged.comparable, *judged.given)))
 
 
 def _as_stated(model: io.Model, precision: str | None) -> str:

@@ -125,11 +125,13 @@ def check(
         return Surgery(NARROWED.format(narrow), (), tuple(_lost(reference, candidate, made)))
     progress("check the surgery", 0, 1)
     trained = records.trained(reference.proto, candidate.proto, made)
-    asked, reference = reference, _as_written(reference, candidate, trained, inputs)
-    proof = _proof(asked, candidate, inputs, target)
+    asked, known = reference, infer(reference.proto, inputs.shapes)
+    passed = passes.as_in(asked.proto, candidate.proto, known)
+    reference = _as_written(replace(asked, proto=passed), candidate, trained)
+    proof = _proof(asked.proto, passed, candidate, inputs, target)
     found = changes(reference.proto, candidate.proto, made.sites)
-    known = survey(reference, inputs.shapes, reference_target or target, inputs.timed_feeds)
-    back = _read_back(reference.proto, candidate.proto, found, known)
+    layers = survey(reference, inputs.shapes, reference_target or target, inputs.timed_feeds)
+    back = _read_back(reference.proto, candidate.proto, found, layers)
     failures = [
         *_origin(asked, candidate, made),
         *found.failures,
@@ -138,57 +140,69 @@ def check(
         *proof.failures,
         *records.faults(asked.proto, candidate.proto, made, back.chains, back.sites),
     ]
-    kernels, sites = dict[str, Kernel](), list[SiteCheck]()
-    for name, chain in back.chains.items():
-        kernel, site = recompose.kernel(chain), back.sites[name]
-        sites.append(_site_check(site, kernel, made))
-        kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
-    trained_names, names = tuple(trained), passes.passes_of(candidate.proto)
+    sites, kernels = _sites(back, made)
+    checked = Surgery(
+        None,
+        sites,
+        tuple(failures),
+        trained=tuple(trained),
+        passes=passes.passes_of(candidate.proto),
+    )
     if found.failures or back.failures or not kernels:
-        checked = Surgery(None, tuple(sites), tuple(failures), trained=trained_names, passes=names)
         if not proof.errors:
             return checked
         return replace(checked, relative_l2=proof.largest, tolerance=proof.tolerance)
     pair = Pair(reference, candidate, [back.sites[n] for n in back.chains], back.chains, kernels)
     ran = pair.run(inputs.surgery_feeds, target, judged or find(reference, target))
-    return Surgery(
-        None,
-        tuple(replace(s, relative_l2=ran.errors[s.name]) for s in sites),
-        (*failures, *ran.failures),
+    return replace(
+        checked,
+        sites=tuple(replace(s, relative_l2=ran.errors[s.name]) for s in sites),
+        failures=(*failures, *ran.failures),
         relative_l2=ran.relative_l2,
         tolerance=ran.tolerance,
         samples=ran.samples,
         by_layer=ran.by_layer,
-        trained=trained_names,
-        passes=names,
     )
 
 
-def _proof(asked: io.Model, candidate: io.Model, inputs: Inputs, target: Target) -> Proof:
-    """The check that the candidate's exact passes do not change what the reference computes."""
+def _sites(
+    back: _ReadBack, made: provenance.Provenance
+) -> tuple[tuple[SiteCheck, ...], dict[str, Kernel]]:
+    """Each chain compared with its record, and the kernels that the chains stand for."""
+    kernels, sites = dict[str, Kernel](), list[SiteCheck]()
+    for name, chain in back.chains.items():
+        kernel, site = recompose.kernel(chain), back.sites[name]
+        sites.append(_site_check(site, kernel, made))
+        kernels[name] = kernel.astype(site.kernel.dtype)  # half as large
+    return tuple(sites), kernels
+
+
+def _proof(
+    asked: onnx.ModelProto,
+    passed: onnx.ModelProto,
+    candidate: io.Model,
+    inputs: Inputs,
+    target: Target,
+) -> Proof:
+    """The check that the candidate's exact passes, which made `passed` of the reference, do not
+    change what it computes."""
     names = passes.passes_of(candidate.proto)
     unknown = [
         f"{name}: by the metadata an exact pass, but this version has none of that name"
         for name in names
         if name not in PASSES
     ]
-    proto = passes.as_in(asked.proto, candidate.proto, infer(asked.proto, inputs.shapes))
-    if proto is asked.proto:
+    if passed is asked:
         return Proof({}, 0.0, tuple(unknown))
-    proof = prove(asked.proto, proto, inputs.surgery_feeds, target)
+    proof = prove(asked, passed, inputs.surgery_feeds, target)
     return replace(proof, failures=(*unknown, *proof.failures))
 
 
 def _as_written(
-    reference: io.Model,
-    candidate: io.Model,
-    trained: Mapping[str, onnx.TensorProto],
-    inputs: Inputs,
+    reference: io.Model, candidate: io.Model, trained: Mapping[str, onnx.TensorProto]
 ) -> io.Model:
-    """The reference with the exact passes, shortcuts and trained tensors of the candidate."""
-    known = infer(reference.proto, inputs.shapes)
-    passed = passes.as_in(reference.proto, candidate.proto, known)
-    reference = replace(reference, proto=as_in(passed, candidate.proto))
+    """The reference with the shortcuts and trained tensors of the candidate."""
+    reference = replace(reference, proto=as_in(reference.proto, candidate.proto))
     if not trained:
         return reference
     proto = rewrite(reference.proto, {}, (), metadata={}).proto
