@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 from onnxcp.cli import app
 from onnxcp.plan import Plan, Recipe, to_json
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="makes links")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="makes links"),
+    pytest.mark.usefixtures("quiet"),  # no claim here is about time
+]
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from onnxcp.cli import app
 from onnxcp.escape import HIDDEN, code, markdown, visible
 from onnxcp.graph import metadata
 
+pytestmark = pytest.mark.usefixtures("quiet")  # no claim here is about time
+
 NAMES = {
     "line separator": "a\u2028b",
     "paragraph separator": "a\u2029b",

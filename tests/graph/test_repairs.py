@@ -14,6 +14,8 @@ from onnxcp.cli import app
 from onnxcp.errors import ModelError
 from onnxcp.graph import io
 
+pytestmark = pytest.mark.usefixtures("quiet")  # no claim here is about time
+
 SHAPE = (1, 8, 6, 6)
 X = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
 

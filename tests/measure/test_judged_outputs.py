@@ -18,6 +18,8 @@ from onnxcp.measure import judged_outputs
 from onnxcp.runtime.providers import Target
 from onnxcp.runtime.sessions import open_runner
 
+pytestmark = pytest.mark.usefixtures("quiet")  # no claim here is about time
+
 CPU = Target.named("cpu", 1)
 PROBE = [{"x": np.full((1, 6), value, np.float32)} for value in (1.0, -1.0)]
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from onnxcp.cli import app
 
+pytestmark = pytest.mark.usefixtures("quiet")  # no claim here is about time
+
 ROOT = pathlib.Path(__file__).parents[2]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 REAL = pathlib.Path(os.environ.get("ONNXCP_DATA") or ROOT.parent / "shared/data")

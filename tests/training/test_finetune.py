@@ -15,6 +15,8 @@ from onnxcp.errors import UsageError
 from onnxcp.graph import metadata, provenance
 from onnxcp.graph.weights import chains, rank_one, trainable, with_weights
 
+pytestmark = pytest.mark.usefixtures("quiet")  # no claim here is about time
+
 ROOT = pathlib.Path(__file__).parents[2]
 MODEL, DATA = ROOT / "models/digits.onnx", ROOT / "models/digits.npz"
 SHORT = ("--epochs", 2, "--batch-size", 32, "--threads", 1)
